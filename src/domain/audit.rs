@@ -1,0 +1,86 @@
+//! The audit trail's words. Typed fields only: nothing free from upstream, never a secret.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AgentId, CallContext, ConnectionId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId, TenantId,
+    Timestamp,
+};
+
+/// One thing that was done, decided or refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    pub at: Timestamp,
+    pub tenant: TenantId,
+    /// `None`: the broker itself acted.
+    pub subject: Option<SubjectId>,
+    pub agent: Option<AgentId>,
+    pub action: AuditAction,
+    pub result: AuditResult,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    #[serde(default)]
+    pub context: CallContext,
+    /// For [`AuditAction::ReadsRepeated`]: how many reads the first record covers beyond itself, and its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Repeated>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    pub first: u64,
+    pub last_at: Timestamp,
+    pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AuditAction {
+    TokenRead,
+    ReadsRepeated,
+    TokenValidated,
+    AuthorizationStarted,
+    AuthorizationRead,
+    CodeStored,
+    ConnectionChanged,
+    ConnectionsRead,
+    RevocationRequested,
+    RevocationSettled,
+    RefreshBegun,
+    RefreshSettled,
+    WatchOpened,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AuditResult {
+    Allowed,
+    Refused,
+    Failed,
+}
+
+/// Links audit records in commit order. The store's writer calls it, and only for change sets that commit, so a
+/// failed compare-and-swap leaves no hole.
+pub trait AuditLinker: Send + 'static {
+    /// Makes the stored form of the record with sequence number `sequence` (dense, from 1). `previous` is the stored
+    /// form of the record before it, `None` for the first.
+    fn link(&self, sequence: u64, previous: Option<&[u8]>, body: &Sealed) -> Vec<u8>;
+}

@@ -1,0 +1,402 @@
+//! The credential: a state machine without I/O. Every change is a [`Transition`] that names its events, so that
+//! no state can change unannounced.
+//!
+//! Two numbers, never mixed up: the stored record's `version` rises on every write; `generation` rises only with a
+//! new secret and is the fencing number that clients see.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CredentialId, EntryId, EventKind, Reason, Rotation, ScopeSet, Timestamp};
+
+/// Where a credential stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialState {
+    /// No token yet.
+    Pending,
+    /// Usable, or refreshable without the user.
+    Connected,
+    /// Lapses soon and nothing will refresh it.
+    Expiring,
+    /// Lapsed; a refresh may still succeed.
+    Expired,
+    /// The last refresh failed for a passing reason; it is being retried.
+    RefreshFailing,
+    /// Dead until the user authorizes again.
+    ReauthorizationRequired,
+    /// Our client registration is refused at the provider; the user can do nothing.
+    Suspended,
+    /// Stopped here; the provider has yet to confirm.
+    Revoking,
+    /// Stopped here and settled with the provider.
+    Revoked,
+}
+
+/// A credential without its secrets: those are sealed beside it, under its `generation`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    pub id: CredentialId,
+    pub state: CredentialState,
+    /// 0 before the first secret.
+    pub generation: u64,
+    /// As granted, which may be less than was asked.
+    pub scopes: ScopeSet,
+    pub obtained_at: Timestamp,
+    /// `None`: the provider never said. It is never invented.
+    pub expires_at: Option<Timestamp>,
+    /// Whether a refresh token is held.
+    pub refreshable: bool,
+    pub refresh: Refresh,
+    /// Whether this generation's `EXPIRING` and `EXPIRED` have been announced.
+    pub announced_expiring: bool,
+    pub announced_expired: bool,
+    /// Why it is not simply connected.
+    pub reason: Option<Reason>,
+}
+
+/// What is known of refreshing the present generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// Durable before each POST; unfinished after a crash, it says that the refresh token may be spent.
+    pub intent: Option<Intent>,
+    /// POSTs made with this generation's refresh token whose answer was lost, and the one under way.
+    pub attempts: u32,
+    /// Failures in a row, for back-off.
+    pub failures: u32,
+    /// Not before this time.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// Intent and lease in one: committed before the POST that it announces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The flight that owns it.
+    pub owner: EntryId,
+    /// 1 for the first POST of this generation.
+    pub attempt: u32,
+    pub generation: u64,
+    pub begun_at: Timestamp,
+    /// When the POST is certainly over: begun + the provider time-out.
+    pub until: Timestamp,
+    /// Keyed fingerprint of the refresh token that is being spent.
+    pub fingerprint: [u8; 32],
+}
+
+/// What a token response granted, without its secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub scopes: ScopeSet,
+    pub expires_at: Option<Timestamp>,
+    pub refreshable: bool,
+}
+
+/// The credential after a change, and what to announce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Transition {
+    pub credential: Credential,
+    pub events: Vec<EventKind>,
+}
+
+/// The credential is not in a state that allows this change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a credential in state {from:?} cannot become {to}")]
+pub struct InvalidTransition {
+    pub from: CredentialState,
+    pub to: &'static str,
+}
+
+/// What to do about a refresh whose answer never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterLostAnswer {
+    RetryAt(Timestamp),
+    /// A further POST would only prove the loss, or trigger the provider's theft alarm.
+    GiveUp,
+}
+
+impl CredentialState {
+    /// Whether tokens may leave: everything but dead, stopped and not yet begun.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Connected | Self::Expiring | Self::Expired | Self::RefreshFailing | Self::Suspended)
+    }
+
+    /// Whether a refresh may be tried.
+    pub fn refreshes(self) -> bool {
+        matches!(self, Self::Connected | Self::Expiring | Self::Expired | Self::RefreshFailing)
+    }
+
+    pub fn is_stopped(self) -> bool {
+        matches!(self, Self::Revoking | Self::Revoked)
+    }
+}
+
+impl Credential {
+    pub fn pending(id: CredentialId, now: Timestamp) -> Self {
+        Self {
+            id,
+            state: CredentialState::Pending,
+            generation: 0,
+            scopes: ScopeSet::default(),
+            obtained_at: now,
+            expires_at: None,
+            refreshable: false,
+            refresh: Refresh::default(),
+            announced_expiring: false,
+            announced_expired: false,
+            reason: None,
+        }
+    }
+
+    /// Time from receipt to expiry, when known.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.expires_at.map(|at| at - self.obtained_at)
+    }
+
+    /// How long before expiry a token counts as stale: min(max(60 s, 10 %), 50 % of the lifetime).
+    pub fn margin(&self) -> Duration {
+        self.lifetime().map_or(Duration::ZERO, |life| Duration::from_secs(60).max(life / 10).min(life / 2))
+    }
+
+    /// Whether the access token has not lapsed; true when the expiry is unknown.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.generation > 0 && self.expires_at.is_none_or(|at| now < at)
+    }
+
+    /// Whether the access token lives `remaining` longer; true when the expiry is unknown.
+    pub fn is_fresh(&self, now: Timestamp, remaining: Duration) -> bool {
+        self.generation > 0
+            && self.expires_at.is_none_or(|at| now.plus(remaining) < at || (remaining.is_zero() && now < at))
+    }
+
+    /// A first or renewed authorization by the user: always a new generation.
+    pub fn authorized(&self, granted: Granted, now: Timestamp) -> Result<Transition, InvalidTransition> {
+        if self.state.is_stopped() {
+            return Err(self.refuse("connected"));
+        }
+        Ok(self.with_new_secret(granted, now).announcing(vec![EventKind::Connected]))
+    }
+
+    /// Records the intent to POST this generation's refresh token. Nothing is announced: nothing has changed for
+    /// anybody outside.
+    pub fn begin_refresh(&self, intent: Intent) -> Result<Transition, InvalidTransition> {
+        if !self.state.refreshes() || !self.refreshable || intent.generation != self.generation {
+            return Err(self.refuse("refreshing"));
+        }
+        let mut next = self.clone();
+        next.refresh.attempts = intent.attempt;
+        next.refresh.intent = Some(intent);
+        Ok(next.announcing(Vec::new()))
+    }
+
+    /// The provider answered with a new secret.
+    pub fn refreshed(&self, granted: Granted, now: Timestamp) -> Result<Transition, InvalidTransition> {
+        if !self.state.refreshes() && self.state != CredentialState::Suspended {
+            return Err(self.refuse("refreshed"));
+        }
+        let mut events = Vec::new();
+        if self.state == CredentialState::RefreshFailing {
+            events.push(EventKind::Recovered);
+        }
+        if self.state == CredentialState::Suspended {
+            events.push(EventKind::Resumed);
+        }
+        events.push(EventKind::Refreshed);
+        Ok(self.with_new_secret(granted, now).announcing(events))
+    }
+
+    /// The refresh failed for a passing reason. `spent` says that the refresh token may have been consumed (the
+    /// answer was lost), so the attempt stays counted.
+    pub fn refresh_failed(
+        &self,
+        reason: Reason,
+        retry_at: Timestamp,
+        spent: bool,
+    ) -> Result<Transition, InvalidTransition> {
+        if !self.state.refreshes() {
+            return Err(self.refuse("refresh failing"));
+        }
+        let mut next = self.clone();
+        next.refresh.intent = None;
+        if !spent {
+            next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
+        }
+        next.refresh.failures = next.refresh.failures.saturating_add(1);
+        next.refresh.retry_at = Some(retry_at);
+        next.reason = Some(reason);
+        next.state = CredentialState::RefreshFailing;
+        let newly = self.state != CredentialState::RefreshFailing;
+        Ok(next.announcing(if newly { vec![EventKind::RefreshFailing] } else { Vec::new() }))
+    }
+
+    /// Our registration at the provider was refused while refreshing: says nothing about this credential. The
+    /// intent is closed and the credential otherwise left alone until `retry_at`.
+    pub fn refresh_deferred(&self, retry_at: Timestamp) -> Transition {
+        let mut next = self.clone();
+        next.refresh.intent = None;
+        next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
+        next.refresh.retry_at = Some(retry_at);
+        next.announcing(Vec::new())
+    }
+
+    /// Only the user can help now. The secrets stay sealed beside the record: quarantined, not deleted.
+    pub fn reauthorization_required(&self, reason: Reason) -> Result<Transition, InvalidTransition> {
+        if self.state.is_stopped() || self.state == CredentialState::ReauthorizationRequired {
+            return Err(self.refuse("in need of reauthorization"));
+        }
+        let mut next = self.clone();
+        next.refresh.intent = None;
+        next.refresh.retry_at = None;
+        next.reason = Some(reason);
+        next.state = CredentialState::ReauthorizationRequired;
+        Ok(next.announcing(vec![EventKind::ReauthorizationRequired]))
+    }
+
+    /// What time alone brings: `EXPIRING` when nothing will refresh the token, `EXPIRED` when it lapsed unrefreshed;
+    /// each once a generation. `None`: nothing is due.
+    pub fn aged(&self, now: Timestamp) -> Option<Transition> {
+        let expires_at = self.expires_at?;
+        if !self.state.refreshes() {
+            return None;
+        }
+        if now >= expires_at && !self.announced_expired {
+            let mut next = self.clone();
+            next.announced_expired = true;
+            next.announced_expiring = true;
+            if next.state != CredentialState::RefreshFailing {
+                next.state = CredentialState::Expired;
+            }
+            return Some(next.announcing(vec![EventKind::Expired]));
+        }
+        if !self.refreshable && !self.announced_expiring && now >= expires_at.minus(self.margin()) {
+            let mut next = self.clone();
+            next.announced_expiring = true;
+            next.state = CredentialState::Expiring;
+            return Some(next.announcing(vec![EventKind::Expiring]));
+        }
+        None
+    }
+
+    /// Stops serving, whatever the state was.
+    pub fn begin_revocation(&self) -> Result<Transition, InvalidTransition> {
+        if self.state.is_stopped() {
+            return Err(self.refuse("revoking"));
+        }
+        let mut next = self.clone();
+        next.state = CredentialState::Revoking;
+        next.refresh.retry_at = None;
+        next.reason = None;
+        Ok(next.announcing(vec![EventKind::Revoked]))
+    }
+
+    /// The provider has been told, or cannot be.
+    pub fn revoked(&self) -> Result<Transition, InvalidTransition> {
+        if self.state != CredentialState::Revoking {
+            return Err(self.refuse("revoked"));
+        }
+        let mut next = self.clone();
+        next.state = CredentialState::Revoked;
+        next.refresh = Refresh::default();
+        next.refreshable = false;
+        Ok(next.announcing(vec![EventKind::Revoked]))
+    }
+
+    /// The provider's definition was suspended: announced to watchers, the tokens stay usable while they live.
+    pub fn suspended(&self) -> Result<Transition, InvalidTransition> {
+        if !self.state.refreshes() {
+            return Err(self.refuse("suspended"));
+        }
+        let mut next = self.clone();
+        next.state = CredentialState::Suspended;
+        next.reason = Some(Reason::ProviderSuspended);
+        Ok(next.announcing(vec![EventKind::Suspended]))
+    }
+
+    pub fn resumed(&self) -> Result<Transition, InvalidTransition> {
+        if self.state != CredentialState::Suspended {
+            return Err(self.refuse("resumed"));
+        }
+        let mut next = self.clone();
+        next.state = CredentialState::Connected;
+        next.reason = None;
+        next.refresh.retry_at = None;
+        Ok(next.announcing(vec![EventKind::Resumed]))
+    }
+
+    /// When a refresh whose answer was lost may be tried again, by the provider's rotation policy. `begun_at` is the
+    /// lost attempt's; `timeout` the provider time-out: before it is over the old request may still arrive there.
+    pub fn after_lost_answer(
+        &self,
+        rotation: Rotation,
+        begun_at: Timestamp,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> AfterLostAnswer {
+        match rotation {
+            Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
+            Rotation::Grace { seconds } if now < begun_at.plus(Duration::from_secs(seconds)) => {
+                AfterLostAnswer::RetryAt(now)
+            }
+            Rotation::Grace { .. } | Rotation::Strict => {
+                if self.refresh.attempts >= 2 {
+                    return AfterLostAnswer::GiveUp;
+                }
+                // A reuse alarm kills the access token too: first live off the one that still works.
+                let safe = begun_at.plus(timeout);
+                let spent = self.expires_at.map_or(safe, |at| at.minus(self.margin().min(timeout)));
+                AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
+            }
+        }
+    }
+
+    /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
+    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed.
+    pub fn next_action(&self, late: bool) -> Timestamp {
+        if !self.state.refreshes() {
+            return Timestamp::NEVER;
+        }
+        if let Some(intent) = &self.refresh.intent {
+            return intent.until;
+        }
+        let expiry = self.expires_at.unwrap_or(Timestamp::NEVER);
+        if !self.refreshable {
+            return match (self.announced_expiring, self.announced_expired) {
+                (false, false) => expiry.minus(self.margin()),
+                (true, false) => expiry,
+                (_, true) => Timestamp::NEVER,
+            };
+        }
+        let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
+        match self.refresh.retry_at {
+            Some(retry_at) => retry_at.min(unannounced_expiry.max(retry_at.min(expiry))),
+            None if late => unannounced_expiry,
+            None if self.expires_at.is_some() => expiry.minus(self.margin()),
+            None => Timestamp::NEVER,
+        }
+    }
+
+    fn with_new_secret(&self, granted: Granted, now: Timestamp) -> Self {
+        Self {
+            id: self.id,
+            state: CredentialState::Connected,
+            generation: self.generation + 1,
+            scopes: granted.scopes,
+            obtained_at: now,
+            expires_at: granted.expires_at,
+            refreshable: granted.refreshable,
+            refresh: Refresh::default(),
+            announced_expiring: false,
+            announced_expired: false,
+            reason: None,
+        }
+    }
+
+    fn announcing(self, events: Vec<EventKind>) -> Transition {
+        Transition { credential: self, events }
+    }
+
+    fn refuse(&self, to: &'static str) -> InvalidTransition {
+        InvalidTransition { from: self.state, to }
+    }
+}

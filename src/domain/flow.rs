@@ -1,0 +1,78 @@
+//! An authorization as an intent: asked for once, however often it is asked again.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{AgentId, ConnectionId, FlowId, PluginId, ProviderId, Reason, ScopeSet, SubjectId, TenantId, Timestamp};
+
+/// How long a flow and its attempts live.
+pub const FLOW_LIFETIME: Duration = Duration::from_secs(600);
+
+/// An open or ended authorization. It holds no secret: those belong to its [`Attempt`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    pub id: FlowId,
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    pub agent: Option<AgentId>,
+    pub plugin: Option<PluginId>,
+    pub provider: ProviderId,
+    pub scopes: ScopeSet,
+    /// The account that the caller wants to (re)connect.
+    pub account: Option<String>,
+    pub return_url: Option<Url>,
+    /// The connection that this flow renews, if it was started for one.
+    pub renews: Option<ConnectionId>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub state: FlowState,
+}
+
+/// Where a flow stands. Ended states are kept for the flow's life, so that a repeated question gets the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowState {
+    Open,
+    /// An attempt was consumed; the code is being exchanged.
+    Exchanging,
+    /// The tokens are sealed in this flow's record and wait to be judged.
+    Exchanged,
+    Completed {
+        connection: ConnectionId,
+    },
+    Denied,
+    Failed {
+        reason: Reason,
+    },
+}
+
+/// What the end user's browser carries through the provider: minted per attempt, single use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub flow: FlowId,
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    pub provider: ProviderId,
+    /// Exactly as sent; the token request repeats it.
+    pub redirect_uri: Url,
+    /// The issuer that the answer must come from (RFC 9207), and the token endpoint of that same metadata: mix-up
+    /// defence (RFC 9700 §4.4).
+    pub issuer: Option<String>,
+    pub iss_parameter_supported: bool,
+    pub token_endpoint: Url,
+    pub expires_at: Timestamp,
+    /// Keyed digest of the code that consumed it.
+    pub consumed_by: Option<[u8; 32]>,
+}
+
+impl Flow {
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
+
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.state == FlowState::Open && self.is_live(now)
+    }
+}

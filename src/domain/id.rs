@@ -1,0 +1,196 @@
+//! Identifiers as types: names that an operator chose, and random ids that the broker made.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The text is not an identifier of the wanted kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {kind}")]
+pub struct InvalidId {
+    pub kind: &'static str,
+}
+
+/// Declares a name: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit.
+macro_rules! name_id {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                if is_name(text) { Ok(Self(text.into())) } else { Err(InvalidId { kind: $kind }) }
+            }
+        }
+
+        text_form!($name);
+    )+};
+}
+
+/// Declares an id of `$len` bytes that prints as prefix and lower-case hex.
+macro_rules! byte_id {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal, $prefix:literal, $len:literal),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $len]);
+
+        impl $name {
+            pub const fn from_bytes(bytes: [u8; $len]) -> Self {
+                Self(bytes)
+            }
+
+            pub const fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let invalid = InvalidId { kind: $kind };
+                let hex = text.strip_prefix($prefix).ok_or(invalid)?;
+                let mut bytes = [0; $len];
+                if hex.len() != 2 * $len {
+                    return Err(invalid);
+                }
+                for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+                    *byte = (nibble(pair[0]).ok_or(invalid)? << 4) | nibble(pair[1]).ok_or(invalid)?;
+                }
+                Ok(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($prefix)?;
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        serde_as_text!($name);
+    )+};
+}
+
+macro_rules! text_form {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        serde_as_text!($name);
+    };
+}
+
+macro_rules! serde_as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_id! {
+    /// A customer of the installation; every record belongs to one.
+    TenantId = "tenant",
+    /// A tool, MCP server or API that an agent calls.
+    PluginId = "plugin",
+    /// An authorization server together with our client registration there.
+    ProviderId = "provider",
+    /// A group of issuers of one identity system (Entra v1 and v2 are one).
+    FamilyId = "issuer family",
+}
+
+byte_id! {
+    /// One person or workload in one tenant: a keyed hash, so it names nobody without the installation's key.
+    SubjectId = "subject", "sub_", 32,
+    /// A user's connected account at a provider.
+    ConnectionId = "connection id", "con_", 16,
+    /// The secrets of a connection; clients see it in tokens' answers and on the stream.
+    CredentialId = "credential id", "crd_", 16,
+    /// An authorization that was asked for and may still be finished.
+    FlowId = "flow id", "flw_", 16,
+    /// A durable follow-up job.
+    JobId = "job id", "job_", 16,
+    /// A sealing key.
+    KeyId = "key id", "key_", 16,
+    /// One audit record or event before it has its number.
+    EntryId = "entry id", "ent_", 16,
+    /// This store, from its creation on; a copy restored elsewhere keeps it.
+    InstallationId = "installation id", "ins_", 16,
+}
+
+/// The agent as the platform's token names it (`azp`, `appid` or `act`): opaque text of 1 to 256 visible characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentId(Box<str>);
+
+/// Names one call in logs, audit and errors: the caller's `x-request-id`, or one we made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(Box<str>);
+
+impl AgentId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl RequestId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AgentId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_visible(text, 256) { Ok(Self(text.into())) } else { Err(InvalidId { kind: "agent" }) }
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_visible(text, 128) { Ok(Self(text.into())) } else { Err(InvalidId { kind: "request id" }) }
+    }
+}
+
+text_form!(AgentId);
+text_form!(RequestId);
+
+fn is_name(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(legal) && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+fn is_visible(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn nibble(hex: u8) -> Option<u8> {
+    match hex {
+        b'0'..=b'9' => Some(hex - b'0'),
+        b'a'..=b'f' => Some(hex - b'a' + 10),
+        _ => None,
+    }
+}

@@ -1,0 +1,41 @@
+//! The words of the field as types, and their rules. Pure: no I/O, no clock of its own, no randomness.
+//!
+//! - [`clock`]: `Timestamp`, `Clock` · [`id`]: names and ids · [`secret`]: secrets that cannot be printed
+//! - [`credential`]: the state machine · [`connection`], [`flow`], [`provider`]: what is connected, how, to what
+//! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
+//! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
+//! - [`canonical`], [`sealed`], [`scope`]: encodings
+
+mod audit;
+mod caller;
+mod canonical;
+mod clock;
+mod connection;
+mod credential;
+mod decision;
+mod event;
+mod flow;
+mod id;
+mod job;
+mod provider;
+mod reason;
+mod scope;
+mod sealed;
+mod secret;
+
+pub use audit::*;
+pub use caller::*;
+pub use canonical::*;
+pub use clock::*;
+pub use connection::*;
+pub use credential::*;
+pub use decision::*;
+pub use event::*;
+pub use flow::*;
+pub use id::*;
+pub use job::*;
+pub use provider::*;
+pub use reason::*;
+pub use scope::*;
+pub use sealed::*;
+pub use secret::*;

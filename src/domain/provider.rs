@@ -1,0 +1,187 @@
+//! Providers and plugins as data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{ClientSecret, PluginId, ProviderId, ScopeSet};
+
+/// An authorization server as this installation uses it: how it behaves, and our registration there.
+#[derive(Clone)]
+pub struct Provider {
+    pub id: ProviderId,
+    pub definition: Definition,
+    pub client_id: String,
+    /// `None`: a public client.
+    pub client_secret: Option<ClientSecret>,
+}
+
+/// How an authorization server behaves. An odd one sets a field; code exists only where no field can say it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    pub display_name: String,
+    /// Metadata is discovered from here (RFC 8414, OpenID Connect Discovery) and fills what `endpoints` leaves open.
+    #[serde(default)]
+    pub issuer: Option<Url>,
+    #[serde(default)]
+    pub endpoints: Endpoints,
+    /// Between scopes in requests.
+    #[serde(default = "space")]
+    pub scope_separator: char,
+    /// Between scopes in answers; GitHub asks with spaces and answers with commas.
+    #[serde(default = "space")]
+    pub response_scope_separator: char,
+    pub client_authentication: ClientAuthentication,
+    /// Scopes added to every authorization, such as `openid`.
+    #[serde(default)]
+    pub always_scopes: ScopeSet,
+    #[serde(default)]
+    pub authorization_parameters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub token_parameters: BTreeMap<String, String>,
+    pub rotation: Rotation,
+    /// Using the refresh token kills the old access token at once: refresh late and on demand.
+    #[serde(default)]
+    pub refresh_invalidates_access_token: bool,
+    /// First match decides; after them the standard rules of RFC 6749 §5.2 apply.
+    #[serde(default)]
+    pub error_rules: Vec<ErrorRule>,
+    pub revocation: Revocation,
+    /// What else falls when a connection is revoked, in words for the user; empty: nothing.
+    #[serde(default)]
+    pub revocation_side_effects: String,
+    #[serde(default)]
+    pub account: Option<AccountSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Endpoints {
+    pub authorization: Option<Url>,
+    pub token: Option<Url>,
+    pub revocation: Option<Url>,
+    pub userinfo: Option<Url>,
+}
+
+/// How the client proves itself at the token endpoint (RFC 6749 §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthentication {
+    None,
+    Basic,
+    Post,
+}
+
+/// What happens to a refresh token when it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rotation {
+    /// Stays the same.
+    None,
+    /// A new one comes, the old one keeps working.
+    Reuse,
+    /// The old one works `seconds` longer.
+    Grace { seconds: u64 },
+    /// The old one is dead, and using it again may kill the whole grant.
+    Strict,
+}
+
+/// One rule of reply classification: all that is given must match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRule {
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// JSON pointer (RFC 6901) into the answer.
+    #[serde(default = "error_pointer")]
+    pub pointer: String,
+    /// Values there that match; empty: any value that is not `false` or `null`.
+    #[serde(default)]
+    pub values: Vec<String>,
+    /// The text under `pointer` contains this.
+    #[serde(default)]
+    pub contains: Option<String>,
+    pub class: ReplyClass,
+}
+
+/// What an unsuccessful answer of the token endpoint means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyClass {
+    /// The refresh token is dead.
+    Terminal,
+    /// The user must come back, with hints (claims, acr).
+    Reauthorize,
+    /// Passing; the refresh token is untouched.
+    Transient,
+    /// Too many requests.
+    RateLimited,
+    /// Our registration or request is refused: the operator must act, no connection is to blame.
+    Configuration,
+    /// The server may or may not have consumed the token.
+    Ambiguous,
+    /// Not an OAuth answer (a firewall's page, a redirect): never terminal.
+    Unknown,
+}
+
+/// How access is taken away at the provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocation {
+    /// RFC 7009 at the revocation endpoint.
+    Rfc7009,
+    /// GitHub's way: `DELETE` with the client's Basic credentials and the access token in a JSON body. `{client_id}`
+    /// in the URL is replaced.
+    DeleteJson {
+        url: String,
+    },
+    None,
+}
+
+/// Where the account's stable id comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountSource {
+    /// A claim of the ID token.
+    IdToken { claim: String },
+    /// A GET with the access token; `pointer` into the JSON answer.
+    Probe { url: Url, pointer: String },
+}
+
+/// A tool, MCP server or API, and how a token is used with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugin {
+    pub id: PluginId,
+    pub display_name: String,
+    pub provider: ProviderId,
+    /// What an agent may ask for; also what is asked for when it names none.
+    pub scopes: ScopeSet,
+    pub usage: TokenUsage,
+    pub enabled: bool,
+}
+
+/// How an access token is put on a request to the plugin's API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenUsage {
+    pub header: String,
+    /// Empty: the token stands alone.
+    pub scheme: String,
+    pub base_url: Option<Url>,
+}
+
+impl Default for TokenUsage {
+    fn default() -> Self {
+        Self { header: "authorization".to_owned(), scheme: "Bearer".to_owned(), base_url: None }
+    }
+}
+
+fn space() -> char {
+    ' '
+}
+
+fn error_pointer() -> String {
+    "/error".to_owned()
+}

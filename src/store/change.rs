@@ -1,0 +1,107 @@
+//! What is written together.
+
+use bytes::Bytes;
+
+use super::key::{FieldTag, IndexEntry, RecordKey};
+use crate::domain::{EntryId, Revision, Sealed};
+
+/// The largest row, in bytes.
+pub const MAX_ROW: usize = 64 * 1024;
+
+/// Records, events, audit records and follow-up jobs that become true together. Jobs are records with an entry in the
+/// `Due` index, so they need no field of their own.
+#[derive(Default)]
+pub struct ChangeSet {
+    pub writes: Vec<Write>,
+    /// Records that must be as expected although they are not written.
+    pub preconditions: Vec<Precondition>,
+    /// All get this change set's revision, in this order.
+    pub events: Vec<NewEntry>,
+    /// Each gets the next dense sequence number, in this order.
+    pub audit: Vec<NewEntry>,
+}
+
+/// One record's change. A change set names a record at most once.
+pub struct Write {
+    pub key: RecordKey,
+    pub expect: Expect,
+    pub action: WriteAction,
+}
+
+/// What must hold of a record for the change set to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Absent,
+    Version(u64),
+}
+
+pub enum WriteAction {
+    /// The new content. Its version is 1 for `Expect::Absent`, else one more than expected. The record's index
+    /// entries become exactly `index`; those of the content before are removed.
+    Put { fields: RowFields, index: Vec<IndexEntry> },
+    /// Removes the record and its index entries.
+    Delete,
+}
+
+pub struct Precondition {
+    pub key: RecordKey,
+    pub expect: Expect,
+}
+
+/// An event or audit record before its number.
+pub struct NewEntry {
+    pub id: EntryId,
+    pub body: Sealed,
+}
+
+/// The sealed fields of a row, each tag at most once.
+pub type RowFields = Vec<(FieldTag, Sealed)>;
+
+/// A record as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    /// +1 on every write; the compare-and-swap token.
+    pub version: u64,
+    /// The change set that wrote it.
+    pub revision: Revision,
+    pub fields: RowFields,
+    pub index: Vec<IndexEntry>,
+}
+
+/// What was numbered at commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// This change set's revision; every committed change set has its own.
+    pub revision: Revision,
+    /// The sequence numbers of its audit records, in order.
+    pub audit: Vec<u64>,
+}
+
+impl Row {
+    pub fn field(&self, tag: FieldTag) -> Option<&Sealed> {
+        self.fields.iter().find(|(have, _)| *have == tag).map(|(_, sealed)| sealed)
+    }
+}
+
+impl Write {
+    pub fn put(key: RecordKey, expect: Expect, fields: RowFields, index: Vec<IndexEntry>) -> Self {
+        Self { key, expect, action: WriteAction::Put { fields, index } }
+    }
+
+    pub fn delete(key: RecordKey, version: u64) -> Self {
+        Self { key, expect: Expect::Version(version), action: WriteAction::Delete }
+    }
+}
+
+impl Expect {
+    /// The version that a put leaves behind.
+    pub fn next_version(self) -> u64 {
+        match self {
+            Self::Absent => 1,
+            Self::Version(version) => version + 1,
+        }
+    }
+}
+
+/// The value of an index entry that carries nothing.
+pub const NO_VALUE: Bytes = Bytes::new();

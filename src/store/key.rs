@@ -1,0 +1,113 @@
+//! How rows are found. Every key is built here, from a kind byte and fixed-length or keyed-hash parts: no text of a
+//! user, provider or plugin ever stands in a key.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What a record is. Persisted: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// One row: the installation's wrapped secret.
+    Installation = 1,
+    /// A wrapped sealing key, by key id.
+    Key = 2,
+    /// A tenant and its present key, by keyed hash.
+    Tenant = 3,
+    /// A subject, its present key and `not_before`, by keyed hash.
+    Subject = 4,
+    Connection = 5,
+    Flow = 6,
+    /// An authorization attempt, by keyed hash of its `state`.
+    Attempt = 7,
+    Job = 8,
+}
+
+/// Names one record: its kind and 16 or 32 bytes of id or keyed hash.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    kind: RecordKind,
+    id: Bytes,
+}
+
+/// What a sealed field of a row is. Persisted: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FieldTag {
+    /// The record itself, without its secrets.
+    Record = 1,
+    AccessToken = 2,
+    RefreshToken = 3,
+    CodeVerifier = 4,
+    Nonce = 5,
+    /// The `state` of an attempt.
+    FlowSecret = 6,
+    IdToken = 7,
+    /// A wrapped key.
+    Key = 8,
+}
+
+/// A secondary index. Persisted: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum IndexKind {
+    /// Keyed hash of (tenant, subject), then of the provider, then the connection id.
+    ConnectionsOfSubject = 1,
+    /// Keyed hash of a flow's intent, then the flow id.
+    FlowsByIntent = 2,
+    /// Keyed hash of (tenant, subject), then the flow id: for the quota.
+    FlowsOfSubject = 3,
+    /// Time (64 bits, big-endian, sign bit flipped), record kind, record id; the value is the generation, the
+    /// independent witness of a rolled-back row.
+    Due = 4,
+}
+
+/// One entry of an index: points from a key to a record, with a small value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    pub index: IndexKind,
+    /// At most 255 bytes; unique within the index.
+    pub key: Bytes,
+    pub record: RecordKey,
+    /// At most 64 bytes.
+    pub value: Bytes,
+}
+
+impl RecordKey {
+    pub fn new(kind: RecordKind, id: impl AsRef<[u8]>) -> Self {
+        Self { kind, id: Bytes::copy_from_slice(id.as_ref()) }
+    }
+
+    pub fn kind(&self) -> RecordKind {
+        self.kind
+    }
+
+    pub fn id(&self) -> &Bytes {
+        &self.id
+    }
+}
+
+impl RecordKind {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [
+            Self::Installation,
+            Self::Key,
+            Self::Tenant,
+            Self::Subject,
+            Self::Connection,
+            Self::Flow,
+            Self::Attempt,
+            Self::Job,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/", self.kind)?;
+        self.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

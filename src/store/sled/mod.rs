@@ -1,0 +1,1 @@
+//! The embedded store on sled 0.34.
