@@ -1,0 +1,5 @@
+//! The audit trail: windows over repeated reads.
+
+mod windows;
+
+pub use windows::{Coverage, WindowKey, Windows};
