@@ -26,4 +26,8 @@ impl RootKey {
     pub fn key(&self) -> &Key {
         &self.0
     }
+
+    pub fn into_key(self) -> Key {
+        self.0
+    }
 }
