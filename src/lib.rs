@@ -1,2 +1,5 @@
+pub mod audit;
 pub mod domain;
+pub mod sealing;
 pub mod store;
+pub mod vault;

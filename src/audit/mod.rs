@@ -1,5 +1,9 @@
-//! The audit trail: windows over repeated reads.
+//! The audit trail.
+//!
+//! - [`chain`]: links records in commit order · [`windows`]: lets one record cover repeated reads
 
+mod chain;
 mod windows;
 
+pub use chain::Chain;
 pub use windows::{Coverage, WindowKey, Windows};
