@@ -1,3 +1,4 @@
 pub mod domain;
 pub mod proto;
 pub mod store;
+pub mod telemetry;
