@@ -5,5 +5,5 @@
 mod chain;
 mod windows;
 
-pub use chain::Chain;
+pub use chain::{Break, Chain, Position, check};
 pub use windows::{Coverage, WindowKey, Windows};

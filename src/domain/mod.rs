@@ -4,7 +4,7 @@
 //! - [`credential`]: the state machine · [`connection`], [`flow`], [`provider`]: what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
-//! - [`canonical`], [`sealed`], [`scope`]: encodings
+//! - [`mod@canonical`], [`sealed`], [`scope`]: encodings
 
 mod audit;
 mod caller;

