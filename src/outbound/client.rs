@@ -5,6 +5,7 @@ use std::{error::Error, time::Duration};
 use bytes::Bytes;
 use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
 use rustls::crypto::aws_lc_rs;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
@@ -53,11 +54,16 @@ impl Outbound {
         Ok(Self { client, allow_http_loopback: policy.allow_http_loopback, max_response: policy.max_response })
     }
 
+    /// Whether the URL may be called at all, by scheme, credentials and IP literal. Names are judged when they are called.
+    pub fn check(&self, url: &Url) -> Result<(), OutboundError> {
+        target::check(url, self.allow_http_loopback)
+    }
+
     /// Sends the request once and reads the whole answer. A redirect is an answer: nothing is followed. Nothing is
     /// retried. Every request has its own connection: on a reused one, the server's idle time-out would look like
     /// an answer lost after sending.
     pub async fn send(&self, mut request: Request) -> Result<Reply, OutboundError> {
-        target::check(&request.url, self.allow_http_loopback)?;
+        self.check(&request.url)?;
         request.mark_sensitive();
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let limit = request.max_response.map_or(self.max_response, |own| own.min(self.max_response));
