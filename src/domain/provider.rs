@@ -71,10 +71,7 @@ pub struct InvalidIssuer;
 /// URL would grow a trailing slash or lose a default port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Issuer {
-    text: String,
-    url: Url,
-}
+pub struct Issuer(Box<str>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -194,12 +191,12 @@ pub struct TokenUsage {
 
 impl Issuer {
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// For building addresses and telling the host; never for comparing.
-    pub fn url(&self) -> &Url {
-        &self.url
+    pub fn url(&self) -> Url {
+        Url::parse(&self.0).expect("parsed when it was made")
     }
 }
 
@@ -213,7 +210,7 @@ impl FromStr for Issuer {
         // Url::parse trims blanks and control characters; what it trimmed would be compared.
         let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
         if bare && clean && url.has_host() && matches!(url.scheme(), "https" | "http") {
-            Ok(Self { text: text.to_owned(), url })
+            Ok(Self(text.into()))
         } else {
             Err(InvalidIssuer)
         }
@@ -230,13 +227,13 @@ impl TryFrom<String> for Issuer {
 
 impl From<Issuer> for String {
     fn from(issuer: Issuer) -> Self {
-        issuer.text
+        issuer.0.into()
     }
 }
 
 impl fmt::Display for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
