@@ -1,5 +1,7 @@
 pub mod audit;
 pub mod domain;
+pub mod oauth;
+pub mod outbound;
 pub mod proto;
 pub mod sealing;
 pub mod store;
