@@ -371,21 +371,21 @@ fn parts() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn root_key_file(text: &str) -> (tempfile::TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("root.key");
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, text).expect("a writable directory");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("our own file");
     (directory, path)
 }
 
 fn refusal(path: &Path) -> RootKeyFileError {
-    let Err(error) = file::load(path) else { panic!("{} was accepted", path.display()) };
+    let error = file::load(path).err().expect("the file is refused");
     assert!(error.to_string().contains(&path.display().to_string()));
     error
 }
 
 fn installation_keys() -> InstallationKeys {
-    InstallationSecret::generate(&filled_with(0x42)).unwrap().keys()
+    InstallationSecret::generate(&filled_with(0x42)).expect("a source that never fails").keys()
 }
 
 fn filled_with(byte: u8) -> Random {
@@ -418,7 +418,7 @@ fn key_bytes() -> Zeroizing<[u8; 32]> {
 }
 
 fn tenant(name: &str) -> TenantId {
-    name.parse().unwrap()
+    name.parse().expect("a legal name")
 }
 
 fn hex(bytes: &[u8]) -> String {
