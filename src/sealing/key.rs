@@ -167,3 +167,34 @@ fn decrypt(
         .decrypt_inout_detached(&XNonce::from(*nonce), associated, buffer.into(), tag.into())
         .map_err(|_| Unsealable::Refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUNSCREEN: &[u8] = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the \
+        future, sunscreen would be it.";
+
+    /// draft-irtf-cfrg-xchacha-03, appendix A.3.1.
+    #[test]
+    fn encrypts_as_the_xchacha_draft_says() {
+        let key: [u8; 32] = std::array::from_fn(|i| 0x80 + i as u8);
+        let nonce: [u8; NONCE] = std::array::from_fn(|i| 0x40 + i as u8);
+        let associated = [0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7];
+        let mut buffer = SUNSCREEN.to_vec();
+        let tag = encrypt(&key, &nonce, &associated, &mut buffer);
+        assert_eq!(
+            hex(&buffer),
+            "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39\
+             ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9\
+             21f9664c97637da9768812f615c68b13b52e"
+        );
+        assert_eq!(hex(&tag), "c0875924c1c7987947deafd8780acf49");
+        decrypt(&key, &nonce, &associated, &mut buffer, &tag).unwrap();
+        assert_eq!(buffer, SUNSCREEN);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
