@@ -8,7 +8,6 @@ use super::{
     Broker, BrokerError,
     authorize::Access,
     refresh::Flown,
-    start_authorization::Intent,
     trail::About,
 };
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
         AccessToken, AuditAction, Call, Connection, CredentialState, Plugin, PluginId, Reason, Role, ScopeSet,
         TokenUsage,
     },
-    vault::Stored,
+    vault::{FlowIntent, Stored},
 };
 
 /// What a caller gets when it does not say how long the token must live.
@@ -105,7 +104,7 @@ impl Broker {
         if alive > 0 {
             candidates.retain(|stored| stored.value.credential.state.serves());
         }
-        let intent = self.intent_of(request, plugin, scopes);
+        let intent = intent_of(call, request, plugin, scopes);
         let stored = match candidates.len() {
             0 => return Err(self.authentication_required(call, Reason::ConsentRequired, &intent, scopes.clone()).await),
             1 => candidates.swap_remove(0),
@@ -122,7 +121,7 @@ impl Broker {
         if !missing.is_empty() {
             // Asking for the missing ones alone would lose the others at providers that replace the grant.
             let union = scopes.union(&credential.scopes);
-            let intent = Intent { scopes: &union, renews: Some(stored.value.id), ..intent };
+            let intent = FlowIntent { scopes: &union, renews: Some(stored.value.id), ..intent };
             return Err(self.authentication_required(call, Reason::ScopesMissing, &intent, missing).await);
         }
         Ok(stored)
@@ -153,7 +152,7 @@ impl Broker {
         let live = stored.value.credential.is_live(self.now()) && request.rejected_token_sha256.is_none();
         let scopes = request.scopes.as_ref().unwrap_or(&plugin.scopes);
         match flown {
-            Flown::Stopped => Err(self.authentication_required(call, Reason::ConsentRequired, &self.intent_of(request, plugin, scopes), scopes.clone()).await),
+            Flown::Stopped => Err(self.authentication_required(call, Reason::ConsentRequired, &intent_of(call, request, plugin, scopes), scopes.clone()).await),
             Flown::StoreUnavailable => Err(BrokerError::StoreUnavailable),
             _ if live => Ok(()),
             Flown::ReauthorizationRequired => Err(self.dead(call, request, plugin, scopes, stored).await),
@@ -184,18 +183,20 @@ impl Broker {
 
     async fn dead(&self, call: &Call, request: &GetPluginToken, plugin: &Plugin, scopes: &ScopeSet, stored: &Stored<Connection>) -> BrokerError {
         let union = scopes.union(&stored.value.credential.scopes);
-        let intent = Intent { scopes: &union, renews: Some(stored.value.id), ..self.intent_of(request, plugin, scopes) };
+        let intent = FlowIntent { scopes: &union, renews: Some(stored.value.id), ..intent_of(call, request, plugin, scopes) };
         self.authentication_required(call, Reason::ReauthorizationRequired, &intent, ScopeSet::default()).await
     }
+}
 
-    fn intent_of<'a>(&self, request: &'a GetPluginToken, plugin: &'a Plugin, scopes: &'a ScopeSet) -> Intent<'a> {
-        Intent {
-            plugin: Some(&plugin.id),
-            provider: &plugin.provider,
-            scopes,
-            account: request.account.as_deref(),
-            return_url: request.return_url.as_ref(),
-            renews: None,
-        }
+fn intent_of<'a>(call: &'a Call, request: &'a GetPluginToken, plugin: &'a Plugin, scopes: &'a ScopeSet) -> FlowIntent<'a> {
+    FlowIntent {
+        subject: call.caller.subject,
+        agent: call.caller.agent.as_ref(),
+        plugin: Some(&plugin.id),
+        provider: &plugin.provider,
+        scopes,
+        account: request.account.as_deref(),
+        return_url: request.return_url.as_ref(),
+        renews: None,
     }
 }

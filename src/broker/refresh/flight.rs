@@ -6,11 +6,11 @@ use super::{Flown, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
-        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Intent, Provider, Reason,
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent, Provider, Reason,
         ReplyClass, Timestamp,
     },
     oauth::TokenFailure,
-    vault::{Stored, Tokens},
+    vault::{FlowTokens, Stored, Tokens},
 };
 
 impl Broker {
@@ -97,17 +97,17 @@ impl Broker {
         let refresh_token = self.vault().refresh_token(stored).await?.ok_or(BrokerError::Conflict)?;
         let credential = &stored.value.credential;
         let intent = Intent {
-            owner: self.vault().random().id(),
+            owner: EntryId::from_bytes(self.fresh()?),
             attempt: credential.refresh.attempts + 1,
             generation: credential.generation,
             begun_at: now,
             until: now.plus(self.settings().provider_timeout),
-            fingerprint: self.vault().fingerprint(&refresh_token),
+            fingerprint: self.vault().keys().refresh_token_fingerprint(&refresh_token),
         };
         let transition = credential.begin_refresh(intent.clone())?;
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-        change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next));
+        change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next)?);
         change.audit(&by_broker(&next, AuditAction::RefreshBegun, AuditResult::Allowed, now));
         change.commit().await?;
         Ok(intent)
@@ -119,8 +119,11 @@ impl Broker {
         let Some(refresh_token) = self.vault().refresh_token(&stored).await? else { return Ok(Some(Flown::Stopped)) };
         match self.servers().refresh(provider, &refresh_token, None).await {
             Ok(tokens) => {
-                let granted = tokens.granted(&stored.value.credential.scopes, &provider.definition, self.now());
-                self.settle_tokens(id, provider, intent, tokens.into_set_keeping(refresh_token), granted).await.map(Some)
+                let FlowTokens { mut tokens, mut granted, .. } = self.parked(tokens, &stored.value.credential.scopes, None);
+                // RFC 6749 §6: without a new refresh token the old one stays.
+                tokens.refresh.get_or_insert(refresh_token);
+                granted.refreshable = true;
+                self.settle_tokens(&stored, provider, intent, tokens, granted).await.map(Some)
             }
             Err(failure) => self.settle_failure(id, provider, intent, &failure).await,
         }
@@ -151,10 +154,11 @@ impl Broker {
         if credential.state.is_stopped() {
             return Ok(Some(Flown::Stopped));
         }
-        let later = || {
-            let wait = failure.retry_after.unwrap_or_else(|| backoff(credential.refresh.failures, self.vault().random()));
-            now.plus(wait)
+        let wait = match failure.retry_after {
+            Some(asked) => asked,
+            None => backoff(credential.refresh.failures, self.vault().random())?,
         };
+        let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {
                 let reason = if intent.attempt > 1 { Reason::RotationLost } else { Reason::ReauthorizationRequired };
@@ -162,16 +166,16 @@ impl Broker {
             }
             ReplyClass::Configuration => {
                 self.suspend(provider, now);
-                self.settle_deferred(stored, later()).await.map(Some)
+                self.settle_deferred(stored, later).await.map(Some)
             }
             ReplyClass::Ambiguous => {
                 let timeout = self.settings().provider_timeout;
                 let after = credential.after_lost_answer(provider.definition.rotation, intent.begun_at, now, timeout);
                 self.settle_lost(stored, after, now).await
             }
-            ReplyClass::RateLimited => self.settle_failing(stored, Reason::ProviderRateLimited, later(), false).await.map(Some),
+            ReplyClass::RateLimited => self.settle_failing(stored, Reason::ProviderRateLimited, later, false).await.map(Some),
             ReplyClass::Transient | ReplyClass::Unknown => {
-                self.settle_failing(stored, Reason::ProviderUnreachable, later(), false).await.map(Some)
+                self.settle_failing(stored, Reason::ProviderUnreachable, later, false).await.map(Some)
             }
         }
     }
@@ -185,7 +189,7 @@ impl Broker {
                 Ok(None)
             }
             AfterLostAnswer::RetryAt(at) => {
-                let wait = backoff(stored.value.credential.refresh.failures, self.vault().random());
+                let wait = backoff(stored.value.credential.refresh.failures, self.vault().random())?;
                 self.settle_failing(stored, Reason::ProviderUnreachable, at.max(now.plus(wait)), true).await.map(Some)
             }
         }

@@ -8,7 +8,7 @@ mod held;
 mod schedule;
 mod settle;
 
-pub(super) use held::Held;
+pub(super) use held::{Beside, Held, HeldPlace};
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What the answer to a refresh changes: each outcome is one change set with its event and its audit record.
 
-use super::{Flown, Held};
+use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
@@ -12,9 +12,10 @@ use crate::{
 
 impl Broker {
     /// Stores new tokens, whatever it takes: the old refresh token may be dead already.
-    pub(super) async fn settle_tokens(&self, id: ConnectionId, provider: &Provider, intent: &Intent, tokens: TokenSet, granted: Granted) -> Result<Flown, BrokerError> {
-        let held = Held::of_connection(id, intent.generation, tokens, granted);
-        self.until_stored(&held, || self.apply_tokens(id, provider, &held)).await
+    pub(super) async fn settle_tokens(&self, stored: &Stored<Connection>, provider: &Provider, intent: &Intent, tokens: TokenSet, granted: Granted) -> Result<Flown, BrokerError> {
+        let id = stored.value.id;
+        let held = Held::of_connection(id, intent.generation, tokens, granted, self.now());
+        self.until_stored(&held, Beside::Connection(stored), async || self.apply_tokens(id, provider, &held).await).await
     }
 
     /// Applies tokens to the record as it is now: still connected → store them; stopped → the revocation gets them
@@ -23,7 +24,7 @@ impl Broker {
         loop {
             let Some(stored) = self.vault().any_connection(id).await? else {
                 // Erased meanwhile: the tokens go to the provider's revocation and nowhere else.
-                self.servers().revoke(provider, held.tokens()).await.ok();
+                self.tell_of_tokens(provider, held.tokens()).await.ok();
                 return Ok(Flown::Stopped);
             };
             let credential = &stored.value.credential;
@@ -67,7 +68,7 @@ impl Broker {
     pub(in crate::broker) async fn settle(&self, stored: &Stored<Connection>, transition: Transition, tokens: Tokens<'_>, result: AuditResult) -> Result<(), BrokerError> {
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-        change.update_connection(stored, &next, tokens, self.next_action(&next));
+        change.update_connection(stored, &next, tokens, self.next_action(&next)?);
         self.announce(&mut change, &next, &transition.events);
         change.audit(&by_broker(&next, AuditAction::RefreshSettled, result, self.now()));
         change.commit().await?;
@@ -80,10 +81,10 @@ impl Broker {
         let connection = &stored.value;
         let mut change = self.vault().change(&connection.tenant, Some(connection.subject)).await?;
         if connection.credential.state == CredentialState::Revoking {
-            change.update_connection(stored, connection, Tokens::Replace(tokens), self.next_action(connection));
+            change.update_connection(stored, connection, Tokens::Replace(tokens), self.next_action(connection)?);
         } else {
             let kind = JobKind::RevokeTokens { provider: connection.provider.clone(), connection: Some(connection.id) };
-            change.insert_job(&self.new_job(&connection.tenant, connection.subject, kind), Some(tokens), self.now());
+            change.insert_job(&self.new_job(&connection.tenant, connection.subject, kind)?, Some(tokens), self.now());
         }
         change.audit(&by_broker(connection, AuditAction::RefreshSettled, AuditResult::Refused, self.now()));
         change.commit().await?;

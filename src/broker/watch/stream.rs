@@ -51,7 +51,7 @@ impl Subscription {
     pub(super) async fn open(broker: Broker, call: &Call, watch: Watch, resume: Resume, seat: Seat) -> Result<Self, BrokerError> {
         let (head, now) = (broker.hub().head(), broker.now());
         let interval = progress_interval(watch.progress_interval);
-        let max_age = jitter(MAX_AGE, 0.2, &broker);
+        let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
@@ -119,7 +119,10 @@ impl Subscription {
     async fn next(&mut self) -> Option<Result<WatchMessage, BrokerError>> {
         loop {
             if let Some(message) = self.outbox.pop_front() {
-                self.progress_at = self.broker.now().plus(jitter(self.interval, 0.1, &self.broker));
+                match jitter(self.interval, 0.1, &self.broker) {
+                    Ok(interval) => self.progress_at = self.broker.now().plus(interval),
+                    Err(error) => return Some(Err(error)),
+                }
                 return Some(Ok(message));
             }
             match std::mem::replace(&mut self.ending, Ending::Over) {
@@ -144,14 +147,14 @@ impl Subscription {
         let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if now >= self.ends_at {
-            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge });
+            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge })?;
         } else if self.cursor < self.broker.hub().announced() {
             self.take_events().await?;
         } else if now >= self.progress_at {
             let (revision, token) = (self.cursor, self.token());
             self.outbox.push_back(WatchMessage::Progress { revision, token });
         } else if self.broker.stopping().is_cancelled() {
-            self.drain(DrainReason::Shutdown);
+            self.drain(DrainReason::Shutdown)?;
         } else {
             self.wait().await?;
         }
@@ -222,8 +225,8 @@ impl Subscription {
         event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.watch.filter.passes(event)
     }
 
-    fn drain(&mut self, reason: DrainReason) {
-        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker));
+    fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
+        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker)?);
         let token = self.token();
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(match reason {
@@ -231,6 +234,7 @@ impl Subscription {
             DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
             DrainReason::Authorization => Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired }),
         });
+        Ok(())
     }
 
     fn token(&self) -> Vec<u8> {
@@ -266,11 +270,11 @@ fn invalid_token(error: ResumeTokenError) -> BrokerError {
 }
 
 /// `mean` ± `share`.
-fn jitter(mean: Duration, share: f64, broker: &Broker) -> Duration {
-    mean.mul_f64(1.0 - share + 2.0 * share * unit(broker))
+fn jitter(mean: Duration, share: f64, broker: &Broker) -> Result<Duration, BrokerError> {
+    Ok(mean.mul_f64(1.0 - share + 2.0 * share * unit(broker)?))
 }
 
 /// A random number from 0 to 1.
-fn unit(broker: &Broker) -> f64 {
-    f64::from(u32::from_be_bytes(broker.vault().random().bytes())) / f64::from(u32::MAX)
+fn unit(broker: &Broker) -> Result<f64, BrokerError> {
+    Ok(f64::from(u32::from_be_bytes(broker.fresh()?)) / f64::from(u32::MAX))
 }
