@@ -1,3 +1,4 @@
 pub mod domain;
+pub mod identity;
 pub mod outbound;
 pub mod store;
