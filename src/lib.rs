@@ -1,5 +1,8 @@
 pub mod audit;
+pub mod broker;
 pub mod domain;
+pub mod events;
+pub mod identity;
 pub mod oauth;
 pub mod outbound;
 pub mod proto;
