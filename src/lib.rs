@@ -2,6 +2,8 @@ pub mod audit;
 pub mod broker;
 pub mod domain;
 pub mod events;
+pub mod grpc;
+pub mod http;
 pub mod identity;
 pub mod oauth;
 pub mod outbound;
