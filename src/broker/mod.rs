@@ -44,7 +44,10 @@ pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, Watch
 
 use crate::{
     audit::Windows,
-    domain::{Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce, Provider, ProviderId, ScopeSet, Timestamp},
+    domain::{
+        Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
+        Provider, ProviderId, ScopeSet, Timestamp,
+    },
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},

@@ -48,7 +48,13 @@ enum Ending {
 }
 
 impl Subscription {
-    pub(super) async fn open(broker: Broker, call: &Call, watch: Watch, resume: Resume, seat: Seat) -> Result<Self, BrokerError> {
+    pub(super) async fn open(
+        broker: Broker,
+        call: &Call,
+        watch: Watch,
+        resume: Resume,
+        seat: Seat,
+    ) -> Result<Self, BrokerError> {
         let (head, now) = (broker.hub().head(), broker.now());
         let interval = progress_interval(watch.progress_interval);
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
@@ -86,14 +92,20 @@ impl Subscription {
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<WatchMessage, BrokerError>> + Send {
-        stream::unfold(self, |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) })
+        stream::unfold(
+            self,
+            |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) },
+        )
     }
 
     /// Puts the cursor at a token's position; `Some`: that position is lost and the client wants to resync.
     async fn continue_from(&mut self, position: Position) -> Result<Option<ResyncReason>, BrokerError> {
         let head = self.broker.hub().head();
         let (lost, error) = if position.epoch != head.epoch {
-            (ResyncReason::EpochChanged, BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision })
+            (
+                ResyncReason::EpochChanged,
+                BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision },
+            )
         } else if position.revision < head.compacted {
             (ResyncReason::Compacted, BrokerError::RevisionCompacted { compacted: head.compacted, head: head.revision })
         } else if self.reaches(position.revision).await {
@@ -222,7 +234,9 @@ impl Subscription {
     }
 
     fn may_see(&self, event: &CredentialEvent) -> bool {
-        event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.watch.filter.passes(event)
+        event.tenant == self.caller.tenant
+            && event.status.subject == self.caller.subject
+            && self.watch.filter.passes(event)
     }
 
     fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
@@ -232,7 +246,9 @@ impl Subscription {
         self.ending = Ending::Drained(match reason {
             DrainReason::MaxAge => None,
             DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
-            DrainReason::Authorization => Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired }),
+            DrainReason::Authorization => {
+                Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired })
+            }
         });
         Ok(())
     }
