@@ -1,3 +1,4 @@
+pub mod dev;
 pub mod domain;
 pub mod outbound;
 pub mod store;
