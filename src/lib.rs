@@ -1,5 +1,6 @@
 pub mod audit;
 pub mod broker;
+pub mod dev;
 pub mod domain;
 pub mod events;
 pub mod identity;
