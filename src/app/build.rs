@@ -21,6 +21,9 @@ use crate::{
     vault::Vault,
 };
 
+/// Beside the store: tokens that it could not take.
+const HELD: &str = "held";
+
 /// A broker with everything it needs, not yet listening.
 pub struct App {
     pub(super) config: Config,
@@ -59,7 +62,7 @@ impl App {
             ..Policy::default()
         })?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
-        let held_directory = config.store.directory.join(Held::DIRECTORY);
+        let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
         let hub = Hub::new(vault.clone());
         let broker = Broker::start(Parts {

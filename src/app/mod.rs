@@ -6,6 +6,6 @@ mod build;
 mod clock;
 mod serve;
 
-pub use build::{App, Held, NotConfigured};
+pub use build::{App, NotConfigured};
 pub use clock::SystemClock;
 pub use serve::Listeners;
