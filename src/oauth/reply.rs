@@ -17,11 +17,14 @@ use crate::{
 
 /// What a token request brought. Of bearer type, or of none said.
 pub struct Tokens {
+    /// When the request was sent. Lifetimes count from here: the provider's count began later, so a token is never
+    /// taken to live longer than it does.
+    pub asked_at: Timestamp,
     pub access: AccessToken,
     /// `None`: absent, null or empty; whoever has an older one keeps it.
     pub refresh: Option<RefreshToken>,
     pub id_token: Option<IdToken>,
-    /// From now until the access token lapses, at most ten years. `None`: the provider did not say, said so
+    /// Until the access token lapses, at most ten years. `None`: the provider did not say, said so
     /// illegibly, or said zero or less. No provider issues a token that is dead on arrival; those that write 0 or -1
     /// mean "never".
     pub expires_in: Option<Duration>,
@@ -34,12 +37,13 @@ pub(super) fn judge(
     definition: &Definition,
     asked: Asked,
     reply: &Reply,
+    asked_at: Timestamp,
     now: Timestamp,
 ) -> Result<Tokens, TokenFailure> {
     let status = reply.status.as_u16();
     let mut document = Document::parse(&reply.body);
     let successful = document.as_mut().filter(|_| reply.status.is_success());
-    if let Some(tokens) = successful.and_then(|document| read_tokens(document, definition.response_scope_separator)) {
+    if let Some(tokens) = successful.and_then(|document| read_tokens(document, definition, asked_at)) {
         let refused = TokenFailure::bare(ReplyClass::Configuration, Evidence::Answered { status });
         return tokens.map_err(|UnusableType| refused);
     }
@@ -50,14 +54,19 @@ pub(super) fn judge(
 struct UnusableType;
 
 /// `None`: there is no access token.
-fn read_tokens(document: &mut Document, scope_separator: char) -> Option<Result<Tokens, UnusableType>> {
+fn read_tokens(
+    document: &mut Document,
+    definition: &Definition,
+    asked_at: Timestamp,
+) -> Option<Result<Tokens, UnusableType>> {
     document.text("/access_token").filter(|token| is_access_token(token))?;
     if !is_bearer(document.at("/token_type")) {
         return Some(Err(UnusableType));
     }
     let expires_in = document.at("/expires_in").and_then(lifetime);
-    let scopes = document.at("/scope").and_then(|scope| scopes(scope, scope_separator));
+    let scopes = document.at("/scope").and_then(|scope| scopes(scope, definition.response_scope_separator));
     Some(Ok(Tokens {
+        asked_at,
         access: AccessToken::new(document.take_text("access_token")?),
         refresh: document.take_text("refresh_token").map(RefreshToken::new),
         id_token: document.take_text("id_token").map(IdToken::new),
@@ -120,7 +129,7 @@ mod tests {
 
     fn read(definition: &Definition, status: StatusCode, body: &[u8]) -> Result<Tokens, TokenFailure> {
         let reply = Reply { status, headers: HeaderMap::new(), body: Zeroizing::new(body.to_vec()) };
-        judge(definition, Asked::Exchange, &reply, Timestamp::EPOCH)
+        judge(definition, Asked::Exchange, &reply, Timestamp::EPOCH, Timestamp::EPOCH)
     }
 
     fn tokens(body: &str) -> Tokens {
