@@ -254,6 +254,27 @@ async fn many_callers_share_one_question() {
 }
 
 #[tokio::test]
+async fn while_one_caller_asks_again_the_others_go_on() {
+    let mut world = World::start().await;
+    let provider = Arc::new(world.discovered(""));
+    world.endpoint.answer(OAUTH, document(&world, "", &[]));
+    world.servers.endpoints(&provider).await.unwrap();
+    assert_eq!(world.endpoint.received().await.path, OAUTH);
+    world.clock.advance(Duration::from_secs(3600));
+    let gate = Gate::closed();
+    world
+        .endpoint
+        .answer(OAUTH, document(&world, "", &[("token_endpoint", json!(world.endpoint.url("/new")))]).behind(&gate));
+    let (servers, own) = (world.servers.clone(), provider.clone());
+    let asking = tokio::spawn(async move { servers.endpoints(&own).await.unwrap().token });
+    assert_eq!(world.endpoint.received().await.path, OAUTH);
+    // The gate is closed: this one would hang if it waited.
+    assert_eq!(world.servers.endpoints(&provider).await.unwrap().token, world.endpoint.url("/token"));
+    gate.open();
+    assert_eq!(asking.await.unwrap(), world.endpoint.url("/new"));
+}
+
+#[tokio::test]
 async fn a_refresh_whose_endpoint_is_unknown_spends_nothing() {
     let refresh_token = RefreshToken::new("rt".to_owned());
     let world = World::start().await;
