@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{error::Unspecified, hmac};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -35,13 +35,13 @@ impl Identity {
         random: &Random,
     ) -> Result<Self, DevError> {
         let saved = match directory {
-            None => generate(random)?,
+            None => generate(random, KeySet::ephemeral)?,
             Some(directory) => {
                 let file = StateFile::new(directory, "identity.json")?;
                 match file.read()? {
                     Some(saved) => saved,
                     None => {
-                        let saved = generate(random)?;
+                        let saved = generate(random, |_| KeySet::generate())?;
                         file.write(&saved)?;
                         saved
                     }
@@ -64,12 +64,12 @@ impl Identity {
     }
 }
 
-fn generate(random: &Random) -> Result<Saved, DevError> {
+fn generate(random: &Random, keys: impl Fn(Realm) -> Result<KeySet, Unspecified>) -> Result<Saved, DevError> {
     Ok(Saved {
         client_secret: Zeroizing::new(random.text("dev_cs_")),
         session_key: Zeroizing::new(random.text("")),
-        provider: KeySet::generate().map_err(|_| DevError::KeyGeneration)?,
-        platform: KeySet::generate().map_err(|_| DevError::KeyGeneration)?,
+        provider: keys(Realm::Provider).map_err(|_| DevError::KeyGeneration)?,
+        platform: keys(Realm::Platform).map_err(|_| DevError::KeyGeneration)?,
     })
 }
 

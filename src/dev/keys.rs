@@ -1,6 +1,8 @@
 //! Signing keys and the JWS that they make (RFC 7515, RFC 7517, RFC 7638). Signed by hand rather than through a JWT
 //! library, because tests ask for headers and claims that a library would refuse to write.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::{
     digest,
     encoding::{AsDer, Pkcs8V1Der},
@@ -14,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::SigningAlgorithm;
+use super::{Realm, SigningAlgorithm};
 
 /// One issuer's keys: one for each algorithm.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +42,20 @@ impl KeySet {
         Ok(Self {
             es256: SigningKey::generate(SigningAlgorithm::Es256)?,
             rs256: SigningKey::generate(SigningAlgorithm::Rs256)?,
+        })
+    }
+
+    /// Keys of a server without a directory. All those of one process share the RSA key of each realm, because making
+    /// one takes longer than most tests; the other key is its own.
+    pub(super) fn ephemeral(realm: Realm) -> Result<Self, Unspecified> {
+        let place = match realm {
+            Realm::Provider => 0,
+            Realm::Platform => 1,
+        };
+        let pkcs8 = RSA_POOL.as_ref().map_err(|_| Unspecified)?[place].clone();
+        Ok(Self {
+            es256: SigningKey::generate(SigningAlgorithm::Es256)?,
+            rs256: SigningKey::from_pkcs8(SigningAlgorithm::Rs256, pkcs8)?,
         })
     }
 
@@ -78,6 +94,16 @@ impl SigningKey {
             Pair::Es256(_) => SigningAlgorithm::Es256,
             Pair::Rs256(_) => SigningAlgorithm::Rs256,
         }
+    }
+
+    fn from_pkcs8(algorithm: SigningAlgorithm, pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, Unspecified> {
+        let pair = match algorithm {
+            SigningAlgorithm::Es256 => Pair::Es256(
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8).map_err(|_| Unspecified)?,
+            ),
+            SigningAlgorithm::Rs256 => Pair::Rs256(RsaKeyPair::from_pkcs8(&pkcs8).map_err(|_| Unspecified)?),
+        };
+        Ok(Self { kid: thumbprint(&pair), pair, pkcs8 })
     }
 
     /// The protected header of an ordinary token of this type.
@@ -132,16 +158,14 @@ impl<'de> Deserialize<'de> for SigningKey {
         let text = Zeroizing::new(text);
         let pkcs8 =
             Zeroizing::new(URL_SAFE_NO_PAD.decode(&*text).map_err(|_| D::Error::custom("a key is not base64url"))?);
-        let rejected = |_| D::Error::custom("a key is not PKCS #8 of its algorithm");
-        let pair = match algorithm {
-            SigningAlgorithm::Es256 => {
-                Pair::Es256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8).map_err(rejected)?)
-            }
-            SigningAlgorithm::Rs256 => Pair::Rs256(RsaKeyPair::from_pkcs8(&pkcs8).map_err(rejected)?),
-        };
-        Ok(Self { kid: thumbprint(&pair), pair, pkcs8 })
+        Self::from_pkcs8(algorithm, pkcs8).map_err(|_| D::Error::custom("a key is not PKCS #8 of its algorithm"))
     }
 }
+
+static RSA_POOL: LazyLock<Result<[Zeroizing<Vec<u8>>; 2], Unspecified>> = LazyLock::new(|| {
+    let make = || SigningKey::generate(SigningAlgorithm::Rs256).map(|key| key.pkcs8);
+    Ok([make()?, make()?])
+});
 
 /// RFC 7638: the digest of the required members, in lexical order, without white space.
 fn thumbprint(pair: &Pair) -> String {

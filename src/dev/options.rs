@@ -10,7 +10,8 @@ use crate::domain::{ClientSecret, Rotation, ScopeSet};
 /// How a development server behaves. The defaults are those of `claviger dev`.
 #[derive(Clone)]
 pub struct Options {
-    /// Where keys, grants and tokens persist (0700, files 0600). `None`: in memory.
+    /// Where keys, grants and tokens persist (files 0600). Made with 0700 where it is missing, refused where others can
+    /// enter it. `None`: in memory.
     pub directory: Option<PathBuf>,
     /// Secret of [`CLIENT_ID`] and [`SIGN_IN_CLIENT_ID`]. `None`: the persisted one, or a new one.
     pub client_secret: Option<ClientSecret>,
