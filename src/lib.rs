@@ -1,3 +1,4 @@
+pub mod client;
 pub mod domain;
 pub mod proto;
 pub mod store;
