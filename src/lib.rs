@@ -1,5 +1,10 @@
+pub mod audit;
 pub mod client;
 pub mod domain;
+pub mod oauth;
+pub mod outbound;
 pub mod proto;
+pub mod sealing;
 pub mod store;
 pub mod telemetry;
+pub mod vault;

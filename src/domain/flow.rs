@@ -25,6 +25,8 @@ pub struct Flow {
     pub return_url: Option<Url>,
     /// The connection that this flow renews, if it was started for one.
     pub renews: Option<ConnectionId>,
+    /// How many attempts were minted; bounded.
+    pub attempts: u32,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub state: FlowState,

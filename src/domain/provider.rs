@@ -1,6 +1,6 @@
 //! Providers and plugins as data.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -24,9 +24,15 @@ pub struct Definition {
     pub display_name: String,
     /// Metadata is discovered from here (RFC 8414, OpenID Connect Discovery) and fills what `endpoints` leaves open.
     #[serde(default)]
-    pub issuer: Option<Url>,
+    pub issuer: Option<Issuer>,
     #[serde(default)]
     pub endpoints: Endpoints,
+    /// Hosts other than the issuer's on which discovered endpoints may lie; what `endpoints` pins needs no entry.
+    #[serde(default)]
+    pub endpoint_hosts: Vec<String>,
+    /// The operator vouches for PKCE S256 where the metadata does not mention PKCE at all. S256 is sent either way.
+    #[serde(default)]
+    pub pkce_asserted: bool,
     /// Between scopes in requests.
     #[serde(default = "space")]
     pub scope_separator: char,
@@ -55,6 +61,17 @@ pub struct Definition {
     #[serde(default)]
     pub account: Option<AccountSource>,
 }
+
+/// The text is not an issuer identifier: RFC 8414 §2 wants a URL with a host and without query and fragment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an issuer identifier (RFC 8414 §2)")]
+pub struct InvalidIssuer;
+
+/// An authorization server's issuer identifier, kept exactly as written: issuers are compared as text, and a parsed
+/// URL would grow a trailing slash or lose a default port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Issuer(Box<str>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -172,6 +189,54 @@ pub struct TokenUsage {
     pub base_url: Option<Url>,
 }
 
+impl Issuer {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// For building addresses and telling the host; never for comparing.
+    pub fn url(&self) -> Url {
+        Url::parse(&self.0).expect("parsed when it was made")
+    }
+}
+
+impl FromStr for Issuer {
+    type Err = InvalidIssuer;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIssuer> {
+        let url = Url::parse(text).map_err(|_| InvalidIssuer)?;
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        let bare = url.query().is_none() && url.fragment().is_none() && !has_user;
+        // Url::parse trims blanks and control characters; what it trimmed would be compared.
+        let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if bare && clean && url.has_host() && matches!(url.scheme(), "https" | "http") {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidIssuer)
+        }
+    }
+}
+
+impl TryFrom<String> for Issuer {
+    type Error = InvalidIssuer;
+
+    fn try_from(text: String) -> Result<Self, InvalidIssuer> {
+        text.parse()
+    }
+}
+
+impl From<Issuer> for String {
+    fn from(issuer: Issuer) -> Self {
+        issuer.0.into()
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Default for TokenUsage {
     fn default() -> Self {
         Self { header: "authorization".to_owned(), scheme: "Bearer".to_owned(), base_url: None }
@@ -184,4 +249,31 @@ fn space() -> char {
 
 fn error_pointer() -> String {
     "/error".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Issuer;
+
+    #[test]
+    fn an_issuer_keeps_its_text() {
+        for text in ["https://a.example", "https://a.example/", "https://A.example:443/t%31", "http://127.0.0.1:8080"] {
+            assert_eq!(text.parse::<Issuer>().unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_issuer_is_refused() {
+        for text in [
+            "",
+            "a.example",
+            "ftp://a.example",
+            "https://a.example?x",
+            "https://a.example#x",
+            "https://u@a.example",
+            " https://a.example",
+        ] {
+            assert!(text.parse::<Issuer>().is_err(), "{text}");
+        }
+    }
 }

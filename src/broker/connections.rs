@@ -1,0 +1,68 @@
+//! What a user has connected, and how an authorization of theirs stands.
+
+use std::time::Duration;
+
+use super::{Broker, BrokerError, trail::About};
+use crate::{
+    domain::{AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, ProviderId, Role},
+    vault::Stored,
+};
+
+/// The longest wait that GetAuthorization grants.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Broker {
+    /// The caller's connections, oldest first.
+    pub async fn list_connections(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let caller = &call.caller;
+        let mut connections: Vec<_> = self
+            .vault()
+            .connections(&caller.tenant, caller.subject, provider)
+            .await?
+            .into_iter()
+            .map(|stored| stored.value)
+            .collect();
+        connections.sort_by_key(|connection| (connection.created_at, connection.id));
+        self.record_read(call, AuditAction::ConnectionsRead, About::default(), "").await?;
+        Ok(connections)
+    }
+
+    pub async fn get_connection(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let connection = self.own_connection(call, id).await?.value;
+        let about = About { plugin: None, connection: Some(&connection) };
+        self.record_read(call, AuditAction::ConnectionsRead, about, "").await?;
+        Ok(connection)
+    }
+
+    /// How a flow stands, waiting up to `wait` for it to end. An expired flow is shown as one for as long as its
+    /// record is there.
+    pub async fn get_authorization(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let deadline = self.now().plus(wait.min(LONGEST_WAIT));
+        let mut head = self.vault().store().watch_head();
+        loop {
+            head.mark_unchanged();
+            let stored = self.vault().flow(&call.caller.tenant, id).await?.ok_or(BrokerError::FlowNotFound)?;
+            if stored.value.subject != call.caller.subject {
+                return Err(BrokerError::FlowNotFound);
+            }
+            let pending = matches!(stored.value.state, FlowState::Open | FlowState::Exchanging | FlowState::Exchanged);
+            if !pending || !stored.value.is_live(self.now()) || self.now() >= deadline {
+                return Ok(stored.value);
+            }
+            tokio::select! {
+                _ = head.changed() => {}
+                () = self.clock().sleep_until(deadline.min(stored.value.expires_at)) => {}
+                () = self.stopping().cancelled() => return Ok(stored.value),
+            }
+        }
+    }
+
+    /// The connection if it is the caller's; somebody else's does not exist.
+    pub(super) async fn own_connection(&self, call: &Call, id: ConnectionId) -> Result<Stored<Connection>, BrokerError> {
+        let stored = self.vault().connection(&call.caller.tenant, id).await?;
+        stored.filter(|stored| stored.value.subject == call.caller.subject).ok_or(BrokerError::ConnectionNotFound)
+    }
+}

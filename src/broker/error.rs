@@ -1,0 +1,129 @@
+//! What can go wrong in a use case: facts with data. `grpc/status.rs` alone decides how a client sees them.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        CallContext, FlowId, InvalidTransition, Link, PluginId, ProviderId, Reason, Revision, ScopeSet, Timestamp,
+    },
+    vault::VaultError,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// A link of the zero-trust chain said no.
+    #[error("the {link:?} link refused: {reason}")]
+    Refused { link: Link, reason: Reason },
+    #[error("the user must act: {}", .0.reason)]
+    AuthenticationRequired(Box<AuthenticationRequired>),
+    /// The subject has several accounts there, and the request names none.
+    #[error("several accounts are connected")]
+    AccountAmbiguous { accounts: Vec<String> },
+    /// The tokens belong to another account than the one that was to be renewed; they were not stored.
+    #[error("another account was authorized")]
+    AccountMismatch,
+    #[error("no such plugin")]
+    PluginUnknown,
+    #[error("no such provider")]
+    ProviderUnknown,
+    /// Also for somebody else's: it does not exist for this caller.
+    #[error("no such connection")]
+    ConnectionNotFound,
+    /// Also for somebody else's.
+    #[error("no such flow")]
+    FlowNotFound,
+    /// The flow ended, and not with a connection: expired, consumed, denied, refused, interrupted.
+    #[error("the flow ended: {0}")]
+    FlowEnded(Reason),
+    /// The redirect came from another issuer than the flow's (RFC 9207).
+    #[error("the authorization response came from another issuer")]
+    IssuerMismatch,
+    #[error("sign-in in a browser is not configured")]
+    SignInNotConfigured,
+    #[error("the provider refuses our registration")]
+    ProviderSuspended,
+    #[error("the provider cannot be reached")]
+    ProviderUnreachable { retry_after: Duration },
+    #[error("the provider asks for fewer requests")]
+    ProviderRateLimited { retry_after: Duration },
+    /// The provider's answer or metadata cannot be used.
+    #[error("the provider's answer cannot be used")]
+    ProviderReplyInvalid,
+    /// Asked again too soon.
+    #[error("too many requests")]
+    RateLimited { retry_after: Duration },
+    #[error("too many open flows")]
+    FlowQuota { retry_after: Duration },
+    #[error("too many watch streams")]
+    StreamQuota { retry_after: Duration },
+    #[error("events up to {compacted:?} are gone")]
+    RevisionCompacted { compacted: Revision, head: Revision },
+    #[error("the resume token is ahead of the log")]
+    AheadOfLog { head: Revision },
+    #[error("{field}: {problem}")]
+    Invalid { field: &'static str, problem: &'static str },
+    #[error("another change came first")]
+    Conflict,
+    #[error("shutting down")]
+    ShuttingDown,
+    #[error("the store is unavailable")]
+    StoreUnavailable,
+    #[error(transparent)]
+    Vault(VaultError),
+    #[error(transparent)]
+    Transition(#[from] InvalidTransition),
+}
+
+/// What the user must do before the agent can go on.
+#[derive(Clone, Debug)]
+pub struct AuthenticationRequired {
+    /// `CONSENT_REQUIRED`, `REAUTHORIZATION_REQUIRED` or `SCOPES_MISSING`.
+    pub reason: Reason,
+    pub provider: ProviderId,
+    pub plugin: Option<PluginId>,
+    pub missing_scopes: ScopeSet,
+    /// `None` when the subject's quota of open flows is used up.
+    pub flow: Option<FlowId>,
+    pub expires_at: Option<Timestamp>,
+    pub context: CallContext,
+}
+
+impl BrokerError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Refused { reason, .. } | Self::FlowEnded(reason) => *reason,
+            Self::AuthenticationRequired(required) => required.reason,
+            Self::AccountAmbiguous { .. } => Reason::AccountAmbiguous,
+            Self::AccountMismatch => Reason::AccountMismatch,
+            Self::PluginUnknown => Reason::PluginUnknown,
+            Self::ProviderUnknown | Self::Invalid { .. } => Reason::InvalidArgument,
+            Self::ConnectionNotFound => Reason::ConnectionNotFound,
+            Self::FlowNotFound => Reason::FlowNotFound,
+            Self::IssuerMismatch => Reason::IssuerMismatch,
+            Self::SignInNotConfigured => Reason::SignInNotConfigured,
+            Self::ProviderSuspended => Reason::ProviderSuspended,
+            Self::ProviderUnreachable { .. } => Reason::ProviderUnreachable,
+            Self::ProviderRateLimited { .. } => Reason::ProviderRateLimited,
+            Self::ProviderReplyInvalid => Reason::ProviderReplyInvalid,
+            Self::RateLimited { .. } => Reason::RateLimited,
+            Self::FlowQuota { .. } => Reason::FlowQuota,
+            Self::StreamQuota { .. } => Reason::StreamQuota,
+            Self::RevisionCompacted { .. } => Reason::RevisionCompacted,
+            Self::AheadOfLog { .. } => Reason::AheadOfLog,
+            Self::Conflict => Reason::Conflict,
+            Self::ShuttingDown => Reason::ShuttingDown,
+            Self::StoreUnavailable => Reason::StoreUnavailable,
+            Self::Vault(_) | Self::Transition(_) => Reason::Internal,
+        }
+    }
+}
+
+impl From<VaultError> for BrokerError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Unavailable => Self::StoreUnavailable,
+            VaultError::Conflict | VaultError::PreconditionFailed => Self::Conflict,
+            other => Self::Vault(other),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Runs the durable follow-up jobs until each is settled.
+
+use std::time::Duration;
+
+use super::{Broker, BrokerError, trail::by_broker};
+use crate::{
+    domain::{
+        AuditAction, AuditResult, ConnectionId, CredentialState, Job, JobId, JobKind, ProviderId, RemoteRevocation,
+        SubjectId, TenantId,
+    },
+    vault::Stored,
+};
+
+/// A job runs at once by whoever made it; this is when the scheduler takes over.
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+/// Tries before a provider's silence is taken for a no: about a week.
+const MOST_FAILURES: u32 = 170;
+
+impl Broker {
+    pub(super) fn new_job(&self, tenant: &TenantId, subject: SubjectId, kind: JobKind) -> Job {
+        Job { id: self.vault().random().id(), tenant: tenant.clone(), subject, kind, failures: 0 }
+    }
+
+    pub(super) async fn run_job(&self, id: JobId) -> Result<(), BrokerError> {
+        let Some(stored) = self.vault().job(id).await? else { return Ok(()) };
+        let settled = match &stored.value.kind {
+            JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, stored.value.failures).await?,
+            JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(&stored, provider, *connection).await?,
+            JobKind::SettleFlow { flow } => {
+                self.settle_flow(&stored.value.tenant, *flow).await?;
+                true
+            }
+        };
+        let (tenant, subject) = (&stored.value.tenant, stored.value.subject);
+        let mut change = self.vault().change(tenant, Some(subject)).await?;
+        if settled {
+            change.delete_job(&stored);
+        } else {
+            let failures = stored.value.failures.saturating_add(1);
+            let wait = FIRST_RETRY.saturating_mul(1 << failures.min(12)).min(LONGEST_RETRY);
+            change.reschedule_job(&stored, &Job { failures, ..stored.value.clone() }, self.now().plus(wait));
+        }
+        change.commit().await?;
+        Ok(())
+    }
+
+    async fn revoke_connection(&self, id: ConnectionId, failures: u32) -> Result<bool, BrokerError> {
+        let broker = self.clone();
+        self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
+        let Some(stored) = self.vault().any_connection(id).await? else { return Ok(true) };
+        if stored.value.credential.state != CredentialState::Revoking {
+            return Ok(true);
+        }
+        if failures < MOST_FAILURES {
+            return Ok(false);
+        }
+        tracing::error!(connection.id = %id, "the provider never confirmed a revocation; it holds here only");
+        self.settle_revocation(&stored, RemoteRevocation::Failed).await?;
+        Ok(true)
+    }
+
+    async fn revoke_tokens(&self, job: &Stored<Job>, provider: &ProviderId, connection: Option<ConnectionId>) -> Result<bool, BrokerError> {
+        let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
+        let provider = self.provider(provider)?;
+        if let Err(failure) = self.servers().revoke(provider, &tokens).await {
+            tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
+            return Ok(job.value.failures >= MOST_FAILURES);
+        }
+        if let Some(id) = connection
+            && let Some(stored) = self.vault().any_connection(id).await?
+        {
+            let mut change = self.vault().change(&job.value.tenant, None).await?;
+            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, AuditResult::Allowed, self.now()));
+            change.commit().await?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,226 @@
+//! The use cases, one file each. Every mutation is one change set: the record, its events, its audit records and its
+//! follow-up jobs commit together, and only then are acknowledged and published.
+//!
+//! - [`authorize`]: the zero-trust chain · [`get_plugin_token`] · [`start_authorization`] · [`store_auth_code`],
+//!   [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] · [`validate_platform_token`]
+//! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
+//! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
+
+mod authorize;
+mod catalog;
+mod connections;
+mod error;
+mod flights;
+mod get_plugin_token;
+mod jobs;
+mod refresh;
+mod revoke;
+mod scheduler;
+mod settle_flow;
+mod start_authorization;
+mod store_auth_code;
+mod trail;
+mod validate_platform_token;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use catalog::{Catalog, Tenant, UrlRule};
+pub use connections::LONGEST_WAIT;
+pub use error::{AuthenticationRequired, BrokerError};
+pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
+pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
+pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
+pub use store_auth_code::StoreAuthCode;
+pub use validate_platform_token::Validation;
+pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage};
+
+use crate::{
+    audit::Windows,
+    domain::{Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Provider, ProviderId, Timestamp},
+    events::Hub,
+    identity::Authenticator,
+    oauth::AuthorizationServers,
+    vault::{Change, DueRecord, Vault},
+};
+use flights::Flights;
+use refresh::{Flown, HeldPlace};
+use store_auth_code::Exchanged;
+
+/// How long a provider that refused our registration is left alone.
+const SUSPENSION: Duration = Duration::from_secs(60);
+
+/// The broker: all use cases over one store. Clones share everything.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+/// What a broker is made of.
+pub struct Parts {
+    pub vault: Vault,
+    pub servers: AuthorizationServers,
+    pub authenticator: Arc<Authenticator>,
+    pub catalog: Catalog,
+    pub hub: Hub,
+    pub clock: Arc<dyn Clock>,
+    pub settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The longest that one request to a provider may take.
+    pub provider_timeout: Duration,
+    /// How long one audit record covers repeated reads; zero: every read has its own.
+    pub audit_window: Duration,
+    /// Where tokens wait that the store could not take; `None`: in memory only.
+    pub held_directory: Option<PathBuf>,
+}
+
+struct Inner {
+    parts: Parts,
+    windows: Windows,
+    flights: Flights<ConnectionId, Flown>,
+    exchanges: Flights<FlowId, Exchanged>,
+    revocations: Flights<ConnectionId, bool>,
+    attended: Flights<DueRecord, ()>,
+    held: HeldPlace,
+    quota: watch::Quota,
+    suspended: Mutex<HashMap<ProviderId, Timestamp>>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Broker {
+    /// Applies what an earlier process could not store before anything is served.
+    pub async fn start(parts: Parts) -> Result<Self, BrokerError> {
+        let tasks = TaskTracker::new();
+        let broker = Self(Arc::new(Inner {
+            windows: Windows::new(parts.settings.audit_window),
+            flights: Flights::new(tasks.clone()),
+            exchanges: Flights::new(tasks.clone()),
+            revocations: Flights::new(tasks.clone()),
+            attended: Flights::new(tasks.clone()),
+            held: HeldPlace::new(parts.settings.held_directory.clone()),
+            quota: watch::Quota::default(),
+            suspended: Mutex::default(),
+            tasks,
+            stopping: CancellationToken::new(),
+            parts,
+        }));
+        broker.recover_held().await?;
+        Ok(broker)
+    }
+
+    /// Whether calls can be answered: the store is there, and holds everything that providers have handed out.
+    pub fn is_ready(&self) -> bool {
+        self.vault().store().head().available && self.held().count() == 0 && !self.stopping().is_cancelled()
+    }
+
+    /// Stops beginning new work and waits for what is in the air: an exchange or refresh that was cut off would lose
+    /// tokens. Ends the watch streams with a drain.
+    pub async fn stop(&self) {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        if let Err(error) = self.close_audit_windows().await {
+            tracing::warn!(%error, "the last audit windows could not be closed");
+        }
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.0.parts.catalog
+    }
+
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    fn vault(&self) -> &Vault {
+        &self.0.parts.vault
+    }
+
+    fn servers(&self) -> &AuthorizationServers {
+        &self.0.parts.servers
+    }
+
+    fn authenticator(&self) -> &Authenticator {
+        &self.0.parts.authenticator
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.0.parts.hub
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.parts.settings
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.parts.clock
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
+    fn windows(&self) -> &Windows {
+        &self.0.windows
+    }
+
+    fn flights(&self) -> &Flights<ConnectionId, Flown> {
+        &self.0.flights
+    }
+
+    fn exchanges(&self) -> &Flights<FlowId, Exchanged> {
+        &self.0.exchanges
+    }
+
+    fn revocations(&self) -> &Flights<ConnectionId, bool> {
+        &self.0.revocations
+    }
+
+    fn attended(&self) -> &Flights<DueRecord, ()> {
+        &self.0.attended
+    }
+
+    fn held(&self) -> &HeldPlace {
+        &self.0.held
+    }
+
+    fn quota(&self) -> &watch::Quota {
+        &self.0.quota
+    }
+
+    fn provider(&self, id: &ProviderId) -> Result<&Provider, BrokerError> {
+        self.catalog().providers.get(id).ok_or(BrokerError::ProviderUnknown)
+    }
+
+    fn announce(&self, change: &mut Change, connection: &Connection, kinds: &[EventKind]) {
+        for kind in kinds {
+            change.event(&CredentialEvent {
+                kind: *kind,
+                tenant: connection.tenant.clone(),
+                occurred_at: self.now(),
+                status: CredentialStatus::of(connection),
+            });
+        }
+    }
+
+    /// The provider refused our client registration: no connection is to blame, and asking on would only make noise.
+    fn suspend(&self, provider: &Provider, now: Timestamp) {
+        tracing::error!(provider.id = %provider.id, "the provider refuses our client registration; check its client id and secret");
+        let mut suspended = self.0.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        suspended.insert(provider.id.clone(), now.plus(SUSPENSION));
+    }
+
+    fn is_suspended(&self, provider: &ProviderId, now: Timestamp) -> bool {
+        let suspended = self.0.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        suspended.get(provider).is_some_and(|until| now < *until)
+    }
+}

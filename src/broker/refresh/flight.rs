@@ -1,0 +1,204 @@
+//! One flight: re-read the record, commit the intent, POST once, settle the answer.
+
+use std::time::Duration;
+
+use super::{Flown, schedule::backoff};
+use crate::{
+    broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
+    domain::{
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Intent, Provider, Reason,
+        ReplyClass, Timestamp,
+    },
+    oauth::TokenFailure,
+    vault::{Stored, Tokens},
+};
+
+impl Broker {
+    /// Joins the connection's flight, beginning one that is to move it past `generation`.
+    pub(in crate::broker) async fn refresh(&self, id: ConnectionId, generation: u64) -> Flown {
+        let broker = self.clone();
+        let work = move || async move { broker.fly(id, generation).await };
+        match self.flights().join_or_begin(id, work).await {
+            Joined::Finished(flown) => flown,
+            Joined::Lost | Joined::None => Flown::StoreUnavailable,
+        }
+    }
+
+    async fn fly(self, id: ConnectionId, generation: u64) -> Flown {
+        match self.fly_to_verdict(id, generation).await {
+            Ok(flown) => flown,
+            Err(BrokerError::StoreUnavailable) => Flown::StoreUnavailable,
+            Err(error) => {
+                tracing::error!(connection.id = %id, %error, "a refresh could not be completed");
+                Flown::Failing { reason: error.reason(), retry_after: Duration::from_secs(1) }
+            }
+        }
+    }
+
+    async fn fly_to_verdict(&self, id: ConnectionId, generation: u64) -> Result<Flown, BrokerError> {
+        loop {
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Flown::Stopped) };
+            let next = match self.before_posting(&stored, generation).await {
+                Ok(next) => next,
+                Err(BrokerError::Conflict) => continue,
+                Err(error) => return Err(error),
+            };
+            let Posting { provider, intent } = match next {
+                Next::Post(posting) => *posting,
+                Next::Again => continue,
+                Next::Land(flown) => return Ok(flown),
+            };
+            if let Some(flown) = self.post_and_settle(id, provider, &intent).await? {
+                return Ok(flown);
+            }
+        }
+    }
+
+    /// Decides whether to POST and makes the intent durable. The record decides, not what the caller had seen.
+    async fn before_posting(&self, stored: &Stored<Connection>, generation: u64) -> Result<Next<'_>, BrokerError> {
+        let (credential, now) = (&stored.value.credential, self.now());
+        if credential.state.is_stopped() {
+            return Ok(Next::Land(Flown::Stopped));
+        }
+        if credential.generation > generation {
+            return Ok(Next::Land(Flown::Generation(credential.generation)));
+        }
+        if credential.state == CredentialState::Suspended {
+            return Ok(Next::Land(Flown::ProviderSuspended));
+        }
+        if !credential.state.refreshes() || !credential.refreshable {
+            return Ok(Next::Land(Flown::ReauthorizationRequired));
+        }
+        let provider = self.provider(&stored.value.provider)?;
+        if self.is_suspended(&provider.id, now) {
+            return Ok(Next::Land(Flown::ProviderSuspended));
+        }
+        if let Some(open) = &credential.refresh.intent {
+            return self.recover_intent(stored, provider, open, now).await;
+        }
+        if let Some(retry_at) = credential.refresh.retry_at.filter(|at| now < *at) {
+            let reason = credential.reason.unwrap_or(Reason::ProviderUnreachable);
+            return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
+        }
+        let intent = self.commit_intent(stored, now).await?;
+        Ok(Next::Post(Box::new(Posting { provider, intent })))
+    }
+
+    /// An intent without an answer: this process or the one before died, or lost the answer, after it may have POSTed.
+    async fn recover_intent(&self, stored: &Stored<Connection>, provider: &Provider, open: &Intent, now: Timestamp) -> Result<Next<'_>, BrokerError> {
+        tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
+        let timeout = self.settings().provider_timeout;
+        let after = stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
+        let flown = self.settle_lost(stored, after, now).await?;
+        Ok(flown.map_or(Next::Again, Next::Land))
+    }
+
+    async fn commit_intent(&self, stored: &Stored<Connection>, now: Timestamp) -> Result<Intent, BrokerError> {
+        let refresh_token = self.vault().refresh_token(stored).await?.ok_or(BrokerError::Conflict)?;
+        let credential = &stored.value.credential;
+        let intent = Intent {
+            owner: self.vault().random().id(),
+            attempt: credential.refresh.attempts + 1,
+            generation: credential.generation,
+            begun_at: now,
+            until: now.plus(self.settings().provider_timeout),
+            fingerprint: self.vault().fingerprint(&refresh_token),
+        };
+        let transition = credential.begin_refresh(intent.clone())?;
+        let next = Connection { credential: transition.credential, ..stored.value.clone() };
+        let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
+        change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next));
+        change.audit(&by_broker(&next, AuditAction::RefreshBegun, AuditResult::Allowed, now));
+        change.commit().await?;
+        Ok(intent)
+    }
+
+    /// `None`: try again at once.
+    async fn post_and_settle(&self, id: ConnectionId, provider: &Provider, intent: &Intent) -> Result<Option<Flown>, BrokerError> {
+        let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Some(Flown::Stopped)) };
+        let Some(refresh_token) = self.vault().refresh_token(&stored).await? else { return Ok(Some(Flown::Stopped)) };
+        match self.servers().refresh(provider, &refresh_token, None).await {
+            Ok(tokens) => {
+                let granted = tokens.granted(&stored.value.credential.scopes, &provider.definition, self.now());
+                self.settle_tokens(id, provider, intent, tokens.into_set_keeping(refresh_token), granted).await.map(Some)
+            }
+            Err(failure) => self.settle_failure(id, provider, intent, &failure).await,
+        }
+    }
+
+    async fn settle_failure(&self, id: ConnectionId, provider: &Provider, intent: &Intent, failure: &TokenFailure) -> Result<Option<Flown>, BrokerError> {
+        tracing::warn!(connection.id = %id, provider.id = %provider.id, %failure, "a refresh failed");
+        loop {
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Some(Flown::Stopped)) };
+            let credential = &stored.value.credential;
+            // Another write won: its state is the answer, not this failure.
+            if credential.refresh.intent.as_ref().is_none_or(|open| open.owner != intent.owner) {
+                return Ok(Some(match credential.state.is_stopped() {
+                    true => Flown::Stopped,
+                    false => Flown::Generation(credential.generation),
+                }));
+            }
+            let settled = self.settle_verdict(&stored, provider, intent, failure).await;
+            match settled {
+                Err(BrokerError::Conflict) => continue,
+                other => return other,
+            }
+        }
+    }
+
+    async fn settle_verdict(&self, stored: &Stored<Connection>, provider: &Provider, intent: &Intent, failure: &TokenFailure) -> Result<Option<Flown>, BrokerError> {
+        let (credential, now) = (&stored.value.credential, self.now());
+        if credential.state.is_stopped() {
+            return Ok(Some(Flown::Stopped));
+        }
+        let later = || {
+            let wait = failure.retry_after.unwrap_or_else(|| backoff(credential.refresh.failures, self.vault().random()));
+            now.plus(wait)
+        };
+        match failure.class {
+            ReplyClass::Terminal | ReplyClass::Reauthorize => {
+                let reason = if intent.attempt > 1 { Reason::RotationLost } else { Reason::ReauthorizationRequired };
+                self.settle_dead(stored, reason).await.map(Some)
+            }
+            ReplyClass::Configuration => {
+                self.suspend(provider, now);
+                self.settle_deferred(stored, later()).await.map(Some)
+            }
+            ReplyClass::Ambiguous => {
+                let timeout = self.settings().provider_timeout;
+                let after = credential.after_lost_answer(provider.definition.rotation, intent.begun_at, now, timeout);
+                self.settle_lost(stored, after, now).await
+            }
+            ReplyClass::RateLimited => self.settle_failing(stored, Reason::ProviderRateLimited, later(), false).await.map(Some),
+            ReplyClass::Transient | ReplyClass::Unknown => {
+                self.settle_failing(stored, Reason::ProviderUnreachable, later(), false).await.map(Some)
+            }
+        }
+    }
+
+    async fn settle_lost(&self, stored: &Stored<Connection>, after: AfterLostAnswer, now: Timestamp) -> Result<Option<Flown>, BrokerError> {
+        match after {
+            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost).await.map(Some),
+            // At most one immediate retry a flight: the second lost answer waits like any other failure.
+            AfterLostAnswer::RetryAt(at) if at <= now && stored.value.credential.refresh.attempts < 2 => {
+                self.settle_failing(stored, Reason::ProviderUnreachable, now, true).await?;
+                Ok(None)
+            }
+            AfterLostAnswer::RetryAt(at) => {
+                let wait = backoff(stored.value.credential.refresh.failures, self.vault().random());
+                self.settle_failing(stored, Reason::ProviderUnreachable, at.max(now.plus(wait)), true).await.map(Some)
+            }
+        }
+    }
+}
+
+enum Next<'a> {
+    Post(Box<Posting<'a>>),
+    Again,
+    Land(Flown),
+}
+
+struct Posting<'a> {
+    provider: &'a Provider,
+    intent: Intent,
+}

@@ -1,0 +1,160 @@
+//! Tokens that the store could not take: a provider has rotated, so what is in hand may be the only living copy.
+//!
+//! They are kept outside the store's handle, in zeroizing memory and as a sealed, fsynced file, until the store has
+//! them. While any are held the broker is not ready, and shutdown waits for them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{
+    broker::{Broker, BrokerError},
+    domain::{Attempt, ConnectionId, Granted},
+    vault::{HeldTokens, Owner, Parked, TokenSet},
+};
+
+/// What is held, for one connection or one flow.
+pub(in crate::broker) struct Held(HeldTokens);
+
+/// The held tokens' place and number.
+pub(in crate::broker) struct HeldPlace {
+    directory: Option<PathBuf>,
+    count: AtomicUsize,
+}
+
+impl Held {
+    pub(in crate::broker) fn of_connection(id: ConnectionId, generation: u64, tokens: TokenSet, granted: Granted) -> Self {
+        Self(HeldTokens { owner: Owner::Connection { id, generation }, parked: Parked { tokens, granted, nonce: None } })
+    }
+
+    pub(in crate::broker) fn of_flow(attempt: &Attempt, parked: &Parked) -> Self {
+        Self(HeldTokens { owner: Owner::Flow(Box::new(attempt.clone())), parked: parked.clone() })
+    }
+
+    pub(super) fn tokens(&self) -> &TokenSet {
+        &self.0.parked.tokens
+    }
+
+    pub(super) fn granted(&self) -> &Granted {
+        &self.0.parked.granted
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        match self.0.owner {
+            Owner::Connection { generation, .. } => generation,
+            Owner::Flow(_) => 0,
+        }
+    }
+}
+
+impl HeldPlace {
+    pub(in crate::broker) fn new(directory: Option<PathBuf>) -> Self {
+        Self { directory, count: AtomicUsize::new(0) }
+    }
+
+    /// How many token sets wait for the store.
+    pub(in crate::broker) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Broker {
+    /// Repeats `store` until the store takes it. Returns early only for reasons that repeating cannot cure.
+    pub(in crate::broker) async fn until_stored<T>(&self, held: &Held, store: impl AsyncFn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
+        match store().await {
+            Err(BrokerError::StoreUnavailable) => {}
+            other => return other,
+        }
+        self.held().count.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("the store cannot take fresh tokens; they are held until it can");
+        let file = self.write_held(&held.0).await;
+        let mut head = self.vault().store().watch_head();
+        let stored = loop {
+            // An error means that the store is closed for good: only the file is left.
+            if head.wait_for(|head| head.available).await.is_err() {
+                break Err(BrokerError::StoreUnavailable);
+            }
+            match store().await {
+                Err(BrokerError::StoreUnavailable) => head.mark_unchanged(),
+                other => break other,
+            }
+            if head.changed().await.is_err() {
+                break Err(BrokerError::StoreUnavailable);
+            }
+        };
+        if stored.is_ok() {
+            self.held().count.fetch_sub(1, Ordering::Relaxed);
+            if let Some(file) = file {
+                remove(&file);
+            }
+        }
+        stored
+    }
+
+    /// Applies what an earlier process could not store. Called before anything is served.
+    pub(in crate::broker) async fn recover_held(&self) -> Result<(), BrokerError> {
+        let Some(directory) = &self.held().directory else { return Ok(()) };
+        let files = match fs::read_dir(directory) {
+            Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect::<Vec<_>>(),
+            Err(_) => return Ok(()),
+        };
+        for file in files {
+            let Ok(bytes) = fs::read(&file) else { continue };
+            let Ok(held) = self.vault().open_held(&bytes).await else {
+                tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
+                continue;
+            };
+            self.apply_held(Held(held)).await?;
+            remove(&file);
+        }
+        Ok(())
+    }
+
+    async fn apply_held(&self, held: Held) -> Result<(), BrokerError> {
+        match &held.0.owner {
+            Owner::Connection { id, .. } => {
+                let Some(stored) = self.vault().any_connection(*id).await? else { return Ok(()) };
+                let provider = self.provider(&stored.value.provider)?;
+                self.apply_tokens(*id, provider, &held).await.map(|_| ())
+            }
+            Owner::Flow(attempt) => self.try_park(attempt, &held.0.parked).await,
+        }
+    }
+
+    /// `None` when the file cannot be written; the memory copy is then the only one.
+    async fn write_held(&self, held: &HeldTokens) -> Option<PathBuf> {
+        let directory = self.held().directory.clone()?;
+        let sealed = match self.vault().seal_held(held).await {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::error!(%error, "held tokens could not be sealed");
+                return None;
+            }
+        };
+        let name = self.vault().random().id::<crate::domain::EntryId>().to_string();
+        let file = directory.join(name);
+        match tokio::task::spawn_blocking(move || write_durably(&directory, &file, sealed.as_bytes()).map(|()| file)).await {
+            Ok(Ok(file)) => Some(file),
+            _ => {
+                tracing::error!("held tokens could not be written to a file");
+                None
+            }
+        }
+    }
+}
+
+fn write_durably(directory: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::File::open(directory)?.sync_all()
+}
+
+fn remove(file: &Path) {
+    if let Err(error) = fs::remove_file(file) {
+        tracing::warn!(file = %file.display(), %error, "a held file could not be removed");
+    }
+}

@@ -1,0 +1,178 @@
+//! Takes access away: here at once, at the provider by a durable job.
+
+use super::{
+    Broker, BrokerError,
+    trail::{About, allowed, by_broker},
+};
+use crate::{
+    domain::{
+        AuditAction, AuditResult, Call, Connection, ConnectionId, JobKind, PluginId, RemoteRevocation, Role,
+    },
+    oauth::Revoked,
+    vault::{Stored, Tokens},
+};
+
+pub struct Revoke {
+    pub target: RevokeTarget,
+    /// Say what would happen, and do nothing.
+    pub preview: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum RevokeTarget {
+    Connection(ConnectionId),
+    /// All of the caller's connections that this plugin uses: other plugins of the provider lose them too.
+    Plugin(PluginId),
+    AllMine,
+}
+
+/// One connection's outcome.
+pub struct RevokedConnection {
+    pub connection: Connection,
+    /// False for a preview.
+    pub stopped: bool,
+    pub remote: RemoteRevocation,
+    /// What else falls at the provider, in words; empty: nothing.
+    pub side_effects: String,
+}
+
+impl Broker {
+    pub async fn revoke(&self, call: &Call, request: Revoke) -> Result<Vec<RevokedConnection>, BrokerError> {
+        let outcome = self.revoke_targets(call, &request).await;
+        if let Err(error) = &outcome {
+            self.record_refusal(call, AuditAction::RevocationRequested, About::default(), error).await;
+        }
+        outcome
+    }
+
+    async fn revoke_targets(&self, call: &Call, request: &Revoke) -> Result<Vec<RevokedConnection>, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let targets = self.targets(call, &request.target).await?;
+        let mut outcomes = Vec::with_capacity(targets.len());
+        for stored in targets {
+            outcomes.push(if request.preview { self.preview(stored.value) } else { self.stop_and_tell(call, stored).await? });
+        }
+        Ok(outcomes)
+    }
+
+    async fn targets(&self, call: &Call, target: &RevokeTarget) -> Result<Vec<Stored<Connection>>, BrokerError> {
+        let caller = &call.caller;
+        let provider = match target {
+            RevokeTarget::Connection(id) => return Ok(vec![self.own_connection(call, *id).await?]),
+            RevokeTarget::Plugin(id) => {
+                let plugin = self.catalog().plugins.get(id).ok_or(BrokerError::PluginUnknown)?;
+                Some(&plugin.provider)
+            }
+            RevokeTarget::AllMine => None,
+        };
+        Ok(self.vault().connections(&caller.tenant, caller.subject, provider).await?)
+    }
+
+    fn preview(&self, connection: Connection) -> RevokedConnection {
+        let remote = self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
+            match provider.definition.revocation {
+                crate::domain::Revocation::None => RemoteRevocation::Unsupported,
+                _ => RemoteRevocation::Pending,
+            }
+        });
+        self.outcome_of(connection, false, remote)
+    }
+
+    async fn stop_and_tell(&self, call: &Call, stored: Stored<Connection>) -> Result<RevokedConnection, BrokerError> {
+        let id = stored.value.id;
+        self.stop(call, stored).await?;
+        // The access is gone here; telling the provider goes on in a task of its own whatever becomes of this call.
+        let broker = self.clone();
+        self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
+        let connection = self.own_connection(call, id).await?.value;
+        let remote = connection.remote_revocation.unwrap_or(RemoteRevocation::Pending);
+        Ok(self.outcome_of(connection, true, remote))
+    }
+
+    /// Stops serving: state, event, audit record and follow-up job in one change set.
+    async fn stop(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
+        loop {
+            if stored.value.credential.state.is_stopped() {
+                return Ok(());
+            }
+            let transition = stored.value.credential.begin_revocation()?;
+            let next = Connection {
+                credential: transition.credential,
+                remote_revocation: Some(RemoteRevocation::Pending),
+                ..stored.value.clone()
+            };
+            let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
+            change.update_connection(&stored, &next, Tokens::Keep, self.next_action(&next));
+            self.announce(&mut change, &next, &transition.events);
+            let about = About { plugin: None, connection: Some(&next) };
+            change.audit(&allowed(call, AuditAction::RevocationRequested, about, self.now()));
+            let kind = JobKind::RevokeConnection { connection: next.id };
+            let job = self.new_job(&next.tenant, next.subject, kind);
+            change.insert_job(&job, None, self.now().plus(super::jobs::FIRST_RETRY));
+            match change.commit().await.map_err(BrokerError::from) {
+                Ok(_) => return Ok(()),
+                Err(BrokerError::Conflict) => stored = self.own_connection(call, next.id).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells the provider, and settles the connection when it has answered. `Ok(false)`: not yet; the job repeats it.
+    pub(super) async fn tell_provider(&self, id: ConnectionId) -> bool {
+        match self.try_tell_provider(id).await {
+            Ok(settled) => settled,
+            Err(error) => {
+                tracing::warn!(connection.id = %id, %error, "a revocation could not be settled; it is retried");
+                false
+            }
+        }
+    }
+
+    async fn try_tell_provider(&self, id: ConnectionId) -> Result<bool, BrokerError> {
+        // What is revoked must be the newest refresh token, so a refresh on its way lands first.
+        self.flights().join(&id).await;
+        loop {
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(true) };
+            if stored.value.credential.state != crate::domain::CredentialState::Revoking {
+                return Ok(true);
+            }
+            let provider = self.provider(&stored.value.provider)?;
+            let tokens = self.vault().tokens(&stored).await?;
+            let remote = match self.servers().revoke(provider, &tokens).await {
+                Ok(Revoked::Confirmed) => RemoteRevocation::Confirmed,
+                Ok(Revoked::Unsupported) => RemoteRevocation::Unsupported,
+                Err(failure) => {
+                    tracing::warn!(connection.id = %id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
+                    return Ok(false);
+                }
+            };
+            match self.settle_revocation(&stored, remote).await {
+                Err(BrokerError::Conflict) => continue,
+                other => return other.map(|()| true),
+            }
+        }
+    }
+
+    /// The end: the tokens are dropped, the outcome is kept.
+    pub(super) async fn settle_revocation(&self, stored: &Stored<Connection>, remote: RemoteRevocation) -> Result<(), BrokerError> {
+        let transition = stored.value.credential.revoked()?;
+        let next = Connection { credential: transition.credential, remote_revocation: Some(remote), ..stored.value.clone() };
+        let result = if remote == RemoteRevocation::Failed { AuditResult::Failed } else { AuditResult::Allowed };
+        let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
+        change.update_connection(stored, &next, Tokens::Drop, self.next_action(&next));
+        self.announce(&mut change, &next, &transition.events);
+        change.audit(&by_broker(&next, AuditAction::RevocationSettled, result, self.now()));
+        change.commit().await?;
+        Ok(())
+    }
+
+    fn outcome_of(&self, connection: Connection, stopped: bool, remote: RemoteRevocation) -> RevokedConnection {
+        let side_effects = self
+            .catalog()
+            .providers
+            .get(&connection.provider)
+            .map(|provider| provider.definition.revocation_side_effects.clone())
+            .unwrap_or_default();
+        RevokedConnection { connection, stopped, remote, side_effects }
+    }
+}

@@ -1,0 +1,92 @@
+//! The timer loop: looks at what is due, and sleeps until the next thing is.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{Broker, BrokerError};
+use crate::{
+    domain::{AuditResult, ConnectionId, Timestamp},
+    vault::{DueRecord, Tokens},
+};
+
+/// Records looked at in one turn.
+const PAGE: usize = 256;
+/// Refreshes and jobs at the same time.
+const AT_ONCE: usize = 32;
+/// The longest sleep: bounds what a missed wake-up can cost.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How long a record that could not be handled now is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// Runs until shutdown.
+    pub async fn run_scheduler(self) {
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            let next = match self.turn(&slots).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(%error, "the scheduler could not read what is due");
+                    self.now().plus(PAUSE)
+                }
+            };
+            tokio::select! {
+                () = self.clock().sleep_until(next) => {}
+                () = self.vault().due_before(next) => {}
+                () = self.stopping().cancelled() => return,
+            }
+        }
+    }
+
+    /// Starts what is due and says when the next thing will be.
+    async fn turn(&self, slots: &Arc<Semaphore>) -> Result<Timestamp, BrokerError> {
+        let now = self.now();
+        self.close_audit_windows().await?;
+        let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
+        for item in self.vault().due(PAGE).await? {
+            if item.at > now {
+                next = next.min(item.at);
+                break;
+            }
+            // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
+            next = next.min(now.plus(PAUSE));
+            let (broker, slots) = (self.clone(), Arc::clone(slots));
+            self.attended().spawn(item.record.clone(), async move {
+                let Ok(_slot) = slots.acquire().await else { return };
+                if let Err(error) = broker.attend(&item.record, item.at).await {
+                    tracing::warn!(record = ?item.record, %error, "a due record could not be handled");
+                }
+            });
+        }
+        Ok(next)
+    }
+
+    async fn attend(&self, record: &DueRecord, at: Timestamp) -> Result<(), BrokerError> {
+        match record {
+            DueRecord::Connection(id) => self.attend_connection(*id, at).await,
+            DueRecord::Job(id) => self.run_job(*id).await,
+            DueRecord::Flow(id) => Ok(self.vault().expire_flow(*id, self.now()).await?),
+            DueRecord::Attempt(key) => Ok(self.vault().expire_attempt(key, self.now()).await?),
+        }
+    }
+
+    async fn attend_connection(&self, id: ConnectionId, at: Timestamp) -> Result<(), BrokerError> {
+        let Some(stored) = self.vault().any_connection(id).await? else { return Ok(()) };
+        let (credential, now) = (&stored.value.credential, self.now());
+        // It has moved on since the index was read.
+        if stored.due() != Some(at) {
+            return Ok(());
+        }
+        if let Some(transition) = credential.aged(now) {
+            return match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
+                Err(BrokerError::Conflict) => Ok(()),
+                other => other,
+            };
+        }
+        if credential.state.refreshes() && credential.refreshable {
+            self.refresh(id, credential.generation).await;
+        }
+        Ok(())
+    }
+}

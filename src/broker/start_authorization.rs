@@ -1,0 +1,235 @@
+//! Begins connecting an account, in binding `CALLER`: the application receives the code on its own redirect URI.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::{Broker, BrokerError, trail::{About, allowed}, error::AuthenticationRequired};
+use crate::{
+    domain::{
+        Attempt, AuditAction, Call, CodeVerifier, ConnectionId, FLOW_LIFETIME, Flow, FlowSecret, FlowState, Nonce,
+        PluginId, Provider, ProviderId, Reason, Role, ScopeSet, Timestamp,
+    },
+    oauth::AuthorizationRequest,
+    vault::Stored,
+};
+
+/// Open flows that one subject may have.
+const MOST_OPEN_FLOWS: usize = 20;
+/// Attempts that one flow may mint.
+const MOST_ATTEMPTS: u32 = 10;
+
+pub struct StartAuthorization {
+    pub target: Target,
+    /// Empty: the plugin's.
+    pub scopes: ScopeSet,
+    pub account: Option<String>,
+    pub binding: Binding,
+    pub return_url: Option<Url>,
+}
+
+/// What to connect to.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Plugin(PluginId),
+    Provider(ProviderId),
+}
+
+/// Who receives the provider's redirect.
+#[derive(Clone, Debug)]
+pub enum Binding {
+    /// The broker's own pages; not served yet.
+    Browser,
+    /// The caller, on this URI.
+    Caller { redirect_uri: Url },
+}
+
+pub struct StartedAuthorization {
+    pub flow: Flow,
+    /// Where the user goes. It carries the flow's `state`: whoever opens it can finish it for the caller.
+    pub authorization_url: Url,
+}
+
+/// The intent behind a flow: asking again with the same one returns the open flow.
+#[derive(Clone)]
+pub(super) struct Intent<'a> {
+    pub(super) plugin: Option<&'a PluginId>,
+    pub(super) provider: &'a ProviderId,
+    pub(super) scopes: &'a ScopeSet,
+    pub(super) account: Option<&'a str>,
+    pub(super) return_url: Option<&'a Url>,
+    pub(super) renews: Option<ConnectionId>,
+}
+
+impl Broker {
+    pub async fn start_authorization(&self, call: &Call, request: StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+        let about = About { plugin: request.target.plugin(), connection: None };
+        let outcome = self.start(call, &request).await;
+        if let Err(error) = &outcome {
+            self.record_refusal(call, AuditAction::AuthorizationStarted, about, error).await;
+        }
+        outcome
+    }
+
+    async fn start(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let catalog = self.catalog();
+        let (provider, scopes) = self.resolve(&request.target, &request.scopes)?;
+        let Binding::Caller { redirect_uri } = &request.binding else {
+            return Err(BrokerError::SignInNotConfigured);
+        };
+        let tenant = &catalog.tenants[&call.caller.tenant];
+        if !tenant.redirect_uris.iter().any(|rule| rule.allows(redirect_uri)) {
+            return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
+        }
+        let renews = self.renewable(call, &provider.id, request.account.as_deref()).await?;
+        let intent = Intent {
+            plugin: request.target.plugin(),
+            provider: &provider.id,
+            scopes: &scopes,
+            account: request.account.as_deref(),
+            return_url: request.return_url.as_ref(),
+            renews,
+        };
+        let flow = self.open_flow(call, &intent).await?.ok_or_else(|| quota(self.now(), None))?;
+        self.mint(call, flow, provider, redirect_uri).await
+    }
+
+    /// The provider and the scopes to ask for.
+    fn resolve(&self, target: &Target, asked: &ScopeSet) -> Result<(&Provider, ScopeSet), BrokerError> {
+        let catalog = self.catalog();
+        match target {
+            Target::Plugin(id) => {
+                let asked = (!asked.is_empty()).then_some(asked);
+                let allowed = Self::authorize_plugin(catalog, &super::authorize::Access { plugin: id, scopes: asked })?;
+                let provider = catalog.providers.get(&allowed.plugin.provider).ok_or(BrokerError::ProviderUnknown)?;
+                Ok((provider, allowed.scopes.clone()))
+            }
+            Target::Provider(id) => {
+                let provider = catalog.providers.get(id).ok_or(BrokerError::ProviderUnknown)?;
+                Ok((provider, asked.clone()))
+            }
+        }
+    }
+
+    /// The connection that a new authorization would renew: the one of the named account, or the only one.
+    async fn renewable(&self, call: &Call, provider: &ProviderId, account: Option<&str>) -> Result<Option<ConnectionId>, BrokerError> {
+        let Some(account) = account else { return Ok(None) };
+        let connections = self.vault().connections(&call.caller.tenant, call.caller.subject, Some(provider)).await?;
+        let named = connections.iter().find(|stored| stored.value.account.as_deref() == Some(account));
+        Ok(named.map(|stored| stored.value.id))
+    }
+
+    /// The error that sends the user to consent. Its flow is opened now, or found open: a polling agent writes
+    /// nothing. With the quota used up, or a return URL that is not allowed, it comes without a flow.
+    pub(super) async fn authentication_required(&self, call: &Call, reason: Reason, intent: &Intent<'_>, missing: ScopeSet) -> BrokerError {
+        let flow = match self.open_flow(call, intent).await {
+            Ok(flow) => flow,
+            Err(error) => return error,
+        };
+        BrokerError::AuthenticationRequired(Box::new(AuthenticationRequired {
+            reason,
+            provider: intent.provider.clone(),
+            plugin: intent.plugin.cloned(),
+            missing_scopes: missing,
+            flow: flow.as_ref().map(|stored| stored.value.id),
+            expires_at: flow.as_ref().map(|stored| stored.value.expires_at),
+            context: call.context.clone(),
+        }))
+    }
+
+    /// The open flow of this intent, or a new one; `None` when the subject has too many.
+    async fn open_flow(&self, call: &Call, intent: &Intent<'_>) -> Result<Option<Stored<Flow>>, BrokerError> {
+        let (caller, now) = (&call.caller, self.now());
+        let tenant = &self.catalog().tenants[&caller.tenant];
+        if let Some(url) = intent.return_url
+            && !tenant.return_urls.iter().any(|rule| rule.allows(url))
+        {
+            return Err(BrokerError::Invalid { field: "return_url", problem: "is not on the tenant's list" });
+        }
+        let flow = Flow {
+            id: self.vault().random().id(),
+            tenant: caller.tenant.clone(),
+            subject: caller.subject,
+            agent: caller.agent.clone(),
+            plugin: intent.plugin.cloned(),
+            provider: intent.provider.clone(),
+            scopes: intent.scopes.clone(),
+            account: intent.account.map(str::to_owned),
+            return_url: intent.return_url.cloned(),
+            renews: intent.renews,
+            attempts: 0,
+            created_at: now,
+            expires_at: now.plus(FLOW_LIFETIME),
+            state: FlowState::Open,
+        };
+        if let Some(open) = self.vault().open_flow(&flow, now).await? {
+            return Ok(Some(open));
+        }
+        if self.vault().flows_of(&caller.tenant, caller.subject, now).await? >= MOST_OPEN_FLOWS {
+            return Ok(None);
+        }
+        let mut change = self.vault().change(&caller.tenant, Some(caller.subject)).await?;
+        change.insert_flow(&flow);
+        let about = About { plugin: intent.plugin, connection: None };
+        change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, now));
+        change.commit().await?;
+        Ok(self.vault().flow(&caller.tenant, flow.id).await?)
+    }
+
+    /// A fresh attempt: state, verifier and nonce are never reused, not even for a repeated question (RFC 9700 §2.1.1).
+    async fn mint(&self, call: &Call, flow: Stored<Flow>, provider: &Provider, redirect_uri: &Url) -> Result<StartedAuthorization, BrokerError> {
+        if flow.value.attempts >= MOST_ATTEMPTS {
+            return Err(quota(self.now(), Some(flow.value.expires_at)));
+        }
+        let random = self.vault().random();
+        let (state, verifier, nonce) = (
+            FlowSecret::new(random.text_secret()),
+            CodeVerifier::new(random.text_secret()),
+            Nonce::new(random.text_secret()),
+        );
+        let request = AuthorizationRequest {
+            redirect_uri,
+            scopes: &flow.value.scopes,
+            state: &state,
+            verifier: &verifier,
+            nonce: &nonce,
+            account_hint: flow.value.account.as_deref(),
+        };
+        let url = self.servers().authorization_url(provider, &request).await?;
+        let attempt = Attempt {
+            flow: flow.value.id,
+            tenant: flow.value.tenant.clone(),
+            subject: flow.value.subject,
+            provider: provider.id.clone(),
+            redirect_uri: redirect_uri.clone(),
+            issuer: url.issuer,
+            iss_parameter_supported: url.iss_parameter_supported,
+            token_endpoint: url.token_endpoint,
+            expires_at: flow.value.expires_at,
+            consumed_by: None,
+        };
+        let minted = Flow { attempts: flow.value.attempts + 1, ..flow.value.clone() };
+        let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
+        change.update_flow(&flow, &minted);
+        change.insert_attempt(&attempt, &state, &verifier, Some(&nonce));
+        let about = About { plugin: minted.plugin.as_ref(), connection: None };
+        change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, self.now()));
+        change.commit().await?;
+        Ok(StartedAuthorization { flow: minted, authorization_url: url.url })
+    }
+}
+
+impl Target {
+    fn plugin(&self) -> Option<&PluginId> {
+        match self {
+            Self::Plugin(id) => Some(id),
+            Self::Provider(_) => None,
+        }
+    }
+}
+
+fn quota(now: Timestamp, until: Option<Timestamp>) -> BrokerError {
+    let retry_after = until.map_or(Duration::from_secs(60), |until| until - now);
+    BrokerError::FlowQuota { retry_after }
+}

@@ -1,0 +1,266 @@
+//! Finishes an authorization: consume the attempt, exchange the code, park the tokens, judge them.
+//!
+//! The order is the point. The attempt is consumed durably *before* the exchange, so of two racing answers one
+//! exchanges. The tokens are persisted *before* anything is judged, so no check can throw a fresh token away.
+
+use url::Url;
+
+use super::{
+    Broker, BrokerError, Target,
+    authorize::Access,
+    flights::Joined,
+    start_authorization::Intent,
+    trail::{About, allowed},
+};
+use crate::{
+    domain::{
+        Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowId,
+        FlowSecret, FlowState, JobKind, Provider, Reason, Role, ScopeSet,
+    },
+    oauth::{Exchange, check_iss},
+    vault::{Parked, Stored},
+};
+
+/// An authorization response.
+pub enum StoreAuthCode {
+    /// Of a flow that StartAuthorization began.
+    Flow { state: FlowSecret, code: AuthorizationCode, iss: Option<String> },
+    /// Of a flow that the caller ran itself.
+    Own { target: Target, code: AuthorizationCode, redirect_uri: Url, verifier: CodeVerifier },
+}
+
+/// How an exchange ended, for everybody who waits for it.
+#[derive(Clone, Debug)]
+pub(super) enum Exchanged {
+    /// The flow says how it ended.
+    Settled,
+    /// Another answer consumed the attempt first.
+    Contested,
+    /// The code is unspent: the provider was never reached, and the attempt can be used again.
+    Unsent,
+    Unavailable,
+}
+
+#[derive(Clone)]
+struct Answer {
+    digest: [u8; 32],
+    state: FlowSecret,
+    code: AuthorizationCode,
+    iss: Option<String>,
+}
+
+impl Broker {
+    /// Stores the connection behind an authorization code. Safe to repeat: the same code of the same caller gets the
+    /// same outcome for the flow's life.
+    pub async fn store_auth_code(&self, call: &Call, request: StoreAuthCode) -> Result<Connection, BrokerError> {
+        let outcome = self.finish(call, request).await;
+        if let Err(error) = &outcome {
+            self.record_refusal(call, AuditAction::CodeStored, About::default(), error).await;
+        }
+        outcome
+    }
+
+    async fn finish(&self, call: &Call, request: StoreAuthCode) -> Result<Connection, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let (state, code, iss) = match request {
+            StoreAuthCode::Flow { state, code, iss } => (state, code, iss),
+            StoreAuthCode::Own { target, code, redirect_uri, verifier } => {
+                let state = self.adopt(call, &target, &code, &redirect_uri, &verifier).await?;
+                (state, code, None)
+            }
+        };
+        let answer = Answer { digest: self.vault().code_digest(&code), state, code, iss };
+        loop {
+            let (flow, attempt) = self.attempt_of(call, &answer.state).await?;
+            match attempt.value.consumed_by {
+                Some(by) if by == answer.digest => return self.outcome(call, flow.value.id).await,
+                Some(_) => return Err(BrokerError::FlowEnded(Reason::FlowConsumed)),
+                None if !matches!(flow.value.state, FlowState::Open) => return Err(BrokerError::FlowEnded(ended(&flow.value))),
+                None => {}
+            }
+            let (expected, advertised) = (attempt.value.issuer.as_deref(), attempt.value.iss_parameter_supported);
+            check_iss(expected, advertised, answer.iss.as_deref()).map_err(|_| BrokerError::IssuerMismatch)?;
+            // Consuming and exchanging are one detached task: a caller that goes away in between must not lose the
+            // code, nor the tokens that are on their way.
+            let work = || self.clone().consume_and_exchange(call.clone(), flow.clone(), attempt.clone(), answer.clone());
+            match self.exchanges().join_or_begin(flow.value.id, work).await {
+                Joined::Finished(Exchanged::Settled | Exchanged::Contested) => {}
+                Joined::Finished(Exchanged::Unsent) => {
+                    return Err(BrokerError::ProviderUnreachable { retry_after: super::jobs::FIRST_RETRY });
+                }
+                Joined::Finished(Exchanged::Unavailable) => return Err(BrokerError::StoreUnavailable),
+                Joined::Lost | Joined::None => return Err(BrokerError::ShuttingDown),
+            }
+        }
+    }
+
+    /// The attempt and flow behind a state, if they are this caller's and alive.
+    async fn attempt_of(&self, call: &Call, state: &FlowSecret) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
+        let attempt = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
+        if attempt.value.tenant != call.caller.tenant || attempt.value.subject != call.caller.subject {
+            return Err(BrokerError::FlowNotFound);
+        }
+        let flow = self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
+        if self.now() >= attempt.value.expires_at {
+            return Err(BrokerError::FlowEnded(Reason::FlowExpired));
+        }
+        Ok((flow, attempt))
+    }
+
+    async fn consume_and_exchange(self, call: Call, flow: Stored<Flow>, attempt: Stored<Attempt>, answer: Answer) -> Exchanged {
+        match self.consume(&call, &flow, &attempt, answer.digest).await {
+            Ok(()) => self.exchange(&attempt.value, &answer.state, &answer.code).await,
+            Err(BrokerError::Conflict) => Exchanged::Contested,
+            Err(error) => {
+                tracing::error!(flow.id = %flow.value.id, %error, "an attempt could not be consumed");
+                Exchanged::Unavailable
+            }
+        }
+    }
+
+    /// Marks the attempt consumed and the flow exchanging; of two racing answers one gets through.
+    async fn consume(&self, call: &Call, flow: &Stored<Flow>, attempt: &Stored<Attempt>, digest: [u8; 32]) -> Result<(), BrokerError> {
+        let mut change = self.vault().change(&call.caller.tenant, Some(call.caller.subject)).await?;
+        change.update_attempt(attempt, &Attempt { consumed_by: Some(digest), ..attempt.value.clone() });
+        change.update_flow(flow, &Flow { state: FlowState::Exchanging, ..flow.value.clone() });
+        let about = About { plugin: flow.value.plugin.as_ref(), connection: None };
+        change.audit(&allowed(call, AuditAction::CodeStored, about, self.now()));
+        change.commit().await?;
+        Ok(())
+    }
+
+    async fn exchange(&self, attempt: &Attempt, state: &FlowSecret, code: &AuthorizationCode) -> Exchanged {
+        match self.try_exchange(attempt, state, code).await {
+            Ok(exchanged) => exchanged,
+            Err(error) => {
+                tracing::error!(flow.id = %attempt.flow, %error, "an exchange could not be recorded");
+                Exchanged::Unavailable
+            }
+        }
+    }
+
+    async fn try_exchange(&self, attempt: &Attempt, state: &FlowSecret, code: &AuthorizationCode) -> Result<Exchanged, BrokerError> {
+        let stored = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
+        let verifier = self.vault().attempt_verifier(&stored).await?;
+        let provider = self.provider(&attempt.provider)?;
+        let exchange = Exchange { token_endpoint: &attempt.token_endpoint, redirect_uri: &attempt.redirect_uri, code, verifier: &verifier };
+        match self.servers().exchange(provider, &exchange).await {
+            Ok(tokens) => {
+                let nonce = self.vault().attempt_nonce(&stored).await?;
+                let granted = tokens.granted(&flow.scopes, &provider.definition, self.now());
+                self.park(attempt, &Parked { tokens: tokens.into_set(), granted, nonce }).await?;
+                self.settle_flow(&attempt.tenant, attempt.flow).await?;
+                Ok(Exchanged::Settled)
+            }
+            Err(failure) if !failure.was_sent() => {
+                self.reopen(&stored).await?;
+                Ok(Exchanged::Unsent)
+            }
+            Err(failure) => {
+                tracing::warn!(flow.id = %attempt.flow, provider.id = %attempt.provider, %failure, "the provider did not exchange a code");
+                self.end_flow(&attempt.tenant, attempt.flow, reason_of(&failure)).await?;
+                Ok(Exchanged::Settled)
+            }
+        }
+    }
+
+    /// Persists the tokens in the flow's own record with the job that will judge them, whatever happens next.
+    async fn park(&self, attempt: &Attempt, parked: &Parked) -> Result<(), BrokerError> {
+        let held = Held::of_flow(attempt, parked);
+        self.until_stored(&held, || self.try_park(attempt, parked)).await
+    }
+
+    pub(super) async fn try_park(&self, attempt: &Attempt, parked: &Parked) -> Result<(), BrokerError> {
+        let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
+        if flow.value.state != FlowState::Exchanging {
+            return Ok(());
+        }
+        let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
+        change.park_tokens(&flow, &Flow { state: FlowState::Exchanged, ..flow.value.clone() }, parked);
+        let kind = JobKind::SettleFlow { flow: attempt.flow };
+        change.insert_job(&self.new_job(&attempt.tenant, attempt.subject, kind), None, self.now().plus(FIRST_RETRY));
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Undoes the consumption: nothing was sent, so the code is still good.
+    async fn reopen(&self, attempt: &Stored<Attempt>) -> Result<(), BrokerError> {
+        let Some(flow) = self.vault().flow(&attempt.value.tenant, attempt.value.flow).await? else { return Ok(()) };
+        let mut change = self.vault().change(&attempt.value.tenant, Some(attempt.value.subject)).await?;
+        change.update_attempt(attempt, &Attempt { consumed_by: None, ..attempt.value.clone() });
+        change.update_flow(&flow, &Flow { state: FlowState::Open, ..flow.value.clone() });
+        change.commit().await?;
+        Ok(())
+    }
+
+    async fn outcome(&self, call: &Call, id: FlowId) -> Result<Connection, BrokerError> {
+        self.exchanges().join(&id).await;
+        let flow = self.vault().flow(&call.caller.tenant, id).await?.ok_or(BrokerError::FlowNotFound)?.value;
+        match &flow.state {
+            FlowState::Completed { connection } => {
+                let stored = self.vault().connection(&call.caller.tenant, *connection).await?;
+                Ok(stored.ok_or(BrokerError::ConnectionNotFound)?.value)
+            }
+            FlowState::Failed { reason: Reason::AccountMismatch } => Err(BrokerError::AccountMismatch),
+            _ => Err(BrokerError::FlowEnded(ended(&flow))),
+        }
+    }
+
+    /// Makes a flow for an authorization that the caller ran itself, under a state made of its code, so that it is
+    /// repeat-safe in the same way.
+    async fn adopt(&self, call: &Call, target: &Target, code: &AuthorizationCode, redirect_uri: &Url, verifier: &CodeVerifier) -> Result<FlowSecret, BrokerError> {
+        let state = self.vault().adopted_state(code);
+        if self.vault().attempt(&state).await?.is_some() {
+            return Ok(state);
+        }
+        let catalog = self.catalog();
+        let (provider, plugin, scopes) = match target {
+            Target::Plugin(id) => {
+                let allowed = Self::authorize_plugin(catalog, &Access { plugin: id, scopes: None })?;
+                (self.provider(&allowed.plugin.provider)?, Some(id), allowed.scopes.clone())
+            }
+            Target::Provider(id) => (self.provider(id)?, None, ScopeSet::default()),
+        };
+        let intent = Intent { plugin, provider: &provider.id, scopes: &scopes, account: None, return_url: None, renews: None };
+        let now = self.now();
+        let endpoints = self.servers().endpoints(provider).await?;
+        let flow = self.new_flow(call, &intent, now);
+        let attempt = Attempt {
+            flow: flow.id,
+            tenant: flow.tenant.clone(),
+            subject: flow.subject,
+            provider: provider.id.clone(),
+            redirect_uri: redirect_uri.clone(),
+            issuer: None,
+            iss_parameter_supported: false,
+            token_endpoint: endpoints.token_endpoint,
+            expires_at: now.plus(FLOW_LIFETIME),
+            consumed_by: None,
+        };
+        let mut change = self.vault().change(&flow.tenant, Some(flow.subject)).await?;
+        change.insert_flow(&flow);
+        change.insert_attempt(&attempt, &state, verifier, None);
+        change.audit(&allowed(call, AuditAction::AuthorizationStarted, About { plugin, connection: None }, now));
+        change.commit().await?;
+        Ok(state)
+    }
+}
+
+fn ended(flow: &Flow) -> Reason {
+    match &flow.state {
+        FlowState::Failed { reason } => *reason,
+        FlowState::Denied => Reason::FlowDenied,
+        FlowState::Open | FlowState::Exchanging | FlowState::Exchanged => Reason::ExchangeInterrupted,
+        FlowState::Completed { .. } => Reason::FlowConsumed,
+    }
+}
+
+fn reason_of(failure: &crate::oauth::TokenFailure) -> Reason {
+    use crate::domain::ReplyClass;
+    match failure.class {
+        ReplyClass::Ambiguous | ReplyClass::Transient | ReplyClass::RateLimited => Reason::ExchangeInterrupted,
+        ReplyClass::Configuration => Reason::ProviderSuspended,
+        ReplyClass::Unknown => Reason::ProviderReplyInvalid,
+        ReplyClass::Terminal | ReplyClass::Reauthorize => Reason::ExchangeRefused,
+    }
+}

@@ -1,0 +1,110 @@
+//! How the use cases write the audit trail: a state change's record goes into its change set; reads and refusals are
+//! recorded here, at most once a window.
+
+use super::{Broker, BrokerError};
+use crate::{
+    audit::{Coverage, WindowKey},
+    domain::{AuditAction, AuditRecord, AuditResult, Call, Connection, PluginId, Timestamp},
+};
+
+/// What a record is about.
+#[derive(Clone, Copy, Default)]
+pub(super) struct About<'a> {
+    pub(super) plugin: Option<&'a PluginId>,
+    pub(super) connection: Option<&'a Connection>,
+}
+
+impl Broker {
+    /// Records a read durably before its answer may leave, unless an open window covers it.
+    pub(super) async fn record_read(&self, call: &Call, action: AuditAction, about: About<'_>, scopes: &str) -> Result<(), BrokerError> {
+        let record = allowed(call, action, about, self.now());
+        self.record_windowed(record, scopes).await
+    }
+
+    /// Records a refusal or failure, at most once a window. A trail that cannot be written must not hide the reason
+    /// from the caller, who got nothing; so its own error is only logged.
+    pub(super) async fn record_refusal(&self, call: &Call, action: AuditAction, about: About<'_>, error: &BrokerError) {
+        let mut record = allowed(call, action, about, self.now());
+        record.result = AuditResult::Failed;
+        record.reason = Some(error.reason());
+        if let BrokerError::Refused { link, .. } = error {
+            record.result = AuditResult::Refused;
+            record.link = Some(*link);
+        }
+        if let Err(error) = self.record_windowed(record, "").await {
+            tracing::error!(request.id = call.request_id.as_str(), %error, "a refusal could not be audited");
+        }
+    }
+
+    /// Appends `READS_REPEATED` for every window that has closed by now.
+    pub(super) async fn close_audit_windows(&self) -> Result<(), BrokerError> {
+        let mut closed = self.windows().closed(self.now());
+        closed.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+        for records in closed.chunk_by(|a, b| a.tenant == b.tenant).flat_map(|of_tenant| of_tenant.chunks(100)) {
+            let mut change = self.vault().change(&records[0].tenant, None).await?;
+            records.iter().for_each(|record| change.audit(record));
+            change.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn record_windowed(&self, record: AuditRecord, scopes: &str) -> Result<(), BrokerError> {
+        let key = WindowKey::of(&record, scopes);
+        if self.windows().cover(&key, record.at) == Coverage::Covered {
+            return Ok(());
+        }
+        let mut change = self.vault().change(&record.tenant, None).await?;
+        change.audit(&record);
+        let receipt = change.commit().await?;
+        if let Some(sequence) = receipt.audit.first() {
+            self.windows().open(key, *sequence, record);
+        }
+        Ok(())
+    }
+}
+
+/// The record of something that was allowed.
+pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Timestamp) -> AuditRecord {
+    AuditRecord {
+        at,
+        tenant: call.caller.tenant.clone(),
+        subject: Some(call.caller.subject),
+        agent: call.caller.agent.clone(),
+        action,
+        result: AuditResult::Allowed,
+        reason: None,
+        link: None,
+        provider: about.connection.map(|connection| connection.provider.clone()),
+        plugin: about.plugin.cloned(),
+        connection: about.connection.map(|connection| connection.id),
+        generation: about.connection.map(|connection| connection.credential.generation),
+        request_id: Some(call.request_id.clone()),
+        peer: call.peer,
+        user_agent: call.user_agent.clone(),
+        context: call.context.clone(),
+        repeated: None,
+    }
+}
+
+/// The record of something that the broker did by itself.
+pub(super) fn by_broker(connection: &Connection, action: AuditAction, result: AuditResult, at: Timestamp) -> AuditRecord {
+    AuditRecord {
+        at,
+        tenant: connection.tenant.clone(),
+        subject: Some(connection.subject),
+        agent: None,
+        action,
+        result,
+        reason: connection.credential.reason,
+        link: None,
+        provider: Some(connection.provider.clone()),
+        plugin: None,
+        connection: Some(connection.id),
+        generation: Some(connection.credential.generation),
+        request_id: None,
+        peer: None,
+        user_agent: None,
+        context: crate::domain::CallContext::default(),
+        repeated: None,
+    }
+}

@@ -1,0 +1,44 @@
+//! The state as of one revision, without stopping the world: scan, then apply what was logged meanwhile.
+
+use std::collections::BTreeMap;
+
+use super::WatchFilter;
+use crate::{
+    broker::{Broker, BrokerError},
+    domain::{Caller, CredentialId, CredentialStatus, Revision},
+};
+
+impl Broker {
+    /// The caller's credentials as of the returned revision. What is not listed does not exist for this caller.
+    ///
+    /// The scan may see some rows before and some after a change; every change after R0 is in the log, so applying
+    /// (R0, R1] makes the view exact at R1.
+    pub(super) async fn snapshot(&self, caller: &Caller, filter: &WatchFilter) -> Result<(Revision, Vec<CredentialStatus>), BrokerError> {
+        let mut cursor = self.hub().announced();
+        let scanned = self.vault().connections(&caller.tenant, caller.subject, None).await?;
+        let mut statuses: BTreeMap<CredentialId, CredentialStatus> = scanned
+            .iter()
+            .map(|stored| CredentialStatus::of(&stored.value))
+            .map(|status| (status.credential, status))
+            .collect();
+        let end = self.caught_up().await?;
+        while cursor < end {
+            let (revisions, complete) = self.hub().after(cursor).await?;
+            for event in revisions.iter().filter(|(revision, _)| *revision <= end).flat_map(|(_, events)| events.iter()) {
+                if event.tenant == caller.tenant && event.status.subject == caller.subject {
+                    statuses.insert(event.status.credential, event.status.clone());
+                }
+            }
+            cursor = complete;
+        }
+        Ok((end, statuses.into_values().filter(|status| filter.shows(status)).collect()))
+    }
+
+    /// Waits until the hub has announced everything that is durable now.
+    async fn caught_up(&self) -> Result<Revision, BrokerError> {
+        let durable = self.vault().store().head().revision;
+        let mut announced = self.hub().subscribe();
+        let caught_up = announced.wait_for(|revision| *revision >= durable).await.map_err(|_| BrokerError::ShuttingDown)?;
+        Ok(*caught_up)
+    }
+}

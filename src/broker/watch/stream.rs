@@ -1,0 +1,276 @@
+//! One subscriber: a position in the log, and nothing else that grows.
+
+use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
+
+use super::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, progress_interval, quota::Seat};
+use crate::{
+    broker::{Broker, BrokerError},
+    domain::{Call, Caller, CredentialEvent, EntryId, Reason, Revision, Timestamp},
+    events::{Position, Resume, ResumeTokenError},
+};
+
+/// Events in one message: about 350 bytes each, so a message stays far below 256 KiB.
+const FRAGMENT: usize = 500;
+/// A stream lives 50 min ± 20 %.
+const MAX_AGE: Duration = Duration::from_secs(3000);
+/// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
+const AHEAD_WAIT: Duration = Duration::from_secs(3);
+/// Reconnects after a drain are spread over this time.
+const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
+
+pub(super) struct Subscription {
+    broker: Broker,
+    caller: Arc<Caller>,
+    watch: Watch,
+    resume: Resume,
+    epoch: EntryId,
+    announced: watch::Receiver<Revision>,
+    /// Everything up to here that passes the filter was sent, or stands in `outbox`.
+    cursor: Revision,
+    outbox: VecDeque<WatchMessage>,
+    wants_snapshot: bool,
+    interval: Duration,
+    progress_at: Timestamp,
+    ends_at: Timestamp,
+    ending: Ending,
+    _seat: Seat,
+}
+
+/// How far the end of the stream has come.
+enum Ending {
+    Open,
+    /// The drain is out; this comes last.
+    Drained(Option<BrokerError>),
+    Over,
+}
+
+impl Subscription {
+    pub(super) async fn open(broker: Broker, call: &Call, watch: Watch, resume: Resume, seat: Seat) -> Result<Self, BrokerError> {
+        let (head, now) = (broker.hub().head(), broker.now());
+        let interval = progress_interval(watch.progress_interval);
+        let max_age = jitter(MAX_AGE, 0.2, &broker);
+        let mut subscription = Self {
+            caller: Arc::clone(&call.caller),
+            announced: broker.hub().subscribe(),
+            cursor: broker.hub().announced(),
+            outbox: VecDeque::new(),
+            wants_snapshot: watch.start == Start::Snapshot,
+            interval,
+            progress_at: now.plus(interval),
+            ends_at: now.plus(max_age).min(call.caller.expires_at),
+            ending: Ending::Open,
+            epoch: head.epoch,
+            _seat: seat,
+            watch,
+            resume,
+            broker,
+        };
+        let lost = match &subscription.watch.start {
+            Start::Resume(token) => {
+                let position = subscription.resume.read(token).map_err(invalid_token)?;
+                subscription.continue_from(position).await?
+            }
+            Start::Snapshot | Start::Now => None,
+        };
+        let token = subscription.token();
+        let opened = WatchMessage::Opened { head: head.revision, progress_interval: interval, max_age, token };
+        subscription.outbox.push_back(opened);
+        if let Some(reason) = lost {
+            subscription.wants_snapshot = true;
+            subscription.outbox.push_back(WatchMessage::Resync { reason });
+        }
+        Ok(subscription)
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<WatchMessage, BrokerError>> + Send {
+        stream::unfold(self, |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) })
+    }
+
+    /// Puts the cursor at a token's position; `Some`: that position is lost and the client wants to resync.
+    async fn continue_from(&mut self, position: Position) -> Result<Option<ResyncReason>, BrokerError> {
+        let head = self.broker.hub().head();
+        let (lost, error) = if position.epoch != head.epoch {
+            (ResyncReason::EpochChanged, BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision })
+        } else if position.revision < head.compacted {
+            (ResyncReason::Compacted, BrokerError::RevisionCompacted { compacted: head.compacted, head: head.revision })
+        } else if self.reaches(position.revision).await {
+            self.cursor = position.revision;
+            return Ok(None);
+        } else {
+            (ResyncReason::AheadOfLog, BrokerError::AheadOfLog { head: head.revision })
+        };
+        match self.watch.on_lost {
+            OnLost::Resync => Ok(Some(lost)),
+            OnLost::Fail => Err(error),
+        }
+    }
+
+    async fn reaches(&mut self, revision: Revision) -> bool {
+        let deadline = self.broker.now().plus(AHEAD_WAIT);
+        tokio::select! {
+            reached = self.announced.wait_for(|announced| *announced >= revision) => reached.is_ok(),
+            () = self.broker.clock().sleep_until(deadline) => false,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<WatchMessage, BrokerError>> {
+        loop {
+            if let Some(message) = self.outbox.pop_front() {
+                self.progress_at = self.broker.now().plus(jitter(self.interval, 0.1, &self.broker));
+                return Some(Ok(message));
+            }
+            match std::mem::replace(&mut self.ending, Ending::Over) {
+                Ending::Over => return None,
+                Ending::Drained(error) => return error.map(Err),
+                Ending::Open => self.ending = Ending::Open,
+            }
+            if let Err(error) = self.advance().await {
+                self.ending = Ending::Over;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Fills the outbox with what comes next, waiting for it if need be.
+    async fn advance(&mut self) -> Result<(), BrokerError> {
+        if self.wants_snapshot {
+            self.wants_snapshot = false;
+            return self.take_snapshot().await;
+        }
+        self.announced.mark_unchanged();
+        let now = self.broker.now();
+        // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
+        if now >= self.ends_at {
+            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge });
+        } else if self.cursor < self.broker.hub().announced() {
+            self.take_events().await?;
+        } else if now >= self.progress_at {
+            let (revision, token) = (self.cursor, self.token());
+            self.outbox.push_back(WatchMessage::Progress { revision, token });
+        } else if self.broker.stopping().is_cancelled() {
+            self.drain(DrainReason::Shutdown);
+        } else {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<(), BrokerError> {
+        let until = self.progress_at.min(self.ends_at);
+        tokio::select! {
+            changed = self.announced.changed() => changed.map_err(|_| BrokerError::ShuttingDown),
+            () = self.broker.clock().sleep_until(until) => Ok(()),
+            () = self.broker.stopping().cancelled() => Ok(()),
+        }
+    }
+
+    async fn take_snapshot(&mut self) -> Result<(), BrokerError> {
+        let (revision, statuses) = self.broker.snapshot(&self.caller, &self.watch.filter).await?;
+        self.cursor = revision;
+        for chunk in statuses.chunks(FRAGMENT) {
+            self.outbox.push_back(WatchMessage::Snapshot { revision, statuses: chunk.to_vec() });
+        }
+        let token = self.token();
+        self.outbox.push_back(WatchMessage::SnapshotEnd { revision, token });
+        Ok(())
+    }
+
+    async fn take_events(&mut self) -> Result<(), BrokerError> {
+        let compacted = self.broker.hub().head().compacted;
+        if self.cursor < compacted {
+            return self.fall_behind(compacted);
+        }
+        let (revisions, complete) = self.broker.hub().after(self.cursor).await?;
+        let mut matching: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
+        for (revision, events) in &revisions {
+            let events: Vec<_> = events.iter().filter(|event| self.may_see(event)).cloned().collect();
+            if !events.is_empty() {
+                matching.push((*revision, events));
+            }
+        }
+        if self.watch.delivery == Delivery::LatestPerCredential {
+            keep_latest(&mut matching);
+        }
+        for (revision, events) in matching {
+            self.cursor = revision;
+            let token = self.token();
+            let fragments = events.len().div_ceil(FRAGMENT);
+            for (number, fragment) in events.chunks(FRAGMENT).enumerate() {
+                let token = (number + 1 == fragments).then(|| token.clone());
+                self.outbox.push_back(WatchMessage::Batch { revision, events: fragment.to_vec(), token });
+            }
+        }
+        self.cursor = complete;
+        Ok(())
+    }
+
+    fn fall_behind(&mut self, compacted: Revision) -> Result<(), BrokerError> {
+        match self.watch.on_lost {
+            OnLost::Fail => Err(BrokerError::RevisionCompacted { compacted, head: self.broker.hub().head().revision }),
+            OnLost::Resync => {
+                self.wants_snapshot = true;
+                self.outbox.push_back(WatchMessage::Resync { reason: ResyncReason::Compacted });
+                Ok(())
+            }
+        }
+    }
+
+    fn may_see(&self, event: &CredentialEvent) -> bool {
+        event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.watch.filter.passes(event)
+    }
+
+    fn drain(&mut self, reason: DrainReason) {
+        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker));
+        let token = self.token();
+        self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
+        self.ending = Ending::Drained(match reason {
+            DrainReason::MaxAge => None,
+            DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
+            DrainReason::Authorization => Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired }),
+        });
+    }
+
+    fn token(&self) -> Vec<u8> {
+        self.resume.token(Position { epoch: self.epoch, revision: self.cursor })
+    }
+}
+
+/// Leaves only the newest event of each credential, in its own revision's place.
+fn keep_latest(revisions: &mut Vec<(Revision, Vec<CredentialEvent>)>) {
+    let mut newest = HashMap::new();
+    for (revision, events) in revisions.iter() {
+        for (index, event) in events.iter().enumerate() {
+            newest.insert(event.status.credential, (*revision, index));
+        }
+    }
+    for (revision, events) in revisions.iter_mut() {
+        let mut index = 0;
+        events.retain(|event| {
+            index += 1;
+            newest[&event.status.credential] == (*revision, index - 1)
+        });
+    }
+    revisions.retain(|(_, events)| !events.is_empty());
+}
+
+fn invalid_token(error: ResumeTokenError) -> BrokerError {
+    let problem = match error {
+        ResumeTokenError::Forged => "is not a token of this installation",
+        ResumeTokenError::OtherPrincipal => "belongs to another caller",
+        ResumeTokenError::OtherFilter => "belongs to another filter",
+    };
+    BrokerError::Invalid { field: "resume_token", problem }
+}
+
+/// `mean` ± `share`.
+fn jitter(mean: Duration, share: f64, broker: &Broker) -> Duration {
+    mean.mul_f64(1.0 - share + 2.0 * share * unit(broker))
+}
+
+/// A random number from 0 to 1.
+fn unit(broker: &Broker) -> f64 {
+    f64::from(u32::from_be_bytes(broker.vault().random().bytes())) / f64::from(u32::MAX)
+}

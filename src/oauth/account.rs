@@ -1,0 +1,121 @@
+//! Whose account it is: the provider's stable id, from the ID token or by asking an API.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use serde_json::Value;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::json::Document;
+use crate::{
+    domain::{AccessToken, IdToken, Issuer, Nonce, Timestamp},
+    outbound::{Outbound, OutboundError, Reply, Request},
+};
+
+/// Why the account is not known. The tokens themselves are as good as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    #[error("the provider sent no ID token")]
+    IdTokenMissing,
+    /// The definition names a claim of the ID token, but no issuer that the token must be from.
+    #[error("no issuer is known to hold the ID token against")]
+    IssuerUnknown,
+    #[error("the ID token is not readable")]
+    IdTokenUnreadable,
+    /// OpenID Connect Core §3.1.3.7: the claim that is not as it must be.
+    #[error("the ID token's `{claim}` is not as expected")]
+    IdTokenRefused { claim: &'static str },
+    #[error("the account could not be asked for")]
+    Unreachable(#[from] OutboundError),
+    #[error("asking for the account was answered with {status}")]
+    ProbeRefused { status: u16 },
+    /// Neither a text of 1 to 255 visible characters nor a whole number.
+    #[error("there is no account id where the definition says")]
+    IdMissing,
+}
+
+/// What an ID token is held against.
+pub(super) struct Expected<'a> {
+    pub(super) issuer: &'a Issuer,
+    pub(super) client_id: &'a str,
+    /// `None`: the broker sent none (a flow that the caller ran, a refresh).
+    pub(super) nonce: Option<&'a Nonce>,
+}
+
+/// Reads a claim of an ID token that came straight from the token endpoint over TLS. That stands in for its signature
+/// (OpenID Connect Core §3.1.3.7, point 6); nothing stands in for the other checks.
+pub(super) fn from_id_token(
+    id_token: &IdToken,
+    claim: &str,
+    expected: &Expected<'_>,
+    now: Timestamp,
+) -> Result<String, AccountError> {
+    let claims = claims(id_token).ok_or(AccountError::IdTokenUnreadable)?;
+    let refused = |claim| Err(AccountError::IdTokenRefused { claim });
+    if claims.text("/iss") != Some(expected.issuer.as_str()) {
+        return refused("iss");
+    }
+    if !is_audience(claims.at("/aud"), expected.client_id) {
+        return refused("aud");
+    }
+    // Point 5. Also for a single audience: whoever is named there is whom the token is for.
+    if claims.at("/azp").is_some_and(|azp| azp != expected.client_id) {
+        return refused("azp");
+    }
+    if expected.nonce.is_some_and(|nonce| claims.text("/nonce") != Some(nonce.expose())) {
+        return refused("nonce");
+    }
+    let expiry = claims.at("/exp").and_then(Value::as_f64);
+    if !expiry.is_some_and(|expiry| expiry + LEEWAY > now.as_secs() as f64) {
+        return refused("exp");
+    }
+    account_id(claims.member(claim)).ok_or(AccountError::IdMissing)
+}
+
+/// Asks an API with the access token (RFC 6750 §2.1).
+pub(super) async fn from_probe(
+    outbound: &Outbound,
+    url: &Url,
+    pointer: &str,
+    access: &AccessToken,
+) -> Result<String, AccountError> {
+    let bearer = Zeroizing::new(format!("Bearer {}", access.expose()));
+    let bearer = HeaderValue::from_str(&bearer).map_err(|_| AccountError::IdMissing)?;
+    let request = Request::get(url.clone()).accept_json().authorization(bearer).at_most(LARGEST);
+    let Reply { status, body, .. } = outbound.send(request).await?;
+    if !status.is_success() {
+        return Err(AccountError::ProbeRefused { status: status.as_u16() });
+    }
+    let document = Document::parse(&body).ok_or(AccountError::IdMissing)?;
+    account_id(document.at(pointer)).ok_or(AccountError::IdMissing)
+}
+
+/// The payload of a signed token in compact form; an encrypted one has five parts.
+fn claims(id_token: &IdToken) -> Option<Document> {
+    let mut parts = id_token.expose().split('.');
+    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
+    Document::parse(&Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?))
+}
+
+fn is_audience(aud: Option<&Value>, client_id: &str) -> bool {
+    match aud {
+        Some(Value::String(one)) => one == client_id,
+        Some(Value::Array(many)) => many.iter().any(|one| one == client_id),
+        _ => false,
+    }
+}
+
+fn account_id(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => {
+            let legal = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
+            legal.then(|| text.clone())
+        }
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Seconds.
+const LEEWAY: f64 = 60.0;
+const LARGEST: usize = 256 * 1024;

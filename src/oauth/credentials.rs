@@ -1,0 +1,23 @@
+//! The client's proof of itself outside the token endpoint (RFC 6749 §2.3.1).
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::HeaderValue;
+use url::form_urlencoded::byte_serialize;
+use zeroize::Zeroizing;
+
+use crate::domain::{ClientSecret, Provider};
+
+/// The client's secret; an empty one is none, and is never sent.
+pub(super) fn secret(provider: &Provider) -> Option<&ClientSecret> {
+    provider.client_secret.as_ref().filter(|secret| !secret.expose().is_empty())
+}
+
+/// `Basic`, with id and secret form-encoded first, so that a colon in either stays where it belongs.
+pub(super) fn basic(provider: &Provider, secret: &ClientSecret) -> HeaderValue {
+    let mut pair = Zeroizing::new(String::with_capacity(3 * (provider.client_id.len() + secret.expose().len()) + 1));
+    pair.extend(byte_serialize(provider.client_id.as_bytes()));
+    pair.push(':');
+    pair.extend(byte_serialize(secret.expose().as_bytes()));
+    let encoded = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())));
+    HeaderValue::from_str(&encoded).expect("base64 is a legal header value")
+}

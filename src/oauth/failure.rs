@@ -1,0 +1,125 @@
+//! Why a token request brought no tokens, as facts.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::json::Document;
+use crate::{
+    domain::{Definition, ReplyClass},
+    outbound::OutboundError,
+};
+
+/// A token request without tokens. Holds nothing that the server wrote, except [`Hints`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no tokens: {evidence}{}", .code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
+pub struct TokenFailure {
+    pub class: ReplyClass,
+    pub evidence: Evidence,
+    /// `None`: no error code, or one that nobody here knows.
+    pub code: Option<ErrorCode>,
+    /// How long the server asks to be left alone, 1 s – 1 h.
+    pub retry_after: Option<Duration>,
+    /// Only with [`ReplyClass::Reauthorize`].
+    pub hints: Option<Hints>,
+}
+
+/// How far the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Evidence {
+    /// Nothing reached the server: code and refresh token are unspent.
+    #[error("not sent")]
+    NotSent,
+    #[error("the answer was lost")]
+    AnswerLost,
+    #[error("answered with {status}")]
+    Answered { status: u16 },
+}
+
+/// An error code from the broker's own vocabulary (RFC 6749 §5.2, its extensions, the definition's rules). What a
+/// server writes is matched against it and never copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorCode(Cow<'static, str>);
+
+/// What the user must fulfil at the next authorization (OpenID Connect Core §3.1.2.1, §5.5; RFC 9470). From the server,
+/// for that same server; `Debug` tells only what is there.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// A JSON object, at most 4 KiB.
+    pub claims: Option<String>,
+    pub acr_values: Option<String>,
+    /// Seconds since the user last signed in.
+    pub max_age: Option<u64>,
+}
+
+impl TokenFailure {
+    /// Configuration: the URL itself is at fault. An address that is not public may be a name server's fault.
+    pub(super) fn from_outbound(error: &OutboundError) -> Self {
+        match error {
+            OutboundError::AnswerLost { .. } | OutboundError::TooLarge { .. } => {
+                Self::bare(ReplyClass::Ambiguous, Evidence::AnswerLost)
+            }
+            OutboundError::NotSent { .. } | OutboundError::AddressRefused { .. } => {
+                Self::bare(ReplyClass::Transient, Evidence::NotSent)
+            }
+            OutboundError::UrlRefused { .. } | OutboundError::TrustAnchors => {
+                Self::bare(ReplyClass::Configuration, Evidence::NotSent)
+            }
+        }
+    }
+
+    pub(super) fn bare(class: ReplyClass, evidence: Evidence) -> Self {
+        Self { class, evidence, code: None, retry_after: None, hints: None }
+    }
+}
+
+impl ErrorCode {
+    pub(super) const fn standard(code: &'static str) -> Self {
+        Self(Cow::Borrowed(code))
+    }
+
+    /// The entry of a definition's rules that equals `unverified`.
+    pub(super) fn of_rules(definition: &Definition, unverified: &str) -> Option<Self> {
+        let mut values = definition.error_rules.iter().flat_map(|rule| &rule.values);
+        values.find(|value| *value == unverified).map(|value| Self(Cow::Owned(value.clone())))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Hints {
+    pub(super) fn read(document: &Document) -> Option<Self> {
+        let hints = Self {
+            claims: document.text("/claims").filter(|text| is_claims(text)).map(str::to_owned),
+            acr_values: document.text("/acr_values").filter(|text| is_acr_values(text)).map(str::to_owned),
+            max_age: document.at("/max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok())),
+        };
+        (hints != Self::default()).then_some(hints)
+    }
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hints")
+            .field("claims", &self.claims.is_some())
+            .field("acr_values", &self.acr_values.is_some())
+            .field("max_age", &self.max_age)
+            .finish()
+    }
+}
+
+fn is_claims(text: &str) -> bool {
+    text.len() <= 4096 && Document::parse(text.as_bytes()).is_some()
+}
+
+fn is_acr_values(text: &str) -> bool {
+    (1..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}

@@ -1,0 +1,148 @@
+//! Taking access away at the provider: RFC 7009, or the definition's own call.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use url::{
+    Url,
+    form_urlencoded::{Serializer, byte_serialize},
+};
+use zeroize::Zeroizing;
+
+use super::{credentials, json::Document, retry_after::retry_after};
+use crate::{
+    domain::{AccessToken, ClientAuthentication, Clock, Provider, RefreshToken, RemoteRevocation},
+    outbound::{Outbound, OutboundError, Reply, Request},
+};
+
+/// The provider has not answered the question; the tokens must be taken to be valid still (RFC 7009 §2.2.1). Ask again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevocationFailure {
+    #[error("the provider could not be asked to revoke")]
+    Unreachable(#[from] OutboundError),
+    #[error("the revocation endpoint is not known now")]
+    Undiscovered,
+    /// Overloaded, in trouble, or not the provider at all (a firewall's page, a redirect).
+    #[error("the revocation was answered with {status}")]
+    NoVerdict { status: u16, retry_after: Option<Duration> },
+}
+
+impl RevocationFailure {
+    /// How long the provider asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoVerdict { retry_after, .. } => *retry_after,
+            Self::Unreachable(_) | Self::Undiscovered => None,
+        }
+    }
+}
+
+/// What the provider said of one token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Gone,
+    /// `unsupported_token_type` (RFC 7009 §2.2.1).
+    NotThisKind,
+    Refused,
+}
+
+/// RFC 7009 §2.1. The refresh token goes first: with it usually falls the whole grant, and were the access token first,
+/// a failure between the two would leave the stronger one.
+pub(super) async fn rfc7009(
+    outbound: &Outbound,
+    clock: &dyn Clock,
+    provider: &Provider,
+    endpoint: &Url,
+    access: Option<&AccessToken>,
+    refresh: Option<&RefreshToken>,
+) -> Result<RemoteRevocation, RevocationFailure> {
+    let mut verdicts = Vec::new();
+    let tokens =
+        [refresh.map(|token| (token.expose(), "refresh_token")), access.map(|token| (token.expose(), "access_token"))];
+    for (token, hint) in tokens.into_iter().flatten() {
+        let reply = outbound.send(form(provider, endpoint, token, hint)).await?;
+        verdicts.push(judge(&reply, clock)?);
+    }
+    Ok(if verdicts.contains(&Verdict::Refused) {
+        RemoteRevocation::Failed
+    } else if verdicts.is_empty() || verdicts.contains(&Verdict::Gone) {
+        RemoteRevocation::Confirmed
+    } else {
+        RemoteRevocation::Unsupported
+    })
+}
+
+/// GitHub's way. `url` is a template, as the definition has it.
+pub(super) async fn delete_json(
+    outbound: &Outbound,
+    clock: &dyn Clock,
+    provider: &Provider,
+    url: &str,
+    access: Option<&AccessToken>,
+) -> Result<RemoteRevocation, RevocationFailure> {
+    let Some(access) = access else { return Ok(RemoteRevocation::Confirmed) };
+    let client_id = byte_serialize(provider.client_id.as_bytes()).collect::<String>().replace('+', "%20");
+    let url = Url::parse(&url.replace("{client_id}", &client_id));
+    let (Ok(url), Some(secret)) = (url, credentials::secret(provider)) else { return Ok(RemoteRevocation::Failed) };
+    let token = Zeroizing::new(serde_json::Value::from(access.expose()).to_string());
+    let body = Zeroizing::new(format!(r#"{{"access_token":{}}}"#, token.as_str()).into_bytes());
+    let mut request = Request::get(url).accept_json().at_most(LARGEST);
+    request.method = Method::DELETE;
+    request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.body = Some(body);
+    let reply = outbound.send(request.authorization(credentials::basic(provider, secret))).await?;
+    // It does not know the token (any more). Only in JSON: a firewall's page says the same of everything.
+    if reply.status == StatusCode::NOT_FOUND && Document::parse(&reply.body).is_some() {
+        return Ok(RemoteRevocation::Confirmed);
+    }
+    Ok(match judge(&reply, clock)? {
+        Verdict::Gone => RemoteRevocation::Confirmed,
+        Verdict::NotThisKind | Verdict::Refused => RemoteRevocation::Failed,
+    })
+}
+
+fn form(provider: &Provider, endpoint: &Url, token: &str, hint: &str) -> Request {
+    let mut form = Serializer::new(String::with_capacity(3 * token.len() + FORM_FRAME));
+    form.append_pair("token", token).append_pair("token_type_hint", hint);
+    let secret = credentials::secret(provider);
+    let basic = match (provider.definition.client_authentication, secret) {
+        (ClientAuthentication::Basic, Some(secret)) => Some(credentials::basic(provider, secret)),
+        (ClientAuthentication::Post, Some(secret)) => {
+            form.append_pair("client_id", &provider.client_id).append_pair("client_secret", secret.expose());
+            None
+        }
+        (ClientAuthentication::None, _) | (_, None) => {
+            form.append_pair("client_id", &provider.client_id);
+            None
+        }
+    };
+    let request = Request::post_form(endpoint.clone(), Zeroizing::new(form.finish().into_bytes()));
+    let request = request.accept_json().at_most(LARGEST);
+    match basic {
+        Some(basic) => request.authorization(basic),
+        None => request,
+    }
+}
+
+/// RFC 7009 §2.2: success also says that the token was unknown. The body of a success is not looked at.
+fn judge(reply: &Reply, clock: &dyn Clock) -> Result<Verdict, RevocationFailure> {
+    let status = reply.status.as_u16();
+    let no_verdict = || RevocationFailure::NoVerdict { status, retry_after: retry_after(&reply.headers, clock.now()) };
+    let document = Document::parse(&reply.body);
+    match status {
+        200..=299 => Ok(Verdict::Gone),
+        408 | 425 | 429 => Err(no_verdict()),
+        400..=499 => match document.as_ref().map(|document| document.text("/error")) {
+            Some(Some("unsupported_token_type")) => Ok(Verdict::NotThisKind),
+            // Against the RFC, some servers answer so for a token that is dead already: the purpose is fulfilled.
+            Some(Some("invalid_token" | "invalid_grant")) => Ok(Verdict::Gone),
+            Some(_) => Ok(Verdict::Refused),
+            None => Err(no_verdict()),
+        },
+        _ => Err(no_verdict()),
+    }
+}
+
+const LARGEST: usize = 64 * 1024;
+/// Bytes of a form beside its token.
+const FORM_FRAME: usize = 1024;

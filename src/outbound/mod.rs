@@ -1,0 +1,18 @@
+//! The one HTTP client that talks to the world: authorization servers, JWKS and metadata documents.
+//!
+//! - [`client`]: one request, one answer, no redirects, no retries · [`request`]: what is sent and what comes back
+//! - [`target`]: which URLs may be called · [`resolver`], [`address`]: which addresses a name may lead to
+//! - [`error`]: whether a failed request may have been processed
+
+mod address;
+mod client;
+mod error;
+mod request;
+mod resolver;
+mod target;
+
+pub use address::is_public;
+pub use client::{Outbound, Policy};
+pub use error::{Failure, OutboundError, UrlRule};
+pub use request::{Reply, Request};
+pub use resolver::Lookup;

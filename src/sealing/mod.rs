@@ -1,0 +1,21 @@
+//! Cryptography at rest: who holds which key, how bytes are sealed, and the one source of randomness.
+//!
+//! - [`root_key`]: where the root key comes from · [`key`]: `Key`, seal and open
+//! - [`installation`]: the keyed hashes of an installation · [`keyed_hash`]: HMAC over canonical parts
+//! - [`random`]: `Random` · [`hardening`]: no core dumps
+//!
+//! The hierarchy is root key → tenant key → subject key → record. `vault` keeps the keys; nothing here does I/O except
+//! reading the root key's file.
+
+pub mod hardening;
+mod installation;
+mod key;
+mod keyed_hash;
+mod random;
+pub mod root_key;
+
+pub use installation::{AuditKey, InstallationKeys, InstallationSecret};
+pub use key::{AssociatedData, Key, Unsealable, sealed_key_id};
+pub use keyed_hash::KeyedHash;
+pub use random::{FillRandom, Random, RandomUnavailable};
+pub use root_key::RootKey;

@@ -1,0 +1,140 @@
+//! A change set in the making: domain values in, one atomic commit out.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde::Serialize;
+
+use super::{Misuse, Stored, Subject, Vault, VaultError, keyring::HeldKey, place, records};
+use crate::{
+    domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId},
+    sealing::{AssociatedData, Key},
+    store::{ChangeSet, CommitError, Expect, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write},
+};
+
+/// Everything that becomes true together, for one tenant and at most one of its subjects. A defect or a failure of the
+/// random source while building is kept and answered by [`Change::commit`]; then nothing is written.
+pub struct Change {
+    pub(super) vault: Vault,
+    tenant: Arc<HeldKey>,
+    subject: Option<Arc<HeldKey>>,
+    set: ChangeSet,
+    written: HashSet<RecordKey>,
+    failed: Option<VaultError>,
+}
+
+impl Vault {
+    /// Begins a change set. Keys that the tenant or subject does not have yet are made and committed first.
+    pub async fn change(&self, tenant: &TenantId, subject: Option<SubjectId>) -> Result<Change, VaultError> {
+        let tenant = self.keyring().tenant(tenant).await?;
+        let subject = match subject {
+            Some(subject) => Some(self.keyring().subject(&tenant, subject).await?),
+            None => None,
+        };
+        Ok(Change {
+            vault: self.clone(),
+            tenant,
+            subject,
+            set: ChangeSet::default(),
+            written: HashSet::new(),
+            failed: None,
+        })
+    }
+}
+
+impl Change {
+    /// Announces an event. All of a change set's events get its revision, in this order.
+    pub fn event(&mut self, event: &CredentialEvent) {
+        self.build(|change| {
+            let entry = change.entry(&event.tenant, "event", event, place::event)?;
+            change.set.events.push(entry);
+            Ok(())
+        });
+    }
+
+    /// Records what was done, in the audit trail. Numbered in this order.
+    pub fn audit(&mut self, record: &AuditRecord) {
+        self.build(|change| {
+            let entry = change.entry(&record.tenant, "audit record", record, place::audit)?;
+            change.set.audit.push(entry);
+            Ok(())
+        });
+    }
+
+    /// That the connection has not changed since it was read, although this change set does not write it.
+    pub fn require_connection(&mut self, connection: &Stored<Connection>) {
+        self.require(connection);
+    }
+
+    /// That the flow has not changed since it was read, although this change set does not write it.
+    pub fn require_flow(&mut self, flow: &Stored<Flow>) {
+        self.require(flow);
+    }
+
+    /// That the subject was neither erased nor signed out since it was read.
+    pub fn require_subject(&mut self, subject: &Stored<Subject>) {
+        self.require(subject);
+    }
+
+    /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
+    /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
+    pub async fn commit(self) -> Result<Receipt, VaultError> {
+        let Self { vault, tenant, subject, mut set, written, failed } = self;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        set.preconditions.retain(|precondition| !written.contains(&precondition.key));
+        // Whatever was sealed must still be readable when it becomes true: its keys neither retired nor destroyed.
+        set.preconditions.push(tenant.unmoved());
+        set.preconditions.extend(subject.as_ref().map(|held| held.unmoved()));
+        vault.store().commit(set).await.map_err(|error| {
+            if matches!(&error, CommitError::PreconditionFailed { key } if key.kind() == RecordKind::Key) {
+                vault.keyring().forget(&tenant);
+                subject.iter().for_each(|held| vault.keyring().forget(held));
+            }
+            error.into()
+        })
+    }
+
+    pub(super) fn build(&mut self, step: impl FnOnce(&mut Self) -> Result<(), VaultError>) {
+        if self.failed.is_none() {
+            self.failed = step(self).err();
+        }
+    }
+
+    /// The key for records of this subject, who must be the change set's own.
+    pub(super) fn key(&self, record: &RecordKey, tenant: &TenantId, subject: SubjectId) -> Result<&Key, VaultError> {
+        match &self.subject {
+            Some(held) if held.owner.holds(tenant, Some(subject)) => Ok(&held.key),
+            _ => Err(Misuse::OtherOwner { record: format!("{record:?}") }.into()),
+        }
+    }
+
+    pub(super) fn write(&mut self, write: Write) -> Result<(), VaultError> {
+        if !self.written.insert(write.key.clone()) {
+            return Err(Misuse::WrittenTwice { record: format!("{:?}", write.key) }.into());
+        }
+        self.set.writes.push(write);
+        Ok(())
+    }
+
+    fn require<T>(&mut self, stored: &Stored<T>) {
+        let expect = Expect::Version(stored.version());
+        self.set.preconditions.push(Precondition { key: stored.key.clone(), expect });
+    }
+
+    fn entry<T: Serialize>(
+        &self,
+        tenant: &TenantId,
+        what: &str,
+        value: &T,
+        place: impl FnOnce(&EntryId) -> AssociatedData<'_>,
+    ) -> Result<NewEntry, VaultError> {
+        if !self.tenant.owner.holds(tenant, None) {
+            return Err(Misuse::OtherOwner { record: what.to_owned() }.into());
+        }
+        let random = self.vault.random();
+        let id = EntryId::from_bytes(random.bytes()?);
+        let body = self.tenant.key.seal(&place(&id), &records::encode(value), random)?;
+        Ok(NewEntry { id, body })
+    }
+}

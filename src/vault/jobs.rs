@@ -1,0 +1,88 @@
+//! Follow-up jobs, and what is due when.
+
+use bytes::Bytes;
+
+use super::{Stored, TokenSet, Vault, VaultError, place};
+use crate::{
+    domain::{ConnectionId, FlowId, Job, JobId, Timestamp},
+    store::{IndexEntry, IndexKind, RecordKind},
+};
+
+/// Names a stored attempt without its `state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttemptKey([u8; 32]);
+
+/// A record whose next action has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub at: Timestamp,
+    pub record: DueRecord,
+    /// For a connection its credential's generation, else the row's version, as of the write that set the time. A
+    /// record that is older than its witness was rolled back.
+    pub witness: u64,
+    key: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DueRecord {
+    Connection(ConnectionId),
+    /// Has outlived its time.
+    Flow(FlowId),
+    /// Has outlived its time.
+    Attempt(AttemptKey),
+    Job(JobId),
+}
+
+impl AttemptKey {
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl Vault {
+    pub async fn job(&self, id: JobId) -> Result<Option<Stored<Job>>, VaultError> {
+        let stored = self.read::<Job>(place::job_row(id)).await?;
+        Ok(stored.filter(|job| job.value.id == id))
+    }
+
+    /// The tokens sealed in the job; `None` when it carries none.
+    pub async fn job_tokens(&self, job: &Stored<Job>) -> Result<Option<TokenSet>, VaultError> {
+        match &job.parked {
+            Some(parked) => self.tokens(job, parked.version).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What is due at or before `until`, earliest first, at most `limit`.
+    pub async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<Due>, VaultError> {
+        self.due_page(None, until, limit).await
+    }
+
+    /// As [`Vault::due`], after one that was returned: records that cannot be worked on now, and so stay due, hide
+    /// nothing behind them.
+    pub async fn due_after(&self, last: &Due, until: Timestamp, limit: usize) -> Result<Vec<Due>, VaultError> {
+        self.due_page(Some(last.key.clone()), until, limit).await
+    }
+
+    async fn due_page(&self, after: Option<Bytes>, until: Timestamp, limit: usize) -> Result<Vec<Due>, VaultError> {
+        let entries = self.store().index(IndexKind::Due, Bytes::new(), after, limit).await?;
+        let due = entries.into_iter().map(|entry| Due::read(&entry).ok_or_else(|| VaultError::corrupt(&entry.record)));
+        due.take_while(|due| due.as_ref().map_or(true, |due| due.at <= until)).collect()
+    }
+}
+
+impl Due {
+    fn read(entry: &IndexEntry) -> Option<Self> {
+        let (time, rest) = entry.key.split_first_chunk()?;
+        let (&kind, id) = rest.split_first()?;
+        let record = match RecordKind::from_byte(kind)? {
+            RecordKind::Connection => DueRecord::Connection(ConnectionId::from_bytes(id.try_into().ok()?)),
+            RecordKind::Flow => DueRecord::Flow(FlowId::from_bytes(id.try_into().ok()?)),
+            RecordKind::Attempt => DueRecord::Attempt(AttemptKey(id.try_into().ok()?)),
+            RecordKind::Job => DueRecord::Job(JobId::from_bytes(id.try_into().ok()?)),
+            RecordKind::Installation | RecordKind::Key | RecordKind::Tenant | RecordKind::Subject => return None,
+        };
+        let witness = u64::from_be_bytes(entry.value.as_ref().try_into().ok()?);
+        Some(Self { at: place::from_sortable(*time), record, witness, key: entry.key.clone() })
+    }
+}

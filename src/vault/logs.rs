@@ -1,0 +1,77 @@
+//! The event log and the audit trail, opened.
+
+use serde::de::DeserializeOwned;
+
+use super::{LinkedAudit, Vault, VaultError, place};
+use crate::{
+    domain::{AuditRecord, CredentialEvent, EntryId, Revision, Sealed, TenantId},
+    sealing::{AssociatedData, sealed_key_id},
+};
+
+impl Vault {
+    /// Events of revisions greater than `after`, oldest first, whole revisions only, stopping after the revision that
+    /// reaches `limit` events.
+    pub async fn events(
+        &self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<(Revision, Vec<CredentialEvent>)>, VaultError> {
+        let mut revisions: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
+        for entry in self.store().events(after, limit).await? {
+            let event = self.entry::<CredentialEvent>("event", &entry.id, place::event(&entry.id), &entry.body).await?;
+            match revisions.last_mut() {
+                Some((revision, events)) if *revision == entry.revision => events.push(event),
+                _ => revisions.push((entry.revision, vec![event])),
+            }
+        }
+        Ok(revisions)
+    }
+
+    /// Audit records with a sequence number greater than `after`, oldest first, at most `limit`. That the chain holds
+    /// is for `audit` to say.
+    pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, VaultError> {
+        let mut records = Vec::new();
+        for entry in self.store().audit(after, limit).await? {
+            let linked = LinkedAudit::decode(&entry.linked)
+                .filter(|linked| linked.sequence == entry.sequence)
+                .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) })?;
+            let place = place::audit(&entry.id);
+            let record = self.entry::<AuditRecord>("audit record", &entry.id, place, &linked.body).await?;
+            records.push((entry.sequence, record));
+        }
+        Ok(records)
+    }
+
+    async fn entry<T: Logged>(
+        &self,
+        what: &str,
+        id: &EntryId,
+        place: AssociatedData<'_>,
+        body: &Sealed,
+    ) -> Result<T, VaultError> {
+        let corrupt = || VaultError::Corrupt { record: format!("{what} {id}") };
+        let unsealable = || VaultError::Unsealable { record: format!("{what} {id}") };
+        let named = sealed_key_id(body).map_err(|_| corrupt())?;
+        let holder = self.keyring().key(named).await?.ok_or_else(unsealable)?;
+        let bytes = holder.key.open(&place, body).map_err(|_| unsealable())?;
+        let value: T = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
+        if holder.owner.holds(value.tenant(), None) { Ok(value) } else { Err(corrupt()) }
+    }
+}
+
+/// What stands in a log under its tenant's key.
+trait Logged: DeserializeOwned {
+    fn tenant(&self) -> &TenantId;
+}
+
+impl Logged for CredentialEvent {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+impl Logged for AuditRecord {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}

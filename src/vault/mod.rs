@@ -1,0 +1,33 @@
+//! Sealed records: the one place where domain values become sealed rows and back. Everything above it sees domain
+//! values, everything below it sees bytes.
+//!
+//! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
+//! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`]: reads
+//! - [`change`]: building a change set; [`write`]: its writes · [`place`]: associated data and index keys
+//! - [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
+//!
+//! A row's `Record` field is the value as JSON, sealed for the row's version. Secrets are fields of their own, sealed
+//! for the credential's generation (connections) or the version that brought them (flows, jobs, attempts), so metadata
+//! is rewritten without touching them and an older secret does not open beside newer metadata.
+
+mod change;
+mod connections;
+mod error;
+mod flows;
+mod jobs;
+mod keyring;
+mod linked_audit;
+mod logs;
+mod open;
+mod place;
+mod records;
+mod stored;
+mod write;
+
+pub use change::Change;
+pub use error::{Misuse, VaultError};
+pub use flows::FlowIntent;
+pub use jobs::{AttemptKey, Due, DueRecord};
+pub use linked_audit::LinkedAudit;
+pub use open::Vault;
+pub use stored::{FlowTokens, Parked, Stored, Subject, TokenSet, Tokens};

@@ -1,0 +1,154 @@
+//! Values to sealed fields and back.
+
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use super::{
+    Stored, TokenSet, Vault, VaultError, place,
+    stored::{Envelope, Subject},
+};
+use crate::{
+    domain::{AccessToken, Attempt, Connection, Flow, IdToken, Job, RefreshToken, Sealed, SubjectId, TenantId},
+    sealing::{Key, Random, RandomUnavailable},
+    store::{FieldTag, RecordKey, RowFields},
+};
+
+/// Room for a record without growing, so that its plaintext is not left behind in outgrown buffers.
+const RECORD_ROOM: usize = 4096;
+
+/// A record whose key says whose it must be.
+pub(super) trait Owned: DeserializeOwned + Serialize {
+    fn tenant(&self) -> &TenantId;
+
+    /// `None` for records under the tenant's key.
+    fn subject(&self) -> Option<SubjectId>;
+}
+
+macro_rules! owned_by_subject {
+    ($($record:ty),+) => {$(
+        impl Owned for $record {
+            fn tenant(&self) -> &TenantId {
+                &self.tenant
+            }
+
+            fn subject(&self) -> Option<SubjectId> {
+                Some(self.subject)
+            }
+        }
+    )+};
+}
+
+owned_by_subject!(Connection, Flow, Attempt, Job);
+
+impl Owned for Subject {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    fn subject(&self) -> Option<SubjectId> {
+        None
+    }
+}
+
+impl Vault {
+    /// Reads and opens a record; whose it is was checked against the key that it is sealed under.
+    pub(super) async fn read<T: Owned>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
+        let Some(row) = self.store().row(key.clone()).await? else { return Ok(None) };
+        let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(&key))?;
+        let holder = self.keyring().key_of(sealed, &key).await?;
+        let Envelope { value, parked } = open::<Envelope<T>>(&holder.key, &key, row.version, sealed)?;
+        if !holder.owner.holds(value.tenant(), value.subject()) {
+            return Err(VaultError::corrupt(&key));
+        }
+        Ok(Some(Stored { value, key, row, parked }))
+    }
+
+    /// Opens a secret beside a record; `None` when there is none.
+    pub(super) async fn secret<T>(
+        &self,
+        stored: &Stored<T>,
+        tag: FieldTag,
+        generation: u64,
+    ) -> Result<Option<String>, VaultError> {
+        let Some(sealed) = stored.row.field(tag) else { return Ok(None) };
+        let holder = self.keyring().key_of(sealed, &stored.key).await?;
+        let place = place::field(&stored.key, tag, generation);
+        let bytes = holder.key.open(&place, sealed).map_err(|_| VaultError::unsealable(&stored.key))?;
+        text(bytes).map(Some).ok_or_else(|| VaultError::corrupt(&stored.key))
+    }
+
+    /// All the tokens beside a record; `None` when there are none.
+    pub(super) async fn tokens<T>(&self, stored: &Stored<T>, generation: u64) -> Result<Option<TokenSet>, VaultError> {
+        let Some(access) = self.secret(stored, FieldTag::AccessToken, generation).await? else { return Ok(None) };
+        let refresh = self.secret(stored, FieldTag::RefreshToken, generation).await?;
+        let id_token = self.secret(stored, FieldTag::IdToken, generation).await?;
+        Ok(Some(TokenSet {
+            access: AccessToken::new(access),
+            refresh: refresh.map(RefreshToken::new),
+            id_token: id_token.map(IdToken::new),
+        }))
+    }
+}
+
+/// Seals a record's `Record` field for row version `version`.
+pub(super) fn seal(
+    key: &Key,
+    record: &RecordKey,
+    version: u64,
+    value: &impl Serialize,
+    random: &Random,
+) -> Result<Sealed, RandomUnavailable> {
+    key.seal(&place::field(record, FieldTag::Record, version), &encode(value), random)
+}
+
+/// Opens what [`seal`] made.
+pub(super) fn open<T: DeserializeOwned>(
+    key: &Key,
+    record: &RecordKey,
+    version: u64,
+    sealed: &Sealed,
+) -> Result<T, VaultError> {
+    let place = place::field(record, FieldTag::Record, version);
+    let bytes = key.open(&place, sealed).map_err(|_| VaultError::unsealable(record))?;
+    serde_json::from_slice(&bytes).map_err(|_| VaultError::corrupt(record))
+}
+
+pub(super) fn encode(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(RECORD_ROOM));
+    serde_json::to_writer(&mut *bytes, value).expect("domain values have no maps with odd keys and no failing fields");
+    bytes
+}
+
+/// The fields of a token set, sealed for `generation`.
+pub(super) fn token_fields(
+    key: &Key,
+    record: &RecordKey,
+    generation: u64,
+    tokens: &TokenSet,
+    random: &Random,
+) -> Result<RowFields, RandomUnavailable> {
+    let TokenSet { access, refresh, id_token } = tokens;
+    let secrets = [
+        (FieldTag::AccessToken, Some(access.expose())),
+        (FieldTag::RefreshToken, refresh.as_ref().map(RefreshToken::expose)),
+        (FieldTag::IdToken, id_token.as_ref().map(IdToken::expose)),
+    ];
+    let held = secrets.into_iter().filter_map(|(tag, secret)| Some((tag, secret?)));
+    held.map(|(tag, secret)| Ok((tag, secret_field(key, record, tag, generation, secret, random)?))).collect()
+}
+
+pub(super) fn secret_field(
+    key: &Key,
+    record: &RecordKey,
+    tag: FieldTag,
+    generation: u64,
+    secret: &str,
+    random: &Random,
+) -> Result<Sealed, RandomUnavailable> {
+    key.seal(&place::field(record, tag, generation), secret.as_bytes(), random)
+}
+
+/// Takes the buffer itself, so that no copy of the secret stays behind.
+fn text(mut bytes: Zeroizing<Vec<u8>>) -> Option<String> {
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| Zeroizing::new(error.into_bytes())).ok()
+}

@@ -1,0 +1,105 @@
+//! What reads give and writes take.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{AccessToken, Granted, IdToken, KeyId, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp},
+    store::{RecordKey, Row},
+};
+
+/// A value as it was read, with what a later change needs to prove that it is still the newest.
+#[derive(Clone)]
+pub struct Stored<T> {
+    pub value: T,
+    pub(super) key: RecordKey,
+    pub(super) row: Row,
+    pub(super) parked: Option<ParkedRecord>,
+}
+
+/// The secrets of one token response. No `Debug`: it holds tokens.
+#[derive(Clone)]
+pub struct TokenSet {
+    pub access: AccessToken,
+    pub refresh: Option<RefreshToken>,
+    /// Kept only until the account is known.
+    pub id_token: Option<IdToken>,
+}
+
+/// Tokens that an exchange brought and that wait in their flow to be judged, with what the answer said of them.
+#[derive(Clone)]
+pub struct FlowTokens {
+    pub tokens: TokenSet,
+    pub granted: Granted,
+    pub obtained_at: Timestamp,
+}
+
+/// What an update does with a connection's tokens.
+#[derive(Clone, Copy)]
+pub enum Tokens<'a> {
+    /// They stay as they are, unopened; the generation must stay too.
+    Keep,
+    Replace(&'a TokenSet),
+    Drop,
+}
+
+/// What an update does with a flow's waiting tokens.
+#[derive(Clone, Copy)]
+pub enum Parked<'a> {
+    Keep,
+    Replace(&'a FlowTokens),
+    Drop,
+}
+
+/// What is kept of a subject itself. It outlives an erasure, so it holds no more than this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    /// The key that the subject's records are sealed under.
+    pub key: KeyId,
+    /// Tokens issued before this no longer open a session.
+    pub not_before: Option<Timestamp>,
+}
+
+/// The sealed form of every record: the value, and what is known of tokens that wait beside it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Envelope<T> {
+    pub(super) value: T,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parked: Option<ParkedRecord>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct ParkedRecord {
+    /// The row version that brought the tokens: what their fields are sealed for.
+    pub(super) version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) granted: Option<GrantedRecord>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct GrantedRecord {
+    scopes: ScopeSet,
+    expires_at: Option<Timestamp>,
+    refreshable: bool,
+    obtained_at: Timestamp,
+}
+
+impl<T> Stored<T> {
+    /// Rises by one with every write of the record.
+    pub fn version(&self) -> u64 {
+        self.row.version
+    }
+}
+
+impl GrantedRecord {
+    pub(super) fn of(tokens: &FlowTokens) -> Self {
+        let Granted { scopes, expires_at, refreshable } = tokens.granted.clone();
+        Self { scopes, expires_at, refreshable, obtained_at: tokens.obtained_at }
+    }
+
+    pub(super) fn with(self, tokens: TokenSet) -> FlowTokens {
+        let Self { scopes, expires_at, refreshable, obtained_at } = self;
+        FlowTokens { tokens, granted: Granted { scopes, expires_at, refreshable }, obtained_at }
+    }
+}
