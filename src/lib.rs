@@ -1,4 +1,6 @@
+pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod client;
 pub mod domain;
 pub mod oauth;
