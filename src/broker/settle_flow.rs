@@ -50,6 +50,7 @@ impl Broker {
     async fn account_of(&self, flow: &Flow, parked: &FlowTokens) -> Option<String> {
         let provider = self.provider(&flow.provider).ok()?;
         let tokens = Tokens {
+            asked_at: parked.obtained_at,
             access: parked.tokens.access.clone(),
             refresh: None,
             id_token: parked.tokens.id_token.clone(),

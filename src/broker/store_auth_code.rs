@@ -174,7 +174,7 @@ impl Broker {
             Ok(tokens) => {
                 let nonce = self.vault().attempt_nonce(&stored).await?;
                 let flow = self.vault().flow(&attempt.tenant, attempt.flow).await?.ok_or(BrokerError::FlowNotFound)?;
-                self.park(&stored, &self.parked(tokens, &flow.value.scopes, nonce)).await?;
+                self.park(&stored, &Self::waiting(tokens, &flow.value.scopes, nonce)).await?;
                 self.settle_flow(&attempt.tenant, attempt.flow).await?;
                 Ok(Exchanged::Settled)
             }

@@ -68,11 +68,11 @@ impl ProviderSection {
     /// The shipped definition, completed.
     pub fn definition(&self) -> Result<Definition, Problem> {
         let unknown = || Problem::DefinitionUnknown { provider: self.id.clone(), definition: self.definition.clone() };
-        let mut definition = oauth::shipped(&self.definition).ok_or_else(unknown)?;
+        let mut definition = oauth::definitions::shipped(&self.definition).ok_or_else(unknown)?;
         if let Some(issuer) = &self.issuer {
             definition.issuer = Some(issuer.clone());
         }
-        oauth::check(&definition)
+        oauth::definitions::check(&definition)
             .map_err(|problem| Problem::Definition { provider: self.id.clone(), problem: problem.to_string() })?;
         Ok(definition)
     }

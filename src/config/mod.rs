@@ -114,8 +114,17 @@ impl Config {
     /// Everything that is wrong, not only the first.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let present = [("agents", !self.agents.is_empty()), ("toolboxes", !self.toolboxes.is_empty()), ("grants", !self.grants.is_empty())];
-        problems.extend(present.iter().filter(|(_, there)| *there).map(|(section, _)| Problem::NotServed { section: (*section).to_owned() }));
+        let present = [
+            ("agents", !self.agents.is_empty()),
+            ("toolboxes", !self.toolboxes.is_empty()),
+            ("grants", !self.grants.is_empty()),
+        ];
+        problems.extend(
+            present
+                .iter()
+                .filter(|(_, there)| *there)
+                .map(|(section, _)| Problem::NotServed { section: (*section).to_owned() }),
+        );
         for tenant in self.tenants.iter().filter(|tenant| tenant.require_agent) {
             problems.push(Problem::NotServed { section: format!("tenants.{}.require_agent", tenant.id) });
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Flown, schedule::backoff};
+use super::{Flown, Held, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
@@ -131,12 +131,14 @@ impl Broker {
         let Some(refresh_token) = self.vault().refresh_token(&stored).await? else { return Ok(Some(Flown::Stopped)) };
         match self.servers().refresh(provider, &refresh_token, None).await {
             Ok(tokens) => {
-                let FlowTokens { mut tokens, mut granted, .. } =
-                    self.parked(tokens, &stored.value.credential.scopes, None);
+                let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
+                    Self::waiting(tokens, &stored.value.credential.scopes, None);
                 // RFC 6749 §6: without a new refresh token the old one stays.
                 tokens.refresh.get_or_insert(refresh_token);
                 granted.refreshable = true;
-                self.settle_tokens(&stored, intent, tokens, granted).await.map(Some)
+                self.settle_tokens(&stored, Held::of_connection(id, intent.generation, tokens, granted, obtained_at))
+                    .await
+                    .map(Some)
             }
             Err(failure) => self.settle_failure(id, provider, intent, &failure).await,
         }

@@ -4,7 +4,7 @@ use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Granted, Intent, JobKind, Reason,
+        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason,
         Timestamp, Transition,
     },
     vault::{Stored, TokenSet, Tokens},
@@ -12,14 +12,7 @@ use crate::{
 
 impl Broker {
     /// Stores new tokens, whatever it takes: the old refresh token may be dead already.
-    pub(super) async fn settle_tokens(
-        &self,
-        stored: &Stored<Connection>,
-        intent: &Intent,
-        tokens: TokenSet,
-        granted: Granted,
-    ) -> Result<Flown, BrokerError> {
-        let held = Held::of_connection(stored.value.id, intent.generation, tokens, granted, self.now());
+    pub(super) async fn settle_tokens(&self, stored: &Stored<Connection>, held: Held) -> Result<Flown, BrokerError> {
         Ok(self.until_stored(&held, Beside::Connection(stored)).await?.unwrap_or(Flown::Stopped))
     }
 
