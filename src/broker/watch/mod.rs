@@ -97,6 +97,17 @@ pub enum DrainReason {
     Authorization,
 }
 
+impl WatchMessage {
+    /// The revision up to which a client that has applied this message has everything.
+    fn completes(&self) -> Option<Revision> {
+        match self {
+            Self::SnapshotEnd { revision, .. } | Self::Progress { revision, .. } => Some(*revision),
+            Self::Batch { revision, token, .. } => token.is_some().then_some(*revision),
+            Self::Opened { .. } | Self::Resync { .. } | Self::Snapshot { .. } | Self::Drain { .. } => None,
+        }
+    }
+}
+
 impl Broker {
     /// Opens a stream. It ends by itself after a `Drain`; with `TOKEN_EXPIRED` when the caller's token has lapsed.
     pub async fn watch(
