@@ -1,5 +1,8 @@
 pub mod audit;
 pub mod broker;
+pub mod client;
+pub mod config;
+pub mod dev;
 pub mod domain;
 pub mod events;
 pub mod grpc;

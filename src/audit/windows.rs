@@ -95,7 +95,10 @@ impl Windows {
     pub fn closed(&self, now: Timestamp) -> Vec<AuditRecord> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let over = |window: &Window| now < window.opened_at || now >= window.opened_at.plus(self.length);
-        open.extract_if(|_, window| over(window)).filter(|(_, window)| window.count > 0).map(|(_, window)| window.repeated(now)).collect()
+        open.extract_if(|_, window| over(window))
+            .filter(|(_, window)| window.count > 0)
+            .map(|(_, window)| window.repeated(now))
+            .collect()
     }
 
     /// When the next window closes.

@@ -25,8 +25,12 @@ impl Broker {
     pub(super) async fn run_job(&self, id: JobId) -> Result<(), BrokerError> {
         let Some(stored) = self.vault().job(id).await? else { return Ok(()) };
         let settled = match &stored.value.kind {
-            JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, stored.value.failures).await?,
-            JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(&stored, provider, *connection).await?,
+            JobKind::RevokeConnection { connection } => {
+                self.revoke_connection(*connection, stored.value.failures).await?
+            }
+            JobKind::RevokeTokens { provider, connection } => {
+                self.revoke_tokens(&stored, provider, *connection).await?
+            }
             JobKind::SettleFlow { flow } => {
                 self.settle_flow(&stored.value.tenant, *flow).await?;
                 true
@@ -60,7 +64,12 @@ impl Broker {
         Ok(true)
     }
 
-    async fn revoke_tokens(&self, job: &Stored<Job>, provider: &ProviderId, connection: Option<ConnectionId>) -> Result<bool, BrokerError> {
+    async fn revoke_tokens(
+        &self,
+        job: &Stored<Job>,
+        provider: &ProviderId,
+        connection: Option<ConnectionId>,
+    ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
         let provider = self.provider(provider)?;
         if let Err(failure) = self.tell_of_tokens(provider, &tokens).await {

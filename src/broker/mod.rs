@@ -44,7 +44,10 @@ pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, Watch
 
 use crate::{
     audit::Windows,
-    domain::{Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce, Provider, ProviderId, ScopeSet, Timestamp},
+    domain::{
+        Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
+        Provider, ProviderId, ScopeSet, Timestamp,
+    },
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},
@@ -207,16 +210,16 @@ impl Broker {
     }
 
     /// A token response as it waits to be stored.
-    fn parked(&self, tokens: Tokens, asked: &ScopeSet, nonce: Option<Nonce>) -> FlowTokens {
-        let now = self.now();
+    fn waiting(tokens: Tokens, asked: &ScopeSet, nonce: Option<Nonce>) -> FlowTokens {
+        let obtained_at = tokens.asked_at;
         let granted = Granted {
             // RFC 6749 §5.1: what the provider does not say was granted as asked.
             scopes: tokens.scopes.unwrap_or_else(|| asked.clone()),
-            expires_at: tokens.expires_in.map(|life| now.plus(life)),
+            expires_at: tokens.expires_in.map(|life| obtained_at.plus(life)),
             refreshable: tokens.refresh.is_some(),
         };
         let tokens = TokenSet { access: tokens.access, refresh: tokens.refresh, id_token: tokens.id_token };
-        FlowTokens { tokens, granted, obtained_at: now, nonce }
+        FlowTokens { tokens, granted, obtained_at, nonce }
     }
 
     fn announce(&self, change: &mut Change, connection: &Connection, kinds: &[EventKind]) {

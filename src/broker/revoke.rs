@@ -51,7 +51,11 @@ impl Broker {
         let targets = self.targets(call, &request.target).await?;
         let mut outcomes = Vec::with_capacity(targets.len());
         for stored in targets {
-            outcomes.push(if request.preview { self.preview(stored.value) } else { self.stop_and_tell(call, stored).await? });
+            outcomes.push(if request.preview {
+                self.preview(stored.value)
+            } else {
+                self.stop_and_tell(call, stored).await?
+            });
         }
         Ok(outcomes)
     }
@@ -70,18 +74,19 @@ impl Broker {
     }
 
     fn preview(&self, connection: Connection) -> RevokedConnection {
-        let remote = self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
-            match provider.definition.revocation {
-                Revocation::None => RemoteRevocation::Unsupported,
-                _ => RemoteRevocation::Pending,
-            }
-        });
+        let remote =
+            self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
+                match provider.definition.revocation {
+                    Revocation::None => RemoteRevocation::Unsupported,
+                    _ => RemoteRevocation::Pending,
+                }
+            });
         self.outcome_of(connection, false, remote)
     }
 
     async fn stop_and_tell(&self, call: &Call, stored: Stored<Connection>) -> Result<RevokedConnection, BrokerError> {
         let id = stored.value.id;
-        self.stop(call, stored).await?;
+        self.stop_serving(call, stored).await?;
         // The access is gone here; telling the provider goes on in a task of its own whatever becomes of this call.
         let broker = self.clone();
         self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
@@ -91,7 +96,7 @@ impl Broker {
     }
 
     /// Stops serving: state, event, audit record and follow-up job in one change set.
-    async fn stop(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
+    async fn stop_serving(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
         loop {
             if stored.value.credential.state.is_stopped() {
                 return Ok(());
@@ -156,14 +161,23 @@ impl Broker {
         }
     }
 
-    pub(super) async fn tell_of_tokens(&self, provider: &Provider, tokens: &TokenSet) -> Result<RemoteRevocation, RevocationFailure> {
+    pub(super) async fn tell_of_tokens(
+        &self,
+        provider: &Provider,
+        tokens: &TokenSet,
+    ) -> Result<RemoteRevocation, RevocationFailure> {
         self.servers().revoke(provider, Some(&tokens.access), tokens.refresh.as_ref()).await
     }
 
     /// The end: the tokens are dropped, the outcome is kept.
-    pub(super) async fn settle_revocation(&self, stored: &Stored<Connection>, remote: RemoteRevocation) -> Result<(), BrokerError> {
+    pub(super) async fn settle_revocation(
+        &self,
+        stored: &Stored<Connection>,
+        remote: RemoteRevocation,
+    ) -> Result<(), BrokerError> {
         let transition = stored.value.credential.revoked()?;
-        let next = Connection { credential: transition.credential, remote_revocation: Some(remote), ..stored.value.clone() };
+        let next =
+            Connection { credential: transition.credential, remote_revocation: Some(remote), ..stored.value.clone() };
         let result = if remote == RemoteRevocation::Failed { AuditResult::Failed } else { AuditResult::Allowed };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
         change.update_connection(stored, &next, Tokens::Drop, self.next_action(&next)?);

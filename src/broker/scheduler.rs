@@ -53,7 +53,7 @@ impl Broker {
             // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
             next = next.min(now.plus(PAUSE));
             let (broker, slots) = (self.clone(), Arc::clone(slots));
-            self.attended().spawn(item.record.clone(), async move {
+            self.attended().spawn(item.record, async move {
                 let Ok(_slot) = slots.acquire().await else { return };
                 if let Err(error) = broker.attend(&item.record, item.at).await {
                     tracing::warn!(record = ?item.record, %error, "a due record could not be handled");

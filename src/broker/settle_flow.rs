@@ -3,8 +3,8 @@
 use super::{Broker, BrokerError};
 use crate::{
     domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Connection, ConnectionId, Consent, Credential, CredentialId,
-        Flow, FlowId, FlowState, JobKind, Reason, TenantId, Timestamp,
+        AuditAction, AuditRecord, AuditResult, CallContext, Connection, ConnectionId, Consent, Credential,
+        CredentialId, Flow, FlowId, FlowState, JobKind, Reason, TenantId, Timestamp,
     },
     oauth::Tokens,
     vault::{self, FlowTokens, Parked, Stored, TokenSet},
@@ -50,6 +50,7 @@ impl Broker {
     async fn account_of(&self, flow: &Flow, parked: &FlowTokens) -> Option<String> {
         let provider = self.provider(&flow.provider).ok()?;
         let tokens = Tokens {
+            asked_at: parked.obtained_at,
             access: parked.tokens.access.clone(),
             refresh: None,
             id_token: parked.tokens.id_token.clone(),
@@ -80,14 +81,22 @@ impl Broker {
         }
         let connections = self.vault().connections(&flow.tenant, flow.subject, Some(&flow.provider)).await?;
         let same = connections.into_iter().find(|stored| {
-            !stored.value.credential.state.is_stopped() && account.is_some() && stored.value.account.as_deref() == account
+            !stored.value.credential.state.is_stopped()
+                && account.is_some()
+                && stored.value.account.as_deref() == account
         });
         Ok(same.map_or(Renewed::New, |stored| Renewed::Existing(Box::new(stored))))
     }
 
-    async fn connect(&self, flow: &Stored<Flow>, parked: &FlowTokens, account: Option<String>) -> Result<(), BrokerError> {
+    async fn connect(
+        &self,
+        flow: &Stored<Flow>,
+        parked: &FlowTokens,
+        account: Option<String>,
+    ) -> Result<(), BrokerError> {
         let now = self.now();
-        let transition = Credential::pending(CredentialId::from_bytes(self.fresh()?), now).authorized(parked.granted.clone(), now)?;
+        let transition = Credential::pending(CredentialId::from_bytes(self.fresh()?), now)
+            .authorized(parked.granted.clone(), now)?;
         let connection = Connection {
             id: ConnectionId::from_bytes(self.fresh()?),
             tenant: flow.value.tenant.clone(),
@@ -107,7 +116,13 @@ impl Broker {
         Ok(())
     }
 
-    async fn renew(&self, flow: &Stored<Flow>, stored: &Stored<Connection>, parked: &FlowTokens, account: Option<String>) -> Result<(), BrokerError> {
+    async fn renew(
+        &self,
+        flow: &Stored<Flow>,
+        stored: &Stored<Connection>,
+        parked: &FlowTokens,
+        account: Option<String>,
+    ) -> Result<(), BrokerError> {
         let now = self.now();
         let transition = stored.value.credential.authorized(parked.granted.clone(), now)?;
         let connection = Connection {
@@ -117,7 +132,12 @@ impl Broker {
             ..stored.value.clone()
         };
         let mut change = self.completing(flow, connection.id).await?;
-        change.update_connection(stored, &connection, vault::Tokens::Replace(&judged(parked)), self.next_action(&connection)?);
+        change.update_connection(
+            stored,
+            &connection,
+            vault::Tokens::Replace(&judged(parked)),
+            self.next_action(&connection)?,
+        );
         self.announce(&mut change, &connection, &transition.events);
         change.audit(&of_flow(&flow.value, Some(&connection), AuditResult::Allowed, None, now));
         change.commit().await?;
@@ -138,7 +158,11 @@ impl Broker {
 
     async fn completing(&self, flow: &Stored<Flow>, connection: ConnectionId) -> Result<vault::Change, BrokerError> {
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
-        change.update_flow(flow, &Flow { state: FlowState::Completed { connection }, ..flow.value.clone() }, Parked::Drop);
+        change.update_flow(
+            flow,
+            &Flow { state: FlowState::Completed { connection }, ..flow.value.clone() },
+            Parked::Drop,
+        );
         Ok(change)
     }
 }

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Broker, BrokerError, trail::{About, allowed}, error::AuthenticationRequired};
+use super::{
+    Broker, BrokerError,
+    error::AuthenticationRequired,
+    trail::{About, allowed},
+};
 use crate::{
     domain::{
         Attempt, AuditAction, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId, Provider,
@@ -51,16 +55,20 @@ pub struct StartedAuthorization {
 }
 
 impl Broker {
-    pub async fn start_authorization(&self, call: &Call, request: StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+    pub async fn start_authorization(
+        &self,
+        call: &Call,
+        request: StartAuthorization,
+    ) -> Result<StartedAuthorization, BrokerError> {
         let about = About { plugin: request.target.plugin(), connection: None };
-        let outcome = self.start(call, &request).await;
+        let outcome = self.begin(call, &request).await;
         if let Err(error) = &outcome {
             self.record_refusal(call, AuditAction::AuthorizationStarted, about, error).await;
         }
         outcome
     }
 
-    async fn start(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+    async fn begin(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let catalog = self.catalog();
         let (provider, scopes) = self.resolve(&request.target, &request.scopes)?;
@@ -104,7 +112,12 @@ impl Broker {
     }
 
     /// The connection that a new authorization would renew: the one of the named account, or the only one.
-    async fn renewable(&self, call: &Call, provider: &ProviderId, account: Option<&str>) -> Result<Option<ConnectionId>, BrokerError> {
+    async fn renewable(
+        &self,
+        call: &Call,
+        provider: &ProviderId,
+        account: Option<&str>,
+    ) -> Result<Option<ConnectionId>, BrokerError> {
         let Some(account) = account else { return Ok(None) };
         let connections = self.vault().connections(&call.caller.tenant, call.caller.subject, Some(provider)).await?;
         let named = connections.iter().find(|stored| stored.value.account.as_deref() == Some(account));
@@ -113,7 +126,13 @@ impl Broker {
 
     /// The error that sends the user to consent. Its flow is opened now, or found open: a polling agent writes
     /// nothing. With the quota used up, or a return URL that is not allowed, it comes without a flow.
-    pub(super) async fn authentication_required(&self, call: &Call, reason: Reason, intent: &FlowIntent<'_>, missing: ScopeSet) -> BrokerError {
+    pub(super) async fn authentication_required(
+        &self,
+        call: &Call,
+        reason: Reason,
+        intent: &FlowIntent<'_>,
+        missing: ScopeSet,
+    ) -> BrokerError {
         let flow = match self.open_flow(call, intent).await {
             Ok(flow) => flow,
             Err(error) => return error,
@@ -174,7 +193,13 @@ impl Broker {
     }
 
     /// A fresh attempt: state, verifier and nonce are never reused, not even for a repeated question (RFC 9700 §2.1.1).
-    async fn mint(&self, call: &Call, flow: Stored<Flow>, provider: &Provider, redirect_uri: &Url) -> Result<StartedAuthorization, BrokerError> {
+    async fn mint(
+        &self,
+        call: &Call,
+        flow: Stored<Flow>,
+        provider: &Provider,
+        redirect_uri: &Url,
+    ) -> Result<StartedAuthorization, BrokerError> {
         if flow.value.attempts >= MOST_ATTEMPTS {
             return Err(quota(self.now(), Some(flow.value.expires_at)));
         }
@@ -196,7 +221,7 @@ impl Broker {
             subject: flow.value.subject,
             provider: provider.id.clone(),
             redirect_uri: redirect_uri.clone(),
-            issuer: server.issuer,
+            issuer: server.issuer.map(|issuer| issuer.as_str().to_owned()),
             iss_parameter_supported: server.iss_parameter_supported,
             token_endpoint: server.token,
             expires_at: flow.value.expires_at,

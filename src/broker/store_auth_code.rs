@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowSecret,
-        FlowId, FlowState, JobKind, Reason, ReplyClass, Role, ScopeSet,
+        Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowId,
+        FlowSecret, FlowState, JobKind, Reason, ReplyClass, Role, ScopeSet,
     },
     oauth::{Evidence, IssuerMismatch, TokenFailure, check_issuer},
     vault::{FlowIntent, FlowTokens, Parked, Stored},
@@ -76,13 +76,17 @@ impl Broker {
             match attempt.value.consumed_by {
                 Some(by) if by == answer.digest => return self.outcome(call, flow.value.id).await,
                 Some(_) => return Err(BrokerError::FlowEnded(Reason::FlowConsumed)),
-                None if !matches!(flow.value.state, FlowState::Open) => return Err(BrokerError::FlowEnded(ended(&flow.value))),
+                None if !matches!(flow.value.state, FlowState::Open) => {
+                    return Err(BrokerError::FlowEnded(ended(&flow.value)));
+                }
                 None => {}
             }
-            check_issuer(&attempt.value, answer.iss.as_deref()).map_err(|IssuerMismatch| BrokerError::IssuerMismatch)?;
+            check_issuer(&attempt.value, answer.iss.as_deref())
+                .map_err(|IssuerMismatch| BrokerError::IssuerMismatch)?;
             // Consuming and exchanging are one detached task: a caller that goes away in between must not lose the
             // code, nor the tokens that are on their way.
-            let work = || self.clone().consume_and_exchange(call.clone(), flow.clone(), attempt.clone(), answer.clone());
+            let work =
+                || self.clone().consume_and_exchange(call.clone(), flow.clone(), attempt.clone(), answer.clone());
             match self.exchanges().join_or_begin(flow.value.id, work).await {
                 Joined::Finished(Exchanged::Settled | Exchanged::Contested) => {}
                 Joined::Finished(Exchanged::Unsent) => {
@@ -95,19 +99,30 @@ impl Broker {
     }
 
     /// The attempt and flow behind a state, if they are this caller's and alive.
-    async fn attempt_of(&self, call: &Call, state: &FlowSecret) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
+    async fn attempt_of(
+        &self,
+        call: &Call,
+        state: &FlowSecret,
+    ) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
         let attempt = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
         if attempt.value.tenant != call.caller.tenant || attempt.value.subject != call.caller.subject {
             return Err(BrokerError::FlowNotFound);
         }
-        let flow = self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
+        let flow =
+            self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
         if self.now() >= attempt.value.expires_at {
             return Err(BrokerError::FlowEnded(Reason::FlowExpired));
         }
         Ok((flow, attempt))
     }
 
-    async fn consume_and_exchange(self, call: Call, flow: Stored<Flow>, attempt: Stored<Attempt>, answer: Answer) -> Exchanged {
+    async fn consume_and_exchange(
+        self,
+        call: Call,
+        flow: Stored<Flow>,
+        attempt: Stored<Attempt>,
+        answer: Answer,
+    ) -> Exchanged {
         match self.consume(&call, &flow, &attempt, answer.digest).await {
             Ok(()) => self.exchange(&attempt.value, &answer.state, &answer.code).await,
             Err(BrokerError::Conflict) => Exchanged::Contested,
@@ -119,7 +134,13 @@ impl Broker {
     }
 
     /// Marks the attempt consumed and the flow exchanging; of two racing answers one gets through.
-    async fn consume(&self, call: &Call, flow: &Stored<Flow>, attempt: &Stored<Attempt>, digest: [u8; 32]) -> Result<(), BrokerError> {
+    async fn consume(
+        &self,
+        call: &Call,
+        flow: &Stored<Flow>,
+        attempt: &Stored<Attempt>,
+        digest: [u8; 32],
+    ) -> Result<(), BrokerError> {
         let mut change = self.vault().change(&call.caller.tenant, Some(call.caller.subject)).await?;
         change.update_attempt(attempt, &Attempt { consumed_by: Some(digest), ..attempt.value.clone() });
         change.update_flow(flow, &Flow { state: FlowState::Exchanging, ..flow.value.clone() }, Parked::Keep);
@@ -139,7 +160,12 @@ impl Broker {
         }
     }
 
-    async fn try_exchange(&self, attempt: &Attempt, state: &FlowSecret, code: &AuthorizationCode) -> Result<Exchanged, BrokerError> {
+    async fn try_exchange(
+        &self,
+        attempt: &Attempt,
+        state: &FlowSecret,
+        code: &AuthorizationCode,
+    ) -> Result<Exchanged, BrokerError> {
         let stored = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
         let verifier = self.vault().attempt_verifier(&stored).await?;
         let provider = self.provider(&attempt.provider)?;
@@ -148,7 +174,7 @@ impl Broker {
             Ok(tokens) => {
                 let nonce = self.vault().attempt_nonce(&stored).await?;
                 let flow = self.vault().flow(&attempt.tenant, attempt.flow).await?.ok_or(BrokerError::FlowNotFound)?;
-                self.park(&stored, &self.parked(tokens, &flow.value.scopes, nonce)).await?;
+                self.park(&stored, &Self::waiting(tokens, &flow.value.scopes, nonce)).await?;
                 self.settle_flow(&attempt.tenant, attempt.flow).await?;
                 Ok(Exchanged::Settled)
             }
@@ -167,8 +193,8 @@ impl Broker {
     /// Persists the tokens in the flow's own record with the job that will judge them, whatever happens next.
     async fn park(&self, attempt: &Stored<Attempt>, parked: &FlowTokens) -> Result<(), BrokerError> {
         let held = Held::of_flow(&attempt.value, parked);
-        let store = async || self.try_park(&attempt.value, parked).await;
-        self.until_stored(&held, Beside::Attempt(attempt), store).await
+        self.until_stored(&held, Beside::Attempt(attempt)).await?;
+        Ok(())
     }
 
     pub(super) async fn try_park(&self, attempt: &Attempt, parked: &FlowTokens) -> Result<(), BrokerError> {
@@ -209,7 +235,14 @@ impl Broker {
 
     /// Makes a flow for an authorization that the caller ran itself, under a state made of its code, so that it is
     /// repeat-safe in the same way.
-    async fn adopt(&self, call: &Call, target: &Target, code: &AuthorizationCode, redirect_uri: &Url, verifier: &CodeVerifier) -> Result<FlowSecret, BrokerError> {
+    async fn adopt(
+        &self,
+        call: &Call,
+        target: &Target,
+        code: &AuthorizationCode,
+        redirect_uri: &Url,
+        verifier: &CodeVerifier,
+    ) -> Result<FlowSecret, BrokerError> {
         let state = adopted_state(&self.vault().keys().code_digest(code));
         if self.vault().attempt(&state).await?.is_some() {
             return Ok(state);

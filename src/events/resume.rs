@@ -48,7 +48,8 @@ impl Resume {
     pub fn new(keys: &InstallationKeys, head: &Head, caller: &Caller, filter: &[u8]) -> Self {
         let key = keys.resume().clone();
         let agent = caller.agent.as_ref().map_or("", |agent| agent.as_str());
-        let principal = key.hash(&[b"principal", caller.tenant.as_str().as_bytes(), caller.subject.as_bytes(), agent.as_bytes()]);
+        let principal =
+            key.hash(&[b"principal", caller.tenant.as_str().as_bytes(), caller.subject.as_bytes(), agent.as_bytes()]);
         let filter = key.hash(&[b"filter", filter]);
         Self { installation: head.installation, principal, filter, key }
     }

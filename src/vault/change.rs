@@ -8,7 +8,10 @@ use super::{Misuse, Stored, Subject, Vault, VaultError, keyring::HeldKey, place,
 use crate::{
     domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
-    store::{ChangeSet, CommitError, Expect, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write, WriteAction},
+    store::{
+        ChangeSet, CommitError, Expect, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
+        WriteAction,
+    },
 };
 
 /// Everything that becomes true together, for one tenant and at most one of its subjects. A defect or a failure of the

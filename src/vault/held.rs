@@ -2,11 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    FlowTokens, Stored, TokenSet, Vault, VaultError, place,
-    records::encode,
-    stored::GrantedRecord,
-};
+use super::{FlowTokens, Stored, TokenSet, Vault, VaultError, place, records::encode, stored::GrantedRecord};
 use crate::{
     domain::{AccessToken, Attempt, ConnectionId, IdToken, Nonce, RefreshToken, Sealed},
     store::{FieldTag, RecordKey},

@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Attempt, Connection, ConnectionId, CredentialState, EntryId, Flow, FlowId, FlowSecret, Job, JobId, KeyId, ProviderId, SubjectId,
-        TenantId, Timestamp,
+        Attempt, Connection, ConnectionId, CredentialState, EntryId, Flow, FlowId, FlowSecret, Job, JobId, KeyId,
+        ProviderId, SubjectId, TenantId, Timestamp,
     },
     sealing::{AssociatedData, InstallationKeys},
     store::{FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind, change::NO_VALUE},

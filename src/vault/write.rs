@@ -191,7 +191,8 @@ impl Change {
         let holder = self.key(key, &flow.tenant, flow.subject)?;
         let mut fields = records::token_fields(holder, key, version, &waiting.tokens, self.vault.random())?;
         if let Some(nonce) = &waiting.nonce {
-            let sealed = records::secret_field(holder, key, FieldTag::Nonce, version, nonce.expose(), self.vault.random())?;
+            let sealed =
+                records::secret_field(holder, key, FieldTag::Nonce, version, nonce.expose(), self.vault.random())?;
             fields.push((FieldTag::Nonce, sealed));
         }
         Ok((Some(ParkedRecord { version, granted: Some(GrantedRecord::of(waiting)) }), fields))

@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use super::Flown;
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Attempt, Connection, ConnectionId, EntryId, Granted, Sealed, Timestamp},
@@ -31,8 +32,17 @@ pub(in crate::broker) struct HeldPlace {
 }
 
 impl Held {
-    pub(in crate::broker) fn of_connection(id: ConnectionId, generation: u64, tokens: TokenSet, granted: Granted, obtained_at: Timestamp) -> Self {
-        Self(HeldTokens { owner: Owner::Connection { id, generation }, waiting: FlowTokens { tokens, granted, obtained_at, nonce: None } })
+    pub(in crate::broker) fn of_connection(
+        id: ConnectionId,
+        generation: u64,
+        tokens: TokenSet,
+        granted: Granted,
+        obtained_at: Timestamp,
+    ) -> Self {
+        Self(HeldTokens {
+            owner: Owner::Connection { id, generation },
+            waiting: FlowTokens { tokens, granted, obtained_at, nonce: None },
+        })
     }
 
     pub(in crate::broker) fn of_flow(attempt: &Attempt, parked: &FlowTokens) -> Self {
@@ -67,9 +77,14 @@ impl HeldPlace {
 }
 
 impl Broker {
-    /// Repeats `store` until the store takes it. Returns early only for reasons that repeating cannot cure.
-    pub(in crate::broker) async fn until_stored<T>(&self, held: &Held, beside: Beside<'_>, store: impl AsyncFn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
-        match store().await {
+    /// Stores held tokens, repeating it until the store takes them. Returns early only for reasons that repeating
+    /// cannot cure. `None`: they belonged to a flow.
+    pub(in crate::broker) async fn until_stored(
+        &self,
+        held: &Held,
+        beside: Beside<'_>,
+    ) -> Result<Option<Flown>, BrokerError> {
+        match self.store_held(held).await {
             Err(BrokerError::StoreUnavailable) => {}
             other => return other,
         }
@@ -82,8 +97,8 @@ impl Broker {
             if head.wait_for(|head| head.available).await.is_err() {
                 break Err(BrokerError::StoreUnavailable);
             }
-            match store().await {
-                Err(BrokerError::StoreUnavailable) => head.mark_unchanged(),
+            match self.store_held(held).await {
+                Err(BrokerError::StoreUnavailable) => {}
                 other => break other,
             }
             if head.changed().await.is_err() {
@@ -112,20 +127,17 @@ impl Broker {
                 tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
                 continue;
             };
-            self.apply_held(Held(held)).await?;
+            self.store_held(&Held(held)).await?;
             remove(&file);
         }
         Ok(())
     }
 
-    async fn apply_held(&self, held: Held) -> Result<(), BrokerError> {
+    /// Applies tokens to the records as they are now; does nothing when that has happened already.
+    async fn store_held(&self, held: &Held) -> Result<Option<Flown>, BrokerError> {
         match &held.0.owner {
-            Owner::Connection { id, .. } => {
-                let Some(stored) = self.vault().any_connection(*id).await? else { return Ok(()) };
-                let provider = self.provider(&stored.value.provider)?;
-                self.apply_tokens(*id, provider, &held).await.map(|_| ())
-            }
-            Owner::Flow(attempt) => self.try_park(attempt, &held.0.waiting).await,
+            Owner::Connection { id, .. } => self.apply_tokens(*id, held).await.map(Some),
+            Owner::Flow(attempt) => self.try_park(attempt, &held.0.waiting).await.map(|()| None),
         }
     }
 
@@ -144,7 +156,9 @@ impl Broker {
             }
         };
         let file = directory.join(EntryId::from_bytes(self.fresh().ok()?).to_string());
-        match tokio::task::spawn_blocking(move || write_durably(&directory, &file, sealed.as_bytes()).map(|()| file)).await {
+        match tokio::task::spawn_blocking(move || write_durably(&directory, &file, sealed.as_bytes()).map(|()| file))
+            .await
+        {
             Ok(Ok(file)) => Some(file),
             _ => {
                 tracing::error!("held tokens could not be written to a file");

@@ -19,7 +19,8 @@ impl Broker {
         let late = definition.is_some_and(|definition| definition.refresh_invalidates_access_token);
         let credential = &connection.credential;
         let at = credential.next_action(late);
-        let planned = credential.refreshable && credential.refresh.intent.is_none() && credential.refresh.retry_at.is_none();
+        let planned =
+            credential.refreshable && credential.refresh.intent.is_none() && credential.refresh.retry_at.is_none();
         Ok(match credential.lifetime() {
             Some(lifetime) if planned && !late && at != Timestamp::NEVER => {
                 let early = at.minus(fraction(lifetime / 10, self.vault().random())?);

@@ -4,29 +4,23 @@ use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Granted, Intent, JobKind, Provider, Reason, Timestamp,
-        Transition,
+        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason,
+        Timestamp, Transition,
     },
     vault::{Stored, TokenSet, Tokens},
 };
 
 impl Broker {
     /// Stores new tokens, whatever it takes: the old refresh token may be dead already.
-    pub(super) async fn settle_tokens(&self, stored: &Stored<Connection>, provider: &Provider, intent: &Intent, tokens: TokenSet, granted: Granted) -> Result<Flown, BrokerError> {
-        let id = stored.value.id;
-        let held = Held::of_connection(id, intent.generation, tokens, granted, self.now());
-        self.until_stored(&held, Beside::Connection(stored), async || self.apply_tokens(id, provider, &held).await).await
+    pub(super) async fn settle_tokens(&self, stored: &Stored<Connection>, held: Held) -> Result<Flown, BrokerError> {
+        Ok(self.until_stored(&held, Beside::Connection(stored)).await?.unwrap_or(Flown::Stopped))
     }
 
     /// Applies tokens to the record as it is now: still connected → store them; stopped → the revocation gets them
     /// and nobody else; already moved on → nothing.
-    pub(in crate::broker) async fn apply_tokens(&self, id: ConnectionId, provider: &Provider, held: &Held) -> Result<Flown, BrokerError> {
+    pub(in crate::broker) async fn apply_tokens(&self, id: ConnectionId, held: &Held) -> Result<Flown, BrokerError> {
         loop {
-            let Some(stored) = self.vault().any_connection(id).await? else {
-                // Erased meanwhile: the tokens go to the provider's revocation and nowhere else.
-                self.tell_of_tokens(provider, held.tokens()).await.ok();
-                return Ok(Flown::Stopped);
-            };
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Flown::Stopped) };
             let credential = &stored.value.credential;
             if credential.state.is_stopped() {
                 match self.hand_to_revocation(&stored, held.tokens()).await {
@@ -52,20 +46,36 @@ impl Broker {
         Ok(Flown::ReauthorizationRequired)
     }
 
-    pub(super) async fn settle_failing(&self, stored: &Stored<Connection>, reason: Reason, retry_at: Timestamp, spent: bool) -> Result<Flown, BrokerError> {
+    pub(super) async fn settle_failing(
+        &self,
+        stored: &Stored<Connection>,
+        reason: Reason,
+        retry_at: Timestamp,
+        spent: bool,
+    ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.refresh_failed(reason, retry_at, spent)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::Failing { reason, retry_after: retry_at - self.now() })
     }
 
-    pub(super) async fn settle_deferred(&self, stored: &Stored<Connection>, retry_at: Timestamp) -> Result<Flown, BrokerError> {
+    pub(super) async fn settle_deferred(
+        &self,
+        stored: &Stored<Connection>,
+        retry_at: Timestamp,
+    ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.refresh_deferred(retry_at);
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::ProviderSuspended)
     }
 
     /// One change set: the record, its events, the audit record.
-    pub(in crate::broker) async fn settle(&self, stored: &Stored<Connection>, transition: Transition, tokens: Tokens<'_>, result: AuditResult) -> Result<(), BrokerError> {
+    pub(in crate::broker) async fn settle(
+        &self,
+        stored: &Stored<Connection>,
+        transition: Transition,
+        tokens: Tokens<'_>,
+        result: AuditResult,
+    ) -> Result<(), BrokerError> {
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
         change.update_connection(stored, &next, tokens, self.next_action(&next)?);

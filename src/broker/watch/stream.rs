@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     announced: watch::Receiver<Revision>,
     /// Everything up to here that passes the filter was sent, or stands in `outbox`.
     cursor: Revision,
+    /// Where the client can continue: `None` until it has a whole snapshot.
+    sent: Option<Revision>,
     outbox: VecDeque<WatchMessage>,
     wants_snapshot: bool,
     interval: Duration,
@@ -48,7 +50,13 @@ enum Ending {
 }
 
 impl Subscription {
-    pub(super) async fn open(broker: Broker, call: &Call, watch: Watch, resume: Resume, seat: Seat) -> Result<Self, BrokerError> {
+    pub(super) async fn open(
+        broker: Broker,
+        call: &Call,
+        watch: Watch,
+        resume: Resume,
+        seat: Seat,
+    ) -> Result<Self, BrokerError> {
         let (head, now) = (broker.hub().head(), broker.now());
         let interval = progress_interval(watch.progress_interval);
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
@@ -57,6 +65,7 @@ impl Subscription {
             announced: broker.hub().subscribe(),
             cursor: broker.hub().announced(),
             outbox: VecDeque::new(),
+            sent: None,
             wants_snapshot: watch.start == Start::Snapshot,
             interval,
             progress_at: now.plus(interval),
@@ -75,7 +84,10 @@ impl Subscription {
             }
             Start::Snapshot | Start::Now => None,
         };
-        let token = subscription.token();
+        if !subscription.wants_snapshot && lost.is_none() {
+            subscription.sent = Some(subscription.cursor);
+        }
+        let token = subscription.token(subscription.sent);
         let opened = WatchMessage::Opened { head: head.revision, progress_interval: interval, max_age, token };
         subscription.outbox.push_back(opened);
         if let Some(reason) = lost {
@@ -86,14 +98,20 @@ impl Subscription {
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<WatchMessage, BrokerError>> + Send {
-        stream::unfold(self, |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) })
+        stream::unfold(
+            self,
+            |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) },
+        )
     }
 
     /// Puts the cursor at a token's position; `Some`: that position is lost and the client wants to resync.
     async fn continue_from(&mut self, position: Position) -> Result<Option<ResyncReason>, BrokerError> {
         let head = self.broker.hub().head();
         let (lost, error) = if position.epoch != head.epoch {
-            (ResyncReason::EpochChanged, BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision })
+            (
+                ResyncReason::EpochChanged,
+                BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision },
+            )
         } else if position.revision < head.compacted {
             (ResyncReason::Compacted, BrokerError::RevisionCompacted { compacted: head.compacted, head: head.revision })
         } else if self.reaches(position.revision).await {
@@ -118,7 +136,18 @@ impl Subscription {
 
     async fn next(&mut self) -> Option<Result<WatchMessage, BrokerError>> {
         loop {
+            if self.broker.now() >= self.caller.expires_at && matches!(self.ending, Ending::Open) {
+                // What was taken from the log but not sent yet must not leave any more.
+                self.outbox.clear();
+                if let Err(error) = self.drain(DrainReason::Authorization) {
+                    return Some(Err(error));
+                }
+            }
             if let Some(message) = self.outbox.pop_front() {
+                self.sent = match message {
+                    WatchMessage::Resync { .. } => None,
+                    _ => message.completes().or(self.sent),
+                };
                 match jitter(self.interval, 0.1, &self.broker) {
                     Ok(interval) => self.progress_at = self.broker.now().plus(interval),
                     Err(error) => return Some(Err(error)),
@@ -146,12 +175,12 @@ impl Subscription {
         self.announced.mark_unchanged();
         let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
-        if now >= self.ends_at {
+        if matches!(self.ending, Ending::Open) && now >= self.ends_at {
             self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge })?;
         } else if self.cursor < self.broker.hub().announced() {
             self.take_events().await?;
         } else if now >= self.progress_at {
-            let (revision, token) = (self.cursor, self.token());
+            let (revision, token) = (self.cursor, self.token(Some(self.cursor)));
             self.outbox.push_back(WatchMessage::Progress { revision, token });
         } else if self.broker.stopping().is_cancelled() {
             self.drain(DrainReason::Shutdown)?;
@@ -176,7 +205,7 @@ impl Subscription {
         for chunk in statuses.chunks(FRAGMENT) {
             self.outbox.push_back(WatchMessage::Snapshot { revision, statuses: chunk.to_vec() });
         }
-        let token = self.token();
+        let token = self.token(Some(revision));
         self.outbox.push_back(WatchMessage::SnapshotEnd { revision, token });
         Ok(())
     }
@@ -198,8 +227,7 @@ impl Subscription {
             keep_latest(&mut matching);
         }
         for (revision, events) in matching {
-            self.cursor = revision;
-            let token = self.token();
+            let token = self.token(Some(revision));
             let fragments = events.len().div_ceil(FRAGMENT);
             for (number, fragment) in events.chunks(FRAGMENT).enumerate() {
                 let token = (number + 1 == fragments).then(|| token.clone());
@@ -222,23 +250,28 @@ impl Subscription {
     }
 
     fn may_see(&self, event: &CredentialEvent) -> bool {
-        event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.watch.filter.passes(event)
+        event.tenant == self.caller.tenant
+            && event.status.subject == self.caller.subject
+            && self.watch.filter.passes(event)
     }
 
     fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
         let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker)?);
-        let token = self.token();
+        let token = self.token(self.sent);
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(match reason {
             DrainReason::MaxAge => None,
             DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
-            DrainReason::Authorization => Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired }),
+            DrainReason::Authorization => {
+                Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired })
+            }
         });
         Ok(())
     }
 
-    fn token(&self) -> Vec<u8> {
-        self.resume.token(Position { epoch: self.epoch, revision: self.cursor })
+    /// Empty where continuing is not possible: a client without a whole snapshot would miss what is not repeated.
+    fn token(&self, at: Option<Revision>) -> Vec<u8> {
+        at.map_or_else(Vec::new, |revision| self.resume.token(Position { epoch: self.epoch, revision }))
     }
 }
 

@@ -1,0 +1,89 @@
+//! The command line.
+//!
+//! - [`options`]: what every client command takes, and the [`Session`] it makes of that
+//! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
+//! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
+
+mod connect;
+mod connections;
+mod failure;
+mod loopback;
+mod options;
+mod output;
+mod revoke;
+mod token;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use options::{ClientOptions, Session};
+
+/// Fresh OAuth tokens for AI agents, sealed, audited and watched.
+#[derive(Debug, Parser)]
+#[command(name = "claviger", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connect an account for a plugin
+    Connect(connect::Connect),
+    /// Print a fresh access token for a plugin
+    Token(token::Token),
+    /// List your connections
+    Connections(connections::Connections),
+    /// Follow what happens to your credentials
+    Watch(watch::Watch),
+    /// End connections, here and at their providers
+    Revoke(revoke::Revoke),
+}
+
+/// Runs the command of this process's arguments, says what went wrong, and turns it into an exit code.
+pub async fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Connect(command) => client(&command.options, async |session| command.run(session).await).await,
+        Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
+        Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
+        Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
+        Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,
+    }
+}
+
+async fn client(options: &ClientOptions, command: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> ExitCode {
+    let result = match options.session() {
+        Ok(session) => command(&session).await,
+        Err(failure) => Err(failure),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(options.output);
+            failure.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_option_takes_a_token() {
+        for command in Cli::command().get_subcommands() {
+            let names: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
+            assert!(!names.contains(&"token"), "{}: arguments are visible to every process", command.get_name());
+        }
+    }
+}

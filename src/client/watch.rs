@@ -1,0 +1,180 @@
+//! The status stream, kept open: reconnects, resumes, and puts fragments together.
+
+use std::{sync::Arc, time::Duration};
+
+use tonic::{Code, Streaming};
+
+use super::{Client, ClientError};
+use crate::{
+    domain::{Clock, Timestamp},
+    proto::v1::{
+        CredentialEvent, WatchCredentialStatusRequest, WatchCredentialStatusResponse as Message,
+        watch_credential_status_request::Start, watch_credential_status_response::Body,
+    },
+};
+
+const SHORTEST_CEILING: Duration = Duration::from_millis(200);
+const LONGEST_CEILING: Duration = Duration::from_secs(30);
+/// A stream that lived this long was a success: the next failure counts as the first.
+const STABLE: Duration = Duration::from_secs(60);
+/// A peer that misses this many progress messages is gone, whatever its TCP connection says.
+const MISSED_INTERVALS: u32 = 3;
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A random duration between zero and the given one, evenly distributed.
+pub type Jitter = Box<dyn FnMut(Duration) -> Duration + Send>;
+
+/// An endless sequence of messages over as many streams as it takes, each resumed where the one before broke off.
+///
+/// A message may come twice across streams, never out of order. `opened` comes with each stream; the snapshot after
+/// one that did not resume replaces the view, as after `resync`.
+pub struct Watch {
+    client: Client,
+    request: WatchCredentialStatusRequest,
+    clock: Arc<dyn Clock>,
+    jitter: Jitter,
+    stream: Option<Streaming<Message>>,
+    /// Events of a revision whose last fragment has not come yet.
+    fragments: Vec<CredentialEvent>,
+    /// In a row, for back-off.
+    failures: u32,
+    opened_at: Timestamp,
+    /// No stream is opened before this time.
+    reopen_at: Timestamp,
+    silence: Duration,
+    silent_until: Timestamp,
+}
+
+enum Heard {
+    Message(Message),
+    End,
+    Broken(ClientError),
+    Silence,
+}
+
+impl Watch {
+    /// Watches what `request` says, from where it says; later streams resume.
+    pub fn new(client: Client, request: WatchCredentialStatusRequest, clock: Arc<dyn Clock>, jitter: Jitter) -> Self {
+        Self {
+            client,
+            request,
+            clock,
+            jitter,
+            stream: None,
+            fragments: Vec::new(),
+            failures: 0,
+            opened_at: Timestamp::EPOCH,
+            reopen_at: Timestamp::EPOCH,
+            silence: DEFAULT_INTERVAL * MISSED_INTERVALS,
+            silent_until: Timestamp::NEVER,
+        }
+    }
+
+    /// The next message. A batch is whole: fragments have been put together. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// Only what waiting cannot cure: the token, the rights, the request, or a lost position. Calling again tries
+    /// again from the same place.
+    pub async fn next(&mut self) -> Result<Message, ClientError> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                self.open().await?;
+                continue;
+            };
+            let heard = tokio::select! {
+                biased;
+                received = stream.message() => match received {
+                    Ok(Some(message)) => Heard::Message(message),
+                    Ok(None) => Heard::End,
+                    Err(status) => Heard::Broken(status.into()),
+                },
+                () = self.clock.sleep_until(self.silent_until) => Heard::Silence,
+            };
+            match heard {
+                Heard::Message(message) => {
+                    if let Some(message) = self.take(message) {
+                        return Ok(message);
+                    }
+                }
+                Heard::End => self.close(),
+                Heard::Broken(error) => self.fail(error)?,
+                Heard::Silence => self.fail(silent())?,
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), ClientError> {
+        self.clock.sleep_until(self.reopen_at).await;
+        match self.client.watch_credential_status(self.request.clone()).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.opened_at = self.clock.now();
+                self.silent_until = self.opened_at.plus(self.silence);
+                Ok(())
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn take(&mut self, mut message: Message) -> Option<Message> {
+        match &mut message.body {
+            Some(Body::Opened(opened)) => {
+                self.silence =
+                    opened.progress_interval.and_then(positive).unwrap_or(DEFAULT_INTERVAL) * MISSED_INTERVALS;
+            }
+            Some(Body::Batch(batch)) => {
+                self.fragments.append(&mut batch.events);
+                if !batch.more_follows {
+                    batch.events = std::mem::take(&mut self.fragments);
+                }
+            }
+            Some(Body::Drain(drain)) => {
+                let wait = drain.reconnect_after.and_then(positive).unwrap_or_default();
+                self.reopen_at = self.clock.now().plus(wait);
+            }
+            _ => {}
+        }
+        self.silent_until = self.clock.now().plus(self.silence);
+        if !message.resume_token.is_empty() {
+            self.request.start = Some(Start::ResumeToken(message.resume_token.clone()));
+        }
+        let incomplete = matches!(&message.body, Some(Body::Batch(batch)) if batch.more_follows);
+        (!incomplete).then_some(message)
+    }
+
+    fn close(&mut self) {
+        self.stream = None;
+        self.fragments.clear();
+        // A server that accepts and ends at once must not be asked in a tight loop.
+        if self.clock.now() - self.opened_at < STABLE {
+            self.back_off(None);
+        } else {
+            self.failures = 0;
+        }
+    }
+
+    fn fail(&mut self, error: ClientError) -> Result<(), ClientError> {
+        if self.stream.take().is_some() && self.clock.now() - self.opened_at >= STABLE {
+            self.failures = 0;
+        }
+        self.fragments.clear();
+        self.back_off(error.retry_after);
+        if error.is_passing() { Ok(()) } else { Err(error) }
+    }
+
+    /// Full jitter: a herd that broke together does not come back together.
+    fn back_off(&mut self, at_least: Option<Duration>) {
+        let ceiling = SHORTEST_CEILING.saturating_mul(1 << self.failures.min(16)).min(LONGEST_CEILING);
+        self.failures += 1;
+        let wait = (self.jitter)(ceiling).max(at_least.unwrap_or_default());
+        self.reopen_at = self.reopen_at.max(self.clock.now().plus(wait));
+    }
+}
+
+fn positive(duration: prost_types::Duration) -> Option<Duration> {
+    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero())
+}
+
+fn silent() -> ClientError {
+    tonic::Status::new(Code::Unavailable, "the stream fell silent").into()
+}
