@@ -480,6 +480,33 @@ mod pages {
     }
 
     #[tokio::test]
+    async fn take_no_form_without_its_csrf_token() {
+        let dev = Dev::start().await;
+        let mine = dev.outbound.send(Request::get(dev.authorization_url(&[]))).await.unwrap();
+        let fields = hidden_fields(&mine);
+        for csrf in ["", "AAAA"] {
+            let mut request =
+                post(dev.url("/login"), &[("csrf", csrf), ("request", &fields["request"]), ("user", "alice")]);
+            request.headers.insert(COOKIE, cookie_of(&mine));
+            assert_eq!(dev.outbound.send(request).await.unwrap().status, StatusCode::BAD_REQUEST);
+        }
+    }
+
+    #[tokio::test]
+    async fn believe_no_cookie_that_the_server_did_not_sign() {
+        let dev = Dev::start().await;
+        let authorization = dev.authorization_url(&[]);
+        let login = cookie_of(&dev.outbound.send(Request::get(authorization.clone())).await.unwrap());
+        let (name, value) = login.to_str().unwrap().split_once('=').unwrap();
+        let tag = value.rsplit('.').next().unwrap();
+        let forged = format!("{name}=session.alice.{}.{tag}", ManualClock::START.as_secs());
+        let mut consent = Request::get(authorization.as_str().replace("/authorize", "/consent").parse().unwrap());
+        consent.headers.insert(COOKIE, HeaderValue::try_from(forged).unwrap());
+        let reply = dev.outbound.send(consent).await.unwrap();
+        assert!(reply.headers[LOCATION].to_str().unwrap().starts_with(dev.url("/authorize?").as_str()));
+    }
+
+    #[tokio::test]
     async fn ask_for_a_login_again_after_an_hour() {
         let dev = Dev::start().await;
         let login = dev.outbound.send(Request::get(dev.authorization_url(&[]))).await.unwrap();

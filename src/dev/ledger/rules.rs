@@ -8,10 +8,8 @@ use super::{
     TokenRefusal,
     grant::{Grant, GrantId, RefreshTokenRecord},
 };
-use crate::{
-    dev::{random::Fingerprint, realm::Realm},
-    domain::{Rotation, ScopeSet, Timestamp},
-};
+use crate::dev::{random::Fingerprint, realm::Realm};
+use crate::domain::{Rotation, ScopeSet, Timestamp};
 
 /// Everything that the server has given out.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
