@@ -5,6 +5,8 @@ pub mod config;
 pub mod dev;
 pub mod domain;
 pub mod events;
+pub mod grpc;
+pub mod http;
 pub mod identity;
 pub mod oauth;
 pub mod outbound;
