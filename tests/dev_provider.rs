@@ -1,6 +1,6 @@
 //! The development authorization server, over real sockets, with a clock that tests move.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+#![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -367,6 +367,8 @@ mod authorization_requests {
         let url = dev.authorization_url(&[("client_id", "somebody")]);
         let visit = dev.visit(&url, "alice", Decision::Approve).await;
         assert!(matches!(visit, Err(VisitorError::DeadEnd { status: StatusCode::BAD_REQUEST })));
+        let visit = dev.visit(&dev.authorization_url(&[]), "mallory", Decision::Approve).await;
+        assert!(matches!(visit, Err(VisitorError::DeadEnd { status: StatusCode::BAD_REQUEST })), "no such user");
     }
 
     #[tokio::test]
@@ -461,9 +463,9 @@ mod pages {
         );
         let fields = hidden_fields(&mine);
         let form = [("csrf", fields["csrf"].as_str()), ("request", &fields["request"]), ("user", "alice")];
-        for cookie in
-            [None, Some(cookie_of(&other)), Some(HeaderValue::from_static("claviger_dev_session=a.alice.1.x"))]
-        {
+        let name = cookie_of(&mine).to_str().unwrap().split('=').next().unwrap().to_owned();
+        let forged = HeaderValue::try_from(format!("{name}=a.alice.1.x")).unwrap();
+        for cookie in [None, Some(cookie_of(&other)), Some(forged)] {
             let mut request = post(dev.url("/login"), &form);
             if let Some(cookie) = cookie {
                 request.headers.insert(COOKIE, cookie);
@@ -475,6 +477,33 @@ mod pages {
         let logged_in = dev.outbound.send(request).await.unwrap();
         assert_eq!(logged_in.status, StatusCode::SEE_OTHER);
         assert_ne!(cookie_of(&logged_in), cookie_of(&mine), "a planted session must not become a logged-in one");
+    }
+
+    #[tokio::test]
+    async fn take_no_form_without_its_csrf_token() {
+        let dev = Dev::start().await;
+        let mine = dev.outbound.send(Request::get(dev.authorization_url(&[]))).await.unwrap();
+        let fields = hidden_fields(&mine);
+        for csrf in ["", "AAAA"] {
+            let mut request =
+                post(dev.url("/login"), &[("csrf", csrf), ("request", &fields["request"]), ("user", "alice")]);
+            request.headers.insert(COOKIE, cookie_of(&mine));
+            assert_eq!(dev.outbound.send(request).await.unwrap().status, StatusCode::BAD_REQUEST);
+        }
+    }
+
+    #[tokio::test]
+    async fn believe_no_cookie_that_the_server_did_not_sign() {
+        let dev = Dev::start().await;
+        let authorization = dev.authorization_url(&[]);
+        let login = cookie_of(&dev.outbound.send(Request::get(authorization.clone())).await.unwrap());
+        let (name, value) = login.to_str().unwrap().split_once('=').unwrap();
+        let tag = value.rsplit('.').next().unwrap();
+        let forged = format!("{name}=session.alice.{}.{tag}", ManualClock::START.as_secs());
+        let mut consent = Request::get(authorization.as_str().replace("/authorize", "/consent").parse().unwrap());
+        consent.headers.insert(COOKIE, HeaderValue::try_from(forged).unwrap());
+        let reply = dev.outbound.send(consent).await.unwrap();
+        assert!(reply.headers[LOCATION].to_str().unwrap().starts_with(dev.url("/authorize?").as_str()));
     }
 
     #[tokio::test]
@@ -735,6 +764,15 @@ mod clients {
     }
 
     #[tokio::test]
+    async fn send_forms_and_nothing_else() {
+        let dev = Dev::start().await;
+        let mut request = post(dev.url("/token"), &FORM).authorization(basic(CLIENT_ID, SECRET));
+        request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let reply = dev.outbound.send(request).await.unwrap();
+        assert_eq!(error_of(&reply), (StatusCode::BAD_REQUEST, "invalid_request".to_owned()));
+    }
+
+    #[tokio::test]
     async fn a_public_client_finishes_with_pkce_alone() {
         let dev = Dev::start().await;
         let url = dev.authorization_url(&[("client_id", PUBLIC_CLIENT_ID)]);
@@ -829,6 +867,23 @@ mod issuers {
 
     fn members(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn the_brokers_registration_fits_the_server() {
+    let dev = Dev::rotating(Rotation::Grace { seconds: 3 }).await;
+    let provider = dev.provider.registration();
+    let issuer = provider.definition.issuer.unwrap();
+    let document = json_of(&dev.get("/.well-known/openid-configuration").await);
+    assert_eq!(document["issuer"], issuer.as_str().trim_end_matches('/'));
+    assert_eq!(provider.definition.rotation, Rotation::Grace { seconds: 3 });
+    assert_eq!((provider.client_id.as_str(), provider.client_secret.unwrap().expose()), (CLIENT_ID, SECRET));
+    let known = document["scopes_supported"].as_array().unwrap();
+    for plugin in dev.provider.plugins() {
+        assert!(plugin.scopes.iter().all(|scope| known.contains(&json!(scope))), "{}", plugin.id);
+        let url = plugin.usage.base_url.unwrap();
+        assert_eq!(dev.outbound.send(Request::get(url)).await.unwrap().status, StatusCode::UNAUTHORIZED);
     }
 }
 
@@ -939,6 +994,14 @@ mod state {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         directory
+    }
+
+    #[tokio::test]
+    async fn a_dropped_server_stops() {
+        let Dev { provider, outbound, .. } = Dev::start().await;
+        let url: Url = provider.issuer().parse().unwrap();
+        drop(provider);
+        while outbound.send(Request::get(url.clone())).await.is_ok() {}
     }
 
     async fn refused(options: Options) -> DevError {
@@ -1123,6 +1186,40 @@ mod faults {
             () = hold.arrived(1) => {}
         }
         assert!(!dev.provider.is_refresh_token_live(&refresh_token(&first)));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_its_client_gave_up_still_takes_effect() {
+        let dev = Dev::start().await;
+        let first = dev.tokens().await;
+        let hold = dev.provider.faults().hold(Endpoint::Token, HoldPoint::Request);
+        tokio::select! {
+            _ = dev.refresh(text(&first, "refresh_token")) => panic!("the request was held"),
+            () = hold.arrived(1) => {}
+        }
+        assert!(dev.provider.is_refresh_token_live(&refresh_token(&first)));
+        let done = dev.provider.faults().hold(Endpoint::Token, HoldPoint::Answer);
+        hold.release();
+        done.arrived(1).await;
+        assert!(!dev.provider.is_refresh_token_live(&refresh_token(&first)));
+        assert!(matches!(dev.provider.token_requests().pop().unwrap().outcome, TokenOutcome::Issued(_)));
+    }
+
+    #[tokio::test]
+    async fn authorization_responses_lie_as_asked() {
+        let dev = Dev::start().await;
+        let lie = |set: &[(&str, &str)], remove: &[&str]| Fault::EditRedirect {
+            set: set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        dev.provider.faults().arm(Endpoint::Consent, lie(&[("iss", "https://honest.example")], &["state"]), 1);
+        let end = dev.visit(&dev.authorization_url(&[]), "alice", Decision::Approve).await.unwrap();
+        let query = query_of(&end);
+        assert_eq!((query["iss"].as_str(), query.get("state")), ("https://honest.example", None));
+        assert_eq!(dev.exchange(&query["code"]).await.unwrap().status, StatusCode::OK);
+        dev.provider.faults().arm(Endpoint::Consent, lie(&[], &["iss"]), 1);
+        let end = dev.visit(&dev.authorization_url(&[]), "alice", Decision::Deny).await.unwrap();
+        assert_eq!(query_of(&end).get("iss"), None);
     }
 
     #[tokio::test]

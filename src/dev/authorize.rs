@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
-use url::Url;
+use url::{Host, Url};
 
 use super::{pages, parameters::Parameters, realm::Client, redirect::see_other, session::Session, site::Site};
 use crate::domain::ScopeSet;
@@ -56,7 +56,7 @@ impl AuthorizationRequest {
         let client = client.ok_or(Rejection::Page("The client is not registered here."))?;
         let redirect_uri = parameters
             .single("redirect_uri")
-            .filter(|uri| client.redirect_uris.iter().any(|registered| registered == uri))
+            .filter(|uri| client.redirect_uris.iter().any(|registered| matches(registered, uri)))
             .ok_or(Rejection::Page("The redirect URI is not one of this client."))?
             .to_owned();
         let target = Target { redirect_uri, state: parameters.single("state").map(ToOwned::to_owned) };
@@ -142,4 +142,19 @@ impl Target {
 
 fn is_s256(challenge: &str) -> bool {
     challenge.len() == 43 && challenge.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// Character for character, but for the port of a native application's loopback address, which the operating system
+/// chose (RFC 8252 §7.3).
+fn matches(registered: &str, unverified: &str) -> bool {
+    let portless = |text: &str| {
+        let mut url = Url::parse(text).ok()?;
+        let loopback = match url.host()? {
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+            Host::Domain(_) => false,
+        };
+        (url.scheme() == "http" && loopback && url.set_port(None).is_ok()).then_some(url)
+    };
+    registered == unverified || portless(registered).is_some_and(|registered| portless(unverified) == Some(registered))
 }

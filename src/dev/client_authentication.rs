@@ -1,7 +1,10 @@
 //! Which client is calling a direct endpoint (RFC 6749 §2.3): Basic, in the form, or a public client's bare name.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
@@ -9,6 +12,10 @@ use super::{oauth_error::OauthError, parameters::Parameters, realm::Client, site
 use crate::domain::ClientSecret;
 
 pub(super) fn authenticate(site: &Site, headers: &HeaderMap, parameters: &Parameters) -> Result<Client, OauthError> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+    if !media_type.is_some_and(|name| name.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+        return Err(OauthError::new("invalid_request", "the body must be a form (RFC 6749 appendix B)"));
+    }
     if parameters.any_repeated() {
         return Err(OauthError::new("invalid_request", "a parameter stands twice"));
     }

@@ -10,6 +10,8 @@ pub enum Endpoint {
     Metadata,
     Jwks,
     Authorize,
+    /// The posted consent form, whose answer carries the code.
+    Consent,
     Token,
     Revoke,
     Introspect,
@@ -19,6 +21,8 @@ pub enum Endpoint {
     PlatformMetadata,
     PlatformJwks,
     PlatformAuthorize,
+    /// The platform's posted login form, whose answer carries the code.
+    PlatformLogin,
     PlatformToken,
     PlatformUserinfo,
 }

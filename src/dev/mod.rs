@@ -10,11 +10,11 @@
 //!
 //! # Where things are
 //!
-//! - [`provider`]: start, stop, look inside · [`options`]: settings, users, plugins, clients · [`realm`]: the two issuers
-//! - [`site`]: routes · [`metadata`], [`authorize`], [`login`], [`token`], [`revoke`], [`introspect`], [`resources`]:
-//!   one endpoint each · [`pages`], [`session`]: what the browser gets
-//! - [`ledger`]: what was granted · [`identity`], [`keys`], [`id_token`], [`platform`]: what is signed
-//! - [`faults`]: what goes wrong on demand, by handle or over HTTP · [`journal`]: what was asked
+//! - `provider`: start, stop, look inside · `registration`: the broker's side of it · `options`: settings, users, plugins, clients · `realm`: the two issuers
+//! - `site`: routes · `metadata`, `authorize`, `login`, `token`, `revoke`, `introspect`, `resources`:
+//!   one endpoint each · `pages`, `session`: what the browser gets
+//! - `ledger`: what was granted · `identity`, `keys`, `id_token`, `platform`: what is signed
+//! - `faults`: what goes wrong on demand, by handle or over HTTP · `journal`: what was asked
 //! - [`visitor`]: a user with a browser, without a browser
 //!
 //! # Faults
@@ -46,6 +46,7 @@ mod provider;
 mod random;
 mod realm;
 mod redirect;
+mod registration;
 mod resources;
 mod revoke;
 mod session;

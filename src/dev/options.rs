@@ -15,7 +15,8 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Secret of [`CLIENT_ID`] and [`SIGN_IN_CLIENT_ID`]. `None`: the persisted one, or a new one.
     pub client_secret: Option<ClientSecret>,
-    /// Where [`CLIENT_ID`] and [`PUBLIC_CLIENT_ID`] may be called back; compared as strings, in [`Url`]'s spelling.
+    /// Where [`CLIENT_ID`] and [`PUBLIC_CLIENT_ID`] may be called back; compared as strings, in [`Url`]'s
+    /// spelling, but for the port of a literal loopback address (RFC 8252 §7.3).
     pub redirect_uris: Vec<Url>,
     /// Where [`SIGN_IN_CLIENT_ID`] may be called back.
     pub sign_in_redirect_uris: Vec<Url>,

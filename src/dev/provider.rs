@@ -20,7 +20,7 @@ use super::{
     site::{self, Shared, Site},
     state_file::StateFile,
 };
-use crate::domain::{AccessToken, ClientSecret, Clock, PresentedToken, RefreshToken, ScopeSet, Timestamp};
+use crate::domain::{AccessToken, ClientSecret, Clock, PresentedToken, RefreshToken, Rotation, ScopeSet, Timestamp};
 
 /// Why a development server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ impl DevProvider {
         if !address.ip().is_loopback() {
             return Err(DevError::NotLoopback { address });
         }
-        let shared = Arc::new(open(format!("http://{address}"), options, clock, Random::new(random)).await?);
+        let shared = Arc::new(open(address, options, clock, Random::new(random)).await?);
         let service = site::router(&shared).into_make_service_with_connect_info::<Cut>();
         let (stop, stopped) = oneshot::channel();
         let server = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(async {
@@ -119,6 +119,10 @@ impl DevProvider {
     /// A token of the platform for `user`, who need not exist: tests ask for strangers too.
     pub fn mint_platform_token(&self, user: &str, claims: &PlatformClaims) -> Result<PresentedToken, DevError> {
         platform::mint(&self.site(Realm::Platform), user, claims)
+    }
+
+    pub fn rotation(&self) -> Rotation {
+        self.shared.options.rotation
     }
 
     pub fn faults(&self) -> &Faults {
@@ -182,7 +186,12 @@ impl DevProvider {
 }
 
 /// Reads or makes the state, away from the runtime's threads: making RSA keys takes a while.
-async fn open(base: String, options: Options, clock: Arc<dyn Clock>, random: Random) -> Result<Shared, DevError> {
+async fn open(
+    address: SocketAddr,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    random: Random,
+) -> Result<Shared, DevError> {
     let opened = task::spawn_blocking(move || {
         let identity =
             Identity::load_or_generate(options.directory.as_deref(), options.client_secret.clone(), &random)?;
@@ -191,7 +200,8 @@ async fn open(base: String, options: Options, clock: Arc<dyn Clock>, random: Ran
             None => LedgerStore::in_memory(),
         };
         let (faults, journal) = (Faults::default(), Journal::default());
-        Ok(Shared { base, options, clock, random, identity, ledger, faults, journal })
+        let (base, port) = (format!("http://{address}"), address.port());
+        Ok(Shared { base, port, options, clock, random, identity, ledger, faults, journal })
     });
     opened.await.unwrap_or(Err(DevError::State(StateError::Interrupted)))
 }

@@ -28,10 +28,11 @@ impl Session {
 
     /// `None`: no cookie, or not one of ours.
     pub(super) fn of(site: &Site, headers: &HeaderMap) -> Option<Self> {
+        let name = cookie_name(site);
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let unverified = cookies
             .flat_map(|line| line.split(';'))
-            .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
+            .find_map(|pair| pair.trim().strip_prefix(&name)?.strip_prefix('='))?;
         let (content, tag) = unverified.rsplit_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
         hmac::verify(&site.shared.identity.session_key, signed("cookie", content).as_bytes(), &tag).ok()?;
@@ -62,7 +63,8 @@ impl Session {
         let (user, since) = self.login.map_or(("", 0), |(user, since)| (user.id, since.as_secs()));
         let content = format!("{}.{user}.{since}", self.id);
         let tag = hmac::sign(&site.shared.identity.session_key, signed("cookie", &content).as_bytes());
-        let cookie = format!("{COOKIE}={content}.{}; Path=/; HttpOnly; SameSite=Lax", URL_SAFE_NO_PAD.encode(tag));
+        let cookie =
+            format!("{}={content}.{}; Path=/; HttpOnly; SameSite=Lax", cookie_name(site), URL_SAFE_NO_PAD.encode(tag));
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -75,5 +77,9 @@ fn signed(purpose: &str, content: &str) -> String {
     format!("{purpose}\0{content}")
 }
 
-const COOKIE: &str = "claviger_dev_session";
+/// With the port: browsers share cookies between all servers of one host.
+fn cookie_name(site: &Site) -> String {
+    format!("claviger_dev_session_{}", site.shared.port)
+}
+
 const LOGIN_LASTS: Duration = Duration::from_secs(3600);

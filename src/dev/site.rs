@@ -30,6 +30,7 @@ use crate::domain::{Clock, Timestamp};
 pub(super) struct Shared {
     /// `http://127.0.0.1:4444`, without a slash at the end.
     pub(super) base: String,
+    pub(super) port: u16,
     pub(super) options: Options,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Random,
@@ -92,7 +93,7 @@ fn provider_routes(site: &Site) -> Router {
         .route("/jwks", at(Endpoint::Jwks, get(metadata::keys)))
         .route("/authorize", at(Endpoint::Authorize, get(authorize::show_login)))
         .route("/login", post(login::log_in))
-        .route("/consent", get(login::show_consent).post(login::decide))
+        .route("/consent", at(Endpoint::Consent, post(login::decide)).get(login::show_consent))
         .route("/token", at(Endpoint::Token, post(token::answer)))
         .route("/revoke", at(Endpoint::Revoke, post(revoke::answer)))
         .route("/introspect", at(Endpoint::Introspect, post(introspect::answer)))
@@ -112,7 +113,7 @@ fn platform_routes(site: &Site) -> Router {
         .route("/platform/.well-known/openid-configuration", metadata())
         .route("/platform/jwks", at(Endpoint::PlatformJwks, get(metadata::keys)))
         .route("/platform/authorize", at(Endpoint::PlatformAuthorize, get(authorize::show_login)))
-        .route("/platform/login", post(login::log_in))
+        .route("/platform/login", at(Endpoint::PlatformLogin, post(login::log_in)))
         .route("/platform/token", at(Endpoint::PlatformToken, post(token::answer)))
         .route("/platform/userinfo", at(Endpoint::PlatformUserinfo, get(resources::userinfo).post(resources::userinfo)))
         .with_state(site.clone())
@@ -126,8 +127,8 @@ fn intercepted(site: &Site, endpoint: Endpoint, method: MethodRouter<Site>) -> M
 async fn own_name_only(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = shared.base.strip_prefix("http://");
-    let port = shared.base.rsplit(':').next().unwrap_or_default();
-    let is_own = host.is_some_and(|host| Some(host) == authority || host.strip_prefix("localhost:") == Some(port));
+    let as_localhost = format!("localhost:{}", shared.port);
+    let is_own = host.is_some_and(|host| Some(host) == authority || host == as_localhost);
     if is_own { next.run(request).await } else { StatusCode::MISDIRECTED_REQUEST.into_response() }
 }
 

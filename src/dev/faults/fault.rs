@@ -31,6 +31,13 @@ pub enum Fault {
         #[serde(default)]
         remove: Vec<String>,
     },
+    /// The user is sent back with other parameters: a wrong or missing `iss` or `state`, a code of another flow.
+    EditRedirect {
+        #[serde(default)]
+        set: BTreeMap<String, String>,
+        #[serde(default)]
+        remove: Vec<String>,
+    },
     /// A refresh is answered without a new refresh token, and the old one stays live.
     RefreshToken(MissingRefreshToken),
     /// The access token really has at most these scopes.

@@ -24,7 +24,7 @@ pub struct Hold {
     faults: Faults,
 }
 
-pub(in crate::dev) struct Gate {
+pub(super) struct Gate {
     endpoint: Endpoint,
     point: HoldPoint,
     state: watch::Sender<GateState>,

@@ -1,6 +1,6 @@
 //! Stands before every endpoint: counts, holds, and lets armed faults happen.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -11,10 +11,11 @@ use axum::{
 use futures_util::{StreamExt, future, stream};
 use http::{
     StatusCode,
-    header::{CONTENT_LENGTH, HeaderValue},
+    header::{CONTENT_LENGTH, HeaderValue, LOCATION},
 };
 use serde_json::{Map, Value};
 use tokio::task;
+use url::Url;
 
 use super::{Fault, HoldPoint};
 use crate::dev::{
@@ -25,18 +26,24 @@ use crate::dev::{
     site::{MAX_BODY, Site},
 };
 
+/// A request runs to its end even when its client gives up: that is what makes an answer lost rather than unmade.
 pub(in crate::dev) async fn intercept(
     State((site, endpoint)): State<(Site, Endpoint)>,
     ConnectInfo(cut): ConnectInfo<Cut>,
     request: Request,
     next: Next,
 ) -> Response {
+    let running = task::spawn(async move { run(&site, endpoint, &cut, request, next).await });
+    running.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+async fn run(site: &Site, endpoint: Endpoint, cut: &Cut, request: Request, next: Next) -> Response {
     site.shared.journal.count_request(endpoint);
-    let (mut request, grant_type) = match token_request(&site, endpoint, request).await {
+    let (mut request, grant_type) = match token_request(site, endpoint, request).await {
         Ok(read) => read,
         Err(status) => return status.into_response(),
     };
-    wait(&site, endpoint, HoldPoint::Request).await;
+    wait(site, endpoint, HoldPoint::Request).await;
     let fault = site.shared.faults.take(endpoint);
     if let Some(Fault::Answer(_) | Fault::Drop) = fault.as_deref()
         && let Some(grant_type) = grant_type
@@ -45,15 +52,15 @@ pub(in crate::dev) async fn intercept(
     }
     let response = match fault.as_deref() {
         Some(Fault::Answer(answer)) => answer.into_response(),
-        Some(Fault::Drop) => cut_off(&cut),
+        Some(Fault::Drop) => cut_off(cut),
         _ => {
             if let Some(fault) = &fault {
                 request.extensions_mut().insert(fault.clone());
             }
-            spoil(next.run(request).await, fault.as_deref(), &cut).await
+            spoil(next.run(request).await, fault.as_deref(), cut).await
         }
     };
-    wait(&site, endpoint, HoldPoint::Answer).await;
+    wait(site, endpoint, HoldPoint::Answer).await;
     response
 }
 
@@ -86,6 +93,7 @@ async fn spoil(response: Response, fault: Option<&Fault>, cut: &Cut) -> Response
         Some(Fault::CommitThenDrop) => cut_off(cut),
         Some(Fault::CommitThenTruncate) => truncated(response).await,
         Some(Fault::Edit { set, remove }) => edited(response, set, remove).await,
+        Some(Fault::EditRedirect { set, remove }) => redirected(response, set, remove),
         _ => response,
     }
 }
@@ -120,6 +128,19 @@ async fn edited(response: Response, set: &Map<String, Value>, remove: &[String])
     members.extend(set.clone());
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, Body::from(Value::Object(members).to_string()))
+}
+
+/// Leaves an answer alone that is not a redirect to an absolute URL.
+fn redirected(mut response: Response, set: &BTreeMap<String, String>, remove: &[String]) -> Response {
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let Some(mut url) = location.and_then(|text| Url::parse(text).ok()) else { return response };
+    let stays = |name: &str| !set.contains_key(name) && !remove.iter().any(|removed| removed == name);
+    let kept: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| stays(name)).collect();
+    url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(set);
+    if let Ok(location) = HeaderValue::try_from(url.as_str()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 async fn whole(response: Response) -> (http::response::Parts, Bytes) {

@@ -4,10 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    dev::{random::Fingerprint, realm::Realm},
-    domain::{Rotation, ScopeSet, Timestamp},
-};
+use crate::dev::{random::Fingerprint, realm::Realm};
+use crate::domain::{Rotation, ScopeSet, Timestamp};
 
 /// Names a grant; says nothing about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,10 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::{sync::Mutex, task};
 
 use super::Ledger;
-use crate::{
-    dev::state_file::{StateError, StateFile},
-    domain::Timestamp,
-};
+use crate::dev::state_file::{StateError, StateFile};
+use crate::domain::Timestamp;
 
 /// The ledger behind a lock. With a file, a change is on disk before anybody sees it.
 #[derive(Clone)]
