@@ -110,7 +110,7 @@ pub(super) fn connection_index(keys: &InstallationKeys, connection: &Connection,
     let owner = connections_prefix(keys, tenant, *subject, Some(provider));
     vec![
         plain(IndexKind::ConnectionsOfSubject, owner, id.as_bytes(), &record),
-        due(next, &record, credential.generation),
+        IndexEntry::due(next, record, credential.generation),
     ]
 }
 
@@ -121,33 +121,16 @@ pub(super) fn flow_index(keys: &InstallationKeys, flow: &Flow, version: u64) -> 
     vec![
         plain(IndexKind::FlowsByIntent, intent, flow.id.as_bytes(), &record),
         plain(IndexKind::FlowsOfSubject, owner, flow.id.as_bytes(), &record),
-        due(flow.expires_at, &record, version),
+        IndexEntry::due(flow.expires_at, record, version),
     ]
 }
 
 pub(super) fn attempt_index(record: &RecordKey, attempt: &Attempt, version: u64) -> Vec<IndexEntry> {
-    vec![due(attempt.expires_at, record, version)]
+    vec![IndexEntry::due(attempt.expires_at, record.clone(), version)]
 }
 
 pub(super) fn job_index(job: &Job, at: Timestamp, version: u64) -> Vec<IndexEntry> {
-    vec![due(at, &job_row(job.id), version)]
-}
-
-/// Time as bytes that sort as the times do.
-pub(super) fn sortable(at: Timestamp) -> [u8; 8] {
-    (at.as_millis() ^ i64::MIN).to_be_bytes()
-}
-
-pub(super) fn from_sortable(bytes: [u8; 8]) -> Timestamp {
-    Timestamp::from_millis(i64::from_be_bytes(bytes) ^ i64::MIN)
-}
-
-fn due(at: Timestamp, record: &RecordKey, witness: u64) -> IndexEntry {
-    let mut key = sortable(at).to_vec();
-    key.push(record.kind() as u8);
-    key.extend_from_slice(record.id());
-    let value = witness.to_be_bytes().to_vec().into();
-    IndexEntry { index: IndexKind::Due, key: key.into(), record: record.clone(), value }
+    vec![IndexEntry::due(at, job_row(job.id), version)]
 }
 
 fn plain(index: IndexKind, mut prefix: Vec<u8>, id: &[u8], record: &RecordKey) -> IndexEntry {
