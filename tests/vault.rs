@@ -439,6 +439,18 @@ async fn a_record_is_written_once_in_a_change_set_and_only_over_itself() {
 }
 
 #[tokio::test]
+async fn a_record_may_be_required_and_written_together() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    for expected in [true, false] {
+        let mut change = fixture.change().await;
+        change.require_connection(&stored);
+        change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
+        assert_eq!(change.commit().await.is_ok(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_failing_random_source_commits_nothing() {
     let (store, _) = new_store();
     let works = Arc::new(AtomicBool::new(true));

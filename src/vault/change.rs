@@ -78,11 +78,10 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, subject, mut set, written, failed } = self;
+        let Self { vault, tenant, subject, mut set, failed, .. } = self;
         if let Some(error) = failed {
             return Err(error);
         }
-        set.preconditions.retain(|precondition| !written.contains(&precondition.key));
         // Whatever was sealed must still be readable when it becomes true: its keys neither retired nor destroyed.
         set.preconditions.push(tenant.unmoved());
         set.preconditions.extend(subject.as_ref().map(|held| held.unmoved()));
