@@ -433,7 +433,7 @@ async fn a_record_is_written_once_in_a_change_set_and_only_over_itself() {
     let mut change = fixture.change().await;
     change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
     change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
-    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::WrittenTwice { .. }))));
+    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::Malformed { .. }))));
     let refusal = fixture.update(&stored, &connection(2), Tokens::Keep).await.err();
     assert!(matches!(refusal, Some(VaultError::Misuse(Misuse::OtherRecord { .. }))));
 }

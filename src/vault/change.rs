@@ -1,6 +1,6 @@
 //! A change set in the making: domain values in, one atomic commit out.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -18,7 +18,6 @@ pub struct Change {
     tenant: Arc<HeldKey>,
     subject: Option<Arc<HeldKey>>,
     set: ChangeSet,
-    written: HashSet<RecordKey>,
     failed: Option<VaultError>,
 }
 
@@ -30,14 +29,7 @@ impl Vault {
             Some(subject) => Some(self.keyring().subject(&tenant, subject).await?),
             None => None,
         };
-        Ok(Change {
-            vault: self.clone(),
-            tenant,
-            subject,
-            set: ChangeSet::default(),
-            written: HashSet::new(),
-            failed: None,
-        })
+        Ok(Change { vault: self.clone(), tenant, subject, set: ChangeSet::default(), failed: None })
     }
 }
 
@@ -78,7 +70,7 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, subject, mut set, failed, .. } = self;
+        let Self { vault, tenant, subject, mut set, failed } = self;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -108,12 +100,8 @@ impl Change {
         }
     }
 
-    pub(super) fn write(&mut self, write: Write) -> Result<(), VaultError> {
-        if !self.written.insert(write.key.clone()) {
-            return Err(Misuse::WrittenTwice { record: format!("{:?}", write.key) }.into());
-        }
+    pub(super) fn write(&mut self, write: Write) {
         self.set.writes.push(write);
-        Ok(())
     }
 
     fn require<T>(&mut self, stored: &Stored<T>) {
