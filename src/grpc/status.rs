@@ -173,10 +173,8 @@ fn any(name: &str, message: &impl Message) -> Any {
     Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
 }
 
-/// The flow is named only with its page: without one, the way on is an authorization with binding `CALLER`.
 fn authentication_required(required: &AuthenticationRequired, connect_url: Option<&Url>) -> v1::AuthenticationRequired {
     let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, flow, expires_at, context } = required;
-    let open = connect_url.zip(*flow);
     let mut room = MOST_SCOPES_BYTES;
     let fitting = missing_scopes.iter().take_while(|scope| {
         let fits = scope.as_str().len() <= room;
@@ -184,11 +182,12 @@ fn authentication_required(required: &AuthenticationRequired, connect_url: Optio
         fits
     });
     v1::AuthenticationRequired {
-        auth_url: open
+        auth_url: connect_url
+            .zip(*flow)
             .map(|(page, flow)| format!("{}/{flow}", page.as_str().trim_end_matches('/')))
             .unwrap_or_default(),
-        flow_id: open.map(|(_, flow)| flow.to_string()).unwrap_or_default(),
-        expires_at: open.and(*expires_at).map(encode::timestamp),
+        flow_id: flow.map(|flow| flow.to_string()).unwrap_or_default(),
+        expires_at: expires_at.map(encode::timestamp),
         session_id: context.session_id.clone().unwrap_or_default(),
         task_id: context.task_id.clone().unwrap_or_default(),
         platform_request_id: context.platform_request_id.clone().unwrap_or_default(),
