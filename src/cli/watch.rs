@@ -42,10 +42,13 @@ impl Watch {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let client = session.client.clone();
         let mut watch = client::Watch::new(client, self.request(), session.clock.clone(), options::jitter());
+        // Listening once: a signal between two listeners would be lost.
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
         loop {
             tokio::select! {
                 message = watch.next() => self.print(session, &message?)?,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                _ = &mut interrupted => return Ok(()),
             }
         }
     }
