@@ -22,7 +22,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use prost_types::Any;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -153,6 +153,24 @@ async fn watch_prints_a_line_an_event_until_it_is_interrupted() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_goes_on_when_its_token_is_renewed_and_ends_when_it_is_not() {
+    let broker = Broker::start().await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(TOKEN.as_bytes()).unwrap();
+    let mut child = broker.spawn(&["watch", "--output", "json", "--token-file", file.path().to_str().unwrap()]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.by_ref().take(2).for_each(|line| assert!(line.is_ok()));
+
+    file.write_all(b"-renewed").unwrap();
+    broker.accept_only("platform-token-renewed");
+    lines.by_ref().take(2).for_each(|line| assert!(line.is_ok()));
+
+    broker.accept_only("another");
+    assert_eq!(child.wait().unwrap().code(), Some(77));
+    assert_eq!(lines.count(), 0);
+}
+
 /// Where the browser would be sent, and with which state (as it stands in a query), as standard error shows it.
 fn shown_flow(child: &mut Child) -> (url::Url, String) {
     let shown = BufReader::new(child.stderr.as_mut().expect("standard error is piped"))
@@ -187,17 +205,27 @@ fn stderr(output: &Output) -> String {
 /// A broker that knows one user, one connection and two plugins.
 struct Broker {
     endpoint: String,
+    accepted: watch::Sender<&'static str>,
 }
 
 impl Broker {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is there");
         let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+        let accepted = watch::Sender::new(TOKEN);
+        let answers = Answers(accepted.subscribe());
+        let current = accepted.subscribe();
+        let check = move |request| authenticated(*current.borrow(), request);
         let server = Server::builder()
-            .add_service(TokenBrokerServiceServer::with_interceptor(Answers, authenticated))
-            .add_service(ConnectionServiceServer::with_interceptor(Answers, authenticated));
+            .add_service(TokenBrokerServiceServer::with_interceptor(answers.clone(), check.clone()))
+            .add_service(ConnectionServiceServer::with_interceptor(answers, check));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { endpoint }
+        Self { endpoint, accepted }
+    }
+
+    /// Open streams end: their token is no longer good.
+    fn accept_only(&self, token: &'static str) {
+        self.accepted.send_replace(token);
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -217,9 +245,9 @@ impl Broker {
     }
 }
 
-fn authenticated(request: Request<()>) -> Result<Request<()>, Status> {
+fn authenticated(accepted: &str, request: Request<()>) -> Result<Request<()>, Status> {
     let bearer = request.metadata().get("authorization").map(|value| value.as_bytes());
-    if bearer == Some(format!("Bearer {TOKEN}").as_bytes()) {
+    if bearer == Some(format!("Bearer {accepted}").as_bytes()) {
         Ok(request)
     } else {
         Err(refusal(Code::Unauthenticated, "TOKEN_INVALID", "not yours", None))
@@ -251,7 +279,7 @@ fn connection() -> Connection {
 }
 
 #[derive(Clone)]
-struct Answers;
+struct Answers(watch::Receiver<&'static str>);
 
 #[tonic::async_trait]
 impl TokenBrokerService for Answers {
@@ -332,7 +360,13 @@ impl TokenBrokerService for Answers {
         let messages = said.map(|(resume_token, body)| {
             Ok(WatchCredentialStatusResponse { resume_token, revision: 7, body: Some(body) })
         });
-        Ok(Response::new(Box::pin(stream::iter(messages).chain(stream::pending()))))
+        let mut accepted = self.0.clone();
+        accepted.mark_unchanged();
+        let end = stream::once(async move {
+            accepted.changed().await.expect("the test holds the broker");
+            Err(refusal(Code::Unauthenticated, "TOKEN_EXPIRED", "the token ended", None))
+        });
+        Ok(Response::new(Box::pin(stream::iter(messages).chain(end))))
     }
 }
 
