@@ -1,8 +1,15 @@
 pub mod app;
 pub mod audit;
+pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod config;
+pub mod dev;
 pub mod domain;
+pub mod events;
+pub mod grpc;
+pub mod http;
+pub mod identity;
 pub mod oauth;
 pub mod outbound;
 pub mod proto;

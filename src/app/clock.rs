@@ -1,32 +1,33 @@
-//! Real time.
+//! The system's clock: the one place where real time comes in.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::{BoxFuture, Clock, Timestamp};
 
-/// The longest uninterrupted sleep: a clock that is set, or a machine that slept, is noticed after this.
-const NAP: Duration = Duration::from_secs(60);
-
-/// The system's clock. It may jump; sleepers follow it within a minute.
+/// Wall time. Sleeps are cut into pieces, so that a clock that was set forward is noticed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+/// How long a changed wall clock may go unnoticed by a sleeper.
+const LONGEST_NAP: Duration = Duration::from_secs(10);
+
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "time enters the process here")]
+    #[expect(clippy::disallowed_methods, reason = "the one place where wall time comes in")]
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::EPOCH.plus(since_epoch)
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp::EPOCH.plus(since)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "time passes here")]
+    #[expect(clippy::disallowed_methods, reason = "the one place where real sleep comes in")]
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
         let clock = *self;
         Box::pin(async move {
-            if at == Timestamp::NEVER {
-                return std::future::pending().await;
-            }
-            while clock.now() < at {
-                tokio::time::sleep(at.since(clock.now()).min(NAP)).await;
+            loop {
+                let left = at - clock.now();
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left.min(LONGEST_NAP)).await;
             }
         })
     }

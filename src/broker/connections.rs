@@ -13,7 +13,11 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Broker {
     /// The caller's connections, oldest first.
-    pub async fn list_connections(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
+    pub async fn list_connections(
+        &self,
+        call: &Call,
+        provider: Option<&ProviderId>,
+    ) -> Result<Vec<Connection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let caller = &call.caller;
         let mut connections: Vec<_> = self
@@ -61,7 +65,11 @@ impl Broker {
     }
 
     /// The connection if it is the caller's; somebody else's does not exist.
-    pub(super) async fn own_connection(&self, call: &Call, id: ConnectionId) -> Result<Stored<Connection>, BrokerError> {
+    pub(super) async fn own_connection(
+        &self,
+        call: &Call,
+        id: ConnectionId,
+    ) -> Result<Stored<Connection>, BrokerError> {
         let stored = self.vault().connection(&call.caller.tenant, id).await?;
         stored.filter(|stored| stored.value.subject == call.caller.subject).ok_or(BrokerError::ConnectionNotFound)
     }

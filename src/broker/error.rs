@@ -6,6 +6,8 @@ use crate::{
     domain::{
         CallContext, FlowId, InvalidTransition, Link, PluginId, ProviderId, Reason, Revision, ScopeSet, Timestamp,
     },
+    oauth::{AuthorizeError, DiscoveryError},
+    sealing::RandomUnavailable,
     vault::VaultError,
 };
 
@@ -121,9 +123,29 @@ impl BrokerError {
 impl From<VaultError> for BrokerError {
     fn from(error: VaultError) -> Self {
         match error {
-            VaultError::Unavailable => Self::StoreUnavailable,
-            VaultError::Conflict | VaultError::PreconditionFailed => Self::Conflict,
+            VaultError::Unavailable | VaultError::OutcomeUnknown => Self::StoreUnavailable,
+            VaultError::Conflict { .. } | VaultError::PreconditionFailed { .. } => Self::Conflict,
             other => Self::Vault(other),
+        }
+    }
+}
+
+impl From<RandomUnavailable> for BrokerError {
+    fn from(error: RandomUnavailable) -> Self {
+        Self::Vault(error.into())
+    }
+}
+
+/// Nobody was sent anywhere: the provider's metadata cannot be had, or must not be used.
+impl From<AuthorizeError> for BrokerError {
+    fn from(error: AuthorizeError) -> Self {
+        match error {
+            AuthorizeError::Discovery(DiscoveryError::Unreachable { .. }) => {
+                Self::ProviderUnreachable { retry_after: Duration::from_secs(5) }
+            }
+            AuthorizeError::Discovery(_) | AuthorizeError::Definition(_) | AuthorizeError::Verifier => {
+                Self::ProviderReplyInvalid
+            }
         }
     }
 }

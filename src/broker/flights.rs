@@ -72,7 +72,12 @@ where
         }
     }
 
-    fn begin<F>(&self, flying: &mut HashMap<K, watch::Receiver<Option<R>>>, key: K, work: F) -> watch::Receiver<Option<R>>
+    fn begin<F>(
+        &self,
+        flying: &mut HashMap<K, watch::Receiver<Option<R>>>,
+        key: K,
+        work: F,
+    ) -> watch::Receiver<Option<R>>
     where
         F: Future<Output = R> + Send + 'static,
     {

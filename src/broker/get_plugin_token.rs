@@ -4,19 +4,13 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{
-    Broker, BrokerError,
-    authorize::Access,
-    refresh::Flown,
-    start_authorization::Intent,
-    trail::About,
-};
+use super::{Broker, BrokerError, authorize::Access, refresh::Flown, trail::About};
 use crate::{
     domain::{
         AccessToken, AuditAction, Call, Connection, CredentialState, Plugin, PluginId, Reason, Role, ScopeSet,
         TokenUsage,
     },
-    vault::Stored,
+    vault::{FlowIntent, Stored},
 };
 
 /// What a caller gets when it does not say how long the token must live.
@@ -94,7 +88,13 @@ impl Broker {
     }
 
     /// The connection that this call means, in a state to serve and with the scopes that it needs.
-    async fn connection_for(&self, call: &Call, request: &GetPluginToken, plugin: &Plugin, scopes: &ScopeSet) -> Result<Stored<Connection>, BrokerError> {
+    async fn connection_for(
+        &self,
+        call: &Call,
+        request: &GetPluginToken,
+        plugin: &Plugin,
+        scopes: &ScopeSet,
+    ) -> Result<Stored<Connection>, BrokerError> {
         let caller = &call.caller;
         let mut candidates = self.vault().connections(&caller.tenant, caller.subject, Some(&plugin.provider)).await?;
         candidates.retain(|stored| !stored.value.credential.state.is_stopped());
@@ -105,9 +105,11 @@ impl Broker {
         if alive > 0 {
             candidates.retain(|stored| stored.value.credential.state.serves());
         }
-        let intent = self.intent_of(request, plugin, scopes);
+        let intent = intent_of(call, request, plugin, scopes);
         let stored = match candidates.len() {
-            0 => return Err(self.authentication_required(call, Reason::ConsentRequired, &intent, scopes.clone()).await),
+            0 => {
+                return Err(self.authentication_required(call, Reason::ConsentRequired, &intent, scopes.clone()).await);
+            }
             1 => candidates.swap_remove(0),
             _ => {
                 let accounts = candidates.iter().filter_map(|stored| stored.value.account.clone()).collect();
@@ -122,7 +124,7 @@ impl Broker {
         if !missing.is_empty() {
             // Asking for the missing ones alone would lose the others at providers that replace the grant.
             let union = scopes.union(&credential.scopes);
-            let intent = Intent { scopes: &union, renews: Some(stored.value.id), ..intent };
+            let intent = FlowIntent { scopes: &union, renews: Some(stored.value.id), ..intent };
             return Err(self.authentication_required(call, Reason::ScopesMissing, &intent, missing).await);
         }
         Ok(stored)
@@ -138,7 +140,11 @@ impl Broker {
             && self.vault().is_access_token(stored, &rejected).await?
         {
             let again_at = credential.obtained_at.plus(REJECTION_COOL_DOWN);
-            return if now < again_at { Err(BrokerError::RateLimited { retry_after: again_at - now }) } else { Ok(true) };
+            return if now < again_at {
+                Err(BrokerError::RateLimited { retry_after: again_at - now })
+            } else {
+                Ok(true)
+            };
         }
         let remaining = match request.min_remaining {
             Some(wanted) => wanted,
@@ -149,16 +155,32 @@ impl Broker {
 
     /// A flight ended without a new token. The one at hand is served while it lives, unless the caller says that it
     /// does not work.
-    async fn still_usable(&self, call: &Call, request: &GetPluginToken, plugin: &Plugin, stored: &Stored<Connection>, flown: Flown) -> Result<(), BrokerError> {
+    async fn still_usable(
+        &self,
+        call: &Call,
+        request: &GetPluginToken,
+        plugin: &Plugin,
+        stored: &Stored<Connection>,
+        flown: Flown,
+    ) -> Result<(), BrokerError> {
         let live = stored.value.credential.is_live(self.now()) && request.rejected_token_sha256.is_none();
         let scopes = request.scopes.as_ref().unwrap_or(&plugin.scopes);
         match flown {
-            Flown::Stopped => Err(self.authentication_required(call, Reason::ConsentRequired, &self.intent_of(request, plugin, scopes), scopes.clone()).await),
+            Flown::Stopped => Err(self
+                .authentication_required(
+                    call,
+                    Reason::ConsentRequired,
+                    &intent_of(call, request, plugin, scopes),
+                    scopes.clone(),
+                )
+                .await),
             Flown::StoreUnavailable => Err(BrokerError::StoreUnavailable),
             _ if live => Ok(()),
             Flown::ReauthorizationRequired => Err(self.dead(call, request, plugin, scopes, stored).await),
             Flown::ProviderSuspended => Err(BrokerError::ProviderSuspended),
-            Flown::Failing { reason: Reason::ProviderRateLimited, retry_after } => Err(BrokerError::ProviderRateLimited { retry_after }),
+            Flown::Failing { reason: Reason::ProviderRateLimited, retry_after } => {
+                Err(BrokerError::ProviderRateLimited { retry_after })
+            }
             Flown::Failing { retry_after, .. } => Err(BrokerError::ProviderUnreachable { retry_after }),
             Flown::Generation(_) => Err(BrokerError::Conflict),
         }
@@ -166,7 +188,13 @@ impl Broker {
 
     /// The record of the read is durable before the token leaves, and the connection is looked at once more after it:
     /// what was revoked meanwhile is not served.
-    async fn serve(&self, call: &Call, plugin: &Plugin, scopes: &ScopeSet, stored: &Stored<Connection>) -> Result<PluginToken, BrokerError> {
+    async fn serve(
+        &self,
+        call: &Call,
+        plugin: &Plugin,
+        scopes: &ScopeSet,
+        stored: &Stored<Connection>,
+    ) -> Result<PluginToken, BrokerError> {
         let about = About { plugin: Some(&plugin.id), connection: Some(&stored.value) };
         self.record_read(call, AuditAction::TokenRead, about, &scopes.join(' ')).await?;
         let access_token = self.vault().access_token(stored).await?;
@@ -182,20 +210,35 @@ impl Broker {
         Ok(PluginToken { access_token, connection, usage: plugin.usage.clone(), enforcement })
     }
 
-    async fn dead(&self, call: &Call, request: &GetPluginToken, plugin: &Plugin, scopes: &ScopeSet, stored: &Stored<Connection>) -> BrokerError {
+    async fn dead(
+        &self,
+        call: &Call,
+        request: &GetPluginToken,
+        plugin: &Plugin,
+        scopes: &ScopeSet,
+        stored: &Stored<Connection>,
+    ) -> BrokerError {
         let union = scopes.union(&stored.value.credential.scopes);
-        let intent = Intent { scopes: &union, renews: Some(stored.value.id), ..self.intent_of(request, plugin, scopes) };
+        let intent =
+            FlowIntent { scopes: &union, renews: Some(stored.value.id), ..intent_of(call, request, plugin, scopes) };
         self.authentication_required(call, Reason::ReauthorizationRequired, &intent, ScopeSet::default()).await
     }
+}
 
-    fn intent_of<'a>(&self, request: &'a GetPluginToken, plugin: &'a Plugin, scopes: &'a ScopeSet) -> Intent<'a> {
-        Intent {
-            plugin: Some(&plugin.id),
-            provider: &plugin.provider,
-            scopes,
-            account: request.account.as_deref(),
-            return_url: request.return_url.as_ref(),
-            renews: None,
-        }
+fn intent_of<'a>(
+    call: &'a Call,
+    request: &'a GetPluginToken,
+    plugin: &'a Plugin,
+    scopes: &'a ScopeSet,
+) -> FlowIntent<'a> {
+    FlowIntent {
+        subject: call.caller.subject,
+        agent: call.caller.agent.as_ref(),
+        plugin: Some(&plugin.id),
+        provider: &plugin.provider,
+        scopes,
+        account: request.account.as_deref(),
+        return_url: request.return_url.as_ref(),
+        renews: None,
     }
 }

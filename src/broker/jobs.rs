@@ -18,15 +18,19 @@ const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 const MOST_FAILURES: u32 = 170;
 
 impl Broker {
-    pub(super) fn new_job(&self, tenant: &TenantId, subject: SubjectId, kind: JobKind) -> Job {
-        Job { id: self.vault().random().id(), tenant: tenant.clone(), subject, kind, failures: 0 }
+    pub(super) fn new_job(&self, tenant: &TenantId, subject: SubjectId, kind: JobKind) -> Result<Job, BrokerError> {
+        Ok(Job { id: JobId::from_bytes(self.fresh()?), tenant: tenant.clone(), subject, kind, failures: 0 })
     }
 
     pub(super) async fn run_job(&self, id: JobId) -> Result<(), BrokerError> {
         let Some(stored) = self.vault().job(id).await? else { return Ok(()) };
         let settled = match &stored.value.kind {
-            JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, stored.value.failures).await?,
-            JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(&stored, provider, *connection).await?,
+            JobKind::RevokeConnection { connection } => {
+                self.revoke_connection(*connection, stored.value.failures).await?
+            }
+            JobKind::RevokeTokens { provider, connection } => {
+                self.revoke_tokens(&stored, provider, *connection).await?
+            }
             JobKind::SettleFlow { flow } => {
                 self.settle_flow(&stored.value.tenant, *flow).await?;
                 true
@@ -60,10 +64,15 @@ impl Broker {
         Ok(true)
     }
 
-    async fn revoke_tokens(&self, job: &Stored<Job>, provider: &ProviderId, connection: Option<ConnectionId>) -> Result<bool, BrokerError> {
+    async fn revoke_tokens(
+        &self,
+        job: &Stored<Job>,
+        provider: &ProviderId,
+        connection: Option<ConnectionId>,
+    ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
         let provider = self.provider(provider)?;
-        if let Err(failure) = self.servers().revoke(provider, &tokens).await {
+        if let Err(failure) = self.tell_of_tokens(provider, &tokens).await {
             tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
             return Ok(job.value.failures >= MOST_FAILURES);
         }

@@ -44,11 +44,14 @@ pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, Watch
 
 use crate::{
     audit::Windows,
-    domain::{Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Provider, ProviderId, Timestamp},
+    domain::{
+        Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
+        Provider, ProviderId, ScopeSet, Timestamp,
+    },
     events::Hub,
     identity::Authenticator,
-    oauth::AuthorizationServers,
-    vault::{Change, DueRecord, Vault},
+    oauth::{AuthorizationServers, Tokens},
+    vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
 };
 use flights::Flights;
 use refresh::{Flown, HeldPlace};
@@ -199,6 +202,24 @@ impl Broker {
 
     fn provider(&self, id: &ProviderId) -> Result<&Provider, BrokerError> {
         self.catalog().providers.get(id).ok_or(BrokerError::ProviderUnknown)
+    }
+
+    /// Random bytes for an id.
+    fn fresh<const N: usize>(&self) -> Result<[u8; N], BrokerError> {
+        Ok(self.vault().random().bytes()?)
+    }
+
+    /// A token response as it waits to be stored.
+    fn waiting(tokens: Tokens, asked: &ScopeSet, nonce: Option<Nonce>) -> FlowTokens {
+        let obtained_at = tokens.asked_at;
+        let granted = Granted {
+            // RFC 6749 §5.1: what the provider does not say was granted as asked.
+            scopes: tokens.scopes.unwrap_or_else(|| asked.clone()),
+            expires_at: tokens.expires_in.map(|life| obtained_at.plus(life)),
+            refreshable: tokens.refresh.is_some(),
+        };
+        let tokens = TokenSet { access: tokens.access, refresh: tokens.refresh, id_token: tokens.id_token };
+        FlowTokens { tokens, granted, obtained_at, nonce }
     }
 
     fn announce(&self, change: &mut Change, connection: &Connection, kinds: &[EventKind]) {

@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     domain::{
-        AuditAction, AuditResult, Call, Connection, ConnectionId, JobKind, PluginId, RemoteRevocation, Role,
+        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, JobKind, PluginId, Provider,
+        RemoteRevocation, Revocation, Role,
     },
-    oauth::Revoked,
-    vault::{Stored, Tokens},
+    oauth::RevocationFailure,
+    vault::{Stored, TokenSet, Tokens},
 };
 
 pub struct Revoke {
@@ -50,7 +51,11 @@ impl Broker {
         let targets = self.targets(call, &request.target).await?;
         let mut outcomes = Vec::with_capacity(targets.len());
         for stored in targets {
-            outcomes.push(if request.preview { self.preview(stored.value) } else { self.stop_and_tell(call, stored).await? });
+            outcomes.push(if request.preview {
+                self.preview(stored.value)
+            } else {
+                self.stop_and_tell(call, stored).await?
+            });
         }
         Ok(outcomes)
     }
@@ -69,18 +74,19 @@ impl Broker {
     }
 
     fn preview(&self, connection: Connection) -> RevokedConnection {
-        let remote = self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
-            match provider.definition.revocation {
-                crate::domain::Revocation::None => RemoteRevocation::Unsupported,
-                _ => RemoteRevocation::Pending,
-            }
-        });
+        let remote =
+            self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
+                match provider.definition.revocation {
+                    Revocation::None => RemoteRevocation::Unsupported,
+                    _ => RemoteRevocation::Pending,
+                }
+            });
         self.outcome_of(connection, false, remote)
     }
 
     async fn stop_and_tell(&self, call: &Call, stored: Stored<Connection>) -> Result<RevokedConnection, BrokerError> {
         let id = stored.value.id;
-        self.stop(call, stored).await?;
+        self.stop_serving(call, stored).await?;
         // The access is gone here; telling the provider goes on in a task of its own whatever becomes of this call.
         let broker = self.clone();
         self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
@@ -90,7 +96,7 @@ impl Broker {
     }
 
     /// Stops serving: state, event, audit record and follow-up job in one change set.
-    async fn stop(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
+    async fn stop_serving(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
         loop {
             if stored.value.credential.state.is_stopped() {
                 return Ok(());
@@ -102,12 +108,12 @@ impl Broker {
                 ..stored.value.clone()
             };
             let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-            change.update_connection(&stored, &next, Tokens::Keep, self.next_action(&next));
+            change.update_connection(&stored, &next, Tokens::Keep, self.next_action(&next)?);
             self.announce(&mut change, &next, &transition.events);
             let about = About { plugin: None, connection: Some(&next) };
             change.audit(&allowed(call, AuditAction::RevocationRequested, about, self.now()));
             let kind = JobKind::RevokeConnection { connection: next.id };
-            let job = self.new_job(&next.tenant, next.subject, kind);
+            let job = self.new_job(&next.tenant, next.subject, kind)?;
             change.insert_job(&job, None, self.now().plus(super::jobs::FIRST_RETRY));
             match change.commit().await.map_err(BrokerError::from) {
                 Ok(_) => return Ok(()),
@@ -117,7 +123,7 @@ impl Broker {
         }
     }
 
-    /// Tells the provider, and settles the connection when it has answered. `Ok(false)`: not yet; the job repeats it.
+    /// Tells the provider, and settles the connection when it has answered. False: not yet; the job repeats it.
     pub(super) async fn tell_provider(&self, id: ConnectionId) -> bool {
         match self.try_tell_provider(id).await {
             Ok(settled) => settled,
@@ -133,14 +139,16 @@ impl Broker {
         self.flights().join(&id).await;
         loop {
             let Some(stored) = self.vault().any_connection(id).await? else { return Ok(true) };
-            if stored.value.credential.state != crate::domain::CredentialState::Revoking {
+            if stored.value.credential.state != CredentialState::Revoking {
                 return Ok(true);
             }
             let provider = self.provider(&stored.value.provider)?;
-            let tokens = self.vault().tokens(&stored).await?;
-            let remote = match self.servers().revoke(provider, &tokens).await {
-                Ok(Revoked::Confirmed) => RemoteRevocation::Confirmed,
-                Ok(Revoked::Unsupported) => RemoteRevocation::Unsupported,
+            let remote = match self.vault().connection_tokens(&stored).await? {
+                Some(tokens) => self.tell_of_tokens(provider, &tokens).await,
+                None => Ok(RemoteRevocation::Confirmed),
+            };
+            let remote = match remote {
+                Ok(remote) => remote,
                 Err(failure) => {
                     tracing::warn!(connection.id = %id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
                     return Ok(false);
@@ -153,13 +161,26 @@ impl Broker {
         }
     }
 
+    pub(super) async fn tell_of_tokens(
+        &self,
+        provider: &Provider,
+        tokens: &TokenSet,
+    ) -> Result<RemoteRevocation, RevocationFailure> {
+        self.servers().revoke(provider, Some(&tokens.access), tokens.refresh.as_ref()).await
+    }
+
     /// The end: the tokens are dropped, the outcome is kept.
-    pub(super) async fn settle_revocation(&self, stored: &Stored<Connection>, remote: RemoteRevocation) -> Result<(), BrokerError> {
+    pub(super) async fn settle_revocation(
+        &self,
+        stored: &Stored<Connection>,
+        remote: RemoteRevocation,
+    ) -> Result<(), BrokerError> {
         let transition = stored.value.credential.revoked()?;
-        let next = Connection { credential: transition.credential, remote_revocation: Some(remote), ..stored.value.clone() };
+        let next =
+            Connection { credential: transition.credential, remote_revocation: Some(remote), ..stored.value.clone() };
         let result = if remote == RemoteRevocation::Failed { AuditResult::Failed } else { AuditResult::Allowed };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-        change.update_connection(stored, &next, Tokens::Drop, self.next_action(&next));
+        change.update_connection(stored, &next, Tokens::Drop, self.next_action(&next)?);
         self.announce(&mut change, &next, &transition.events);
         change.audit(&by_broker(&next, AuditAction::RevocationSettled, result, self.now()));
         change.commit().await?;

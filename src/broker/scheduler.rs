@@ -6,8 +6,8 @@ use tokio::sync::Semaphore;
 
 use super::{Broker, BrokerError};
 use crate::{
-    domain::{AuditResult, ConnectionId, Timestamp},
-    vault::{DueRecord, Tokens},
+    domain::{AuditResult, ConnectionId, FlowId, FlowState, Timestamp},
+    vault::{AttemptKey, DueRecord, Tokens},
 };
 
 /// Records looked at in one turn.
@@ -43,8 +43,9 @@ impl Broker {
     async fn turn(&self, slots: &Arc<Semaphore>) -> Result<Timestamp, BrokerError> {
         let now = self.now();
         self.close_audit_windows().await?;
+        self.vault().begin_planning();
         let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        for item in self.vault().due(PAGE).await? {
+        for item in self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await? {
             if item.at > now {
                 next = next.min(item.at);
                 break;
@@ -52,7 +53,7 @@ impl Broker {
             // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
             next = next.min(now.plus(PAUSE));
             let (broker, slots) = (self.clone(), Arc::clone(slots));
-            self.attended().spawn(item.record.clone(), async move {
+            self.attended().spawn(item.record, async move {
                 let Ok(_slot) = slots.acquire().await else { return };
                 if let Err(error) = broker.attend(&item.record, item.at).await {
                     tracing::warn!(record = ?item.record, %error, "a due record could not be handled");
@@ -66,9 +67,33 @@ impl Broker {
         match record {
             DueRecord::Connection(id) => self.attend_connection(*id, at).await,
             DueRecord::Job(id) => self.run_job(*id).await,
-            DueRecord::Flow(id) => Ok(self.vault().expire_flow(*id, self.now()).await?),
-            DueRecord::Attempt(key) => Ok(self.vault().expire_attempt(key, self.now()).await?),
+            DueRecord::Flow(id) => self.forget_flow(*id).await,
+            DueRecord::Attempt(key) => self.forget_attempt(key).await,
         }
+    }
+
+    /// Its time is over, however it ended.
+    async fn forget_flow(&self, id: FlowId) -> Result<(), BrokerError> {
+        let Some(flow) = self.vault().any_flow(id).await? else { return Ok(()) };
+        // Tokens that wait in it are still to be judged; its job does that.
+        if flow.value.is_live(self.now()) || flow.value.state == FlowState::Exchanged {
+            return Ok(());
+        }
+        let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
+        change.delete_flow(&flow);
+        change.commit().await?;
+        Ok(())
+    }
+
+    async fn forget_attempt(&self, key: &AttemptKey) -> Result<(), BrokerError> {
+        let Some(attempt) = self.vault().attempt_by_key(key).await? else { return Ok(()) };
+        if self.now() < attempt.value.expires_at {
+            return Ok(());
+        }
+        let mut change = self.vault().change(&attempt.value.tenant, Some(attempt.value.subject)).await?;
+        change.delete_attempt(&attempt);
+        change.commit().await?;
+        Ok(())
     }
 
     async fn attend_connection(&self, id: ConnectionId, at: Timestamp) -> Result<(), BrokerError> {

@@ -3,11 +3,11 @@
 use super::{Broker, BrokerError};
 use crate::{
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, Consent, Credential, Flow, FlowId, FlowState, JobKind,
-        Reason, TenantId,
+        AuditAction, AuditRecord, AuditResult, CallContext, Connection, ConnectionId, Consent, Credential,
+        CredentialId, Flow, FlowId, FlowState, JobKind, Reason, TenantId, Timestamp,
     },
-    oauth::AccountTokens,
-    vault::{Parked, Stored, Tokens},
+    oauth::Tokens,
+    vault::{self, FlowTokens, Parked, Stored, TokenSet},
 };
 
 impl Broker {
@@ -19,7 +19,7 @@ impl Broker {
             if flow.value.state != FlowState::Exchanged {
                 return Ok(());
             }
-            let Some(parked) = self.vault().parked_tokens(&flow).await? else {
+            let Some(parked) = self.vault().flow_tokens(&flow).await? else {
                 return self.end_flow(tenant, id, Reason::ExchangeInterrupted).await;
             };
             let account = self.account_of(&flow.value, &parked).await;
@@ -39,7 +39,7 @@ impl Broker {
     pub(super) async fn end_flow(&self, tenant: &TenantId, id: FlowId, reason: Reason) -> Result<(), BrokerError> {
         let Some(flow) = self.vault().flow(tenant, id).await? else { return Ok(()) };
         let mut change = self.vault().change(tenant, Some(flow.value.subject)).await?;
-        change.update_flow(&flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() });
+        change.update_flow(&flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() }, Parked::Drop);
         change.audit(&of_flow(&flow.value, None, AuditResult::Failed, Some(reason), self.now()));
         change.commit().await?;
         Ok(())
@@ -47,14 +47,17 @@ impl Broker {
 
     /// The provider's id of the account. A provider that cannot say now leaves it unknown: no check may throw a fresh
     /// token away.
-    async fn account_of(&self, flow: &Flow, parked: &Parked) -> Option<String> {
+    async fn account_of(&self, flow: &Flow, parked: &FlowTokens) -> Option<String> {
         let provider = self.provider(&flow.provider).ok()?;
-        let tokens = AccountTokens {
-            access: &parked.tokens.access,
-            id_token: parked.tokens.id_token.as_ref(),
-            nonce: parked.nonce.as_ref(),
+        let tokens = Tokens {
+            asked_at: parked.obtained_at,
+            access: parked.tokens.access.clone(),
+            refresh: None,
+            id_token: parked.tokens.id_token.clone(),
+            expires_in: None,
+            scopes: None,
         };
-        match self.servers().account(provider, &tokens, self.now()).await {
+        match self.servers().account(provider, &tokens, parked.nonce.as_ref()).await {
             Ok(account) => account,
             Err(error) => {
                 tracing::warn!(flow.id = %flow.id, provider.id = %flow.provider, %error, "the account stays unknown");
@@ -78,17 +81,24 @@ impl Broker {
         }
         let connections = self.vault().connections(&flow.tenant, flow.subject, Some(&flow.provider)).await?;
         let same = connections.into_iter().find(|stored| {
-            !stored.value.credential.state.is_stopped() && account.is_some() && stored.value.account.as_deref() == account
+            !stored.value.credential.state.is_stopped()
+                && account.is_some()
+                && stored.value.account.as_deref() == account
         });
         Ok(same.map_or(Renewed::New, |stored| Renewed::Existing(Box::new(stored))))
     }
 
-    async fn connect(&self, flow: &Stored<Flow>, parked: &Parked, account: Option<String>) -> Result<(), BrokerError> {
+    async fn connect(
+        &self,
+        flow: &Stored<Flow>,
+        parked: &FlowTokens,
+        account: Option<String>,
+    ) -> Result<(), BrokerError> {
         let now = self.now();
-        let random = self.vault().random();
-        let transition = Credential::pending(random.id(), now).authorized(parked.granted.clone(), now)?;
+        let transition = Credential::pending(CredentialId::from_bytes(self.fresh()?), now)
+            .authorized(parked.granted.clone(), now)?;
         let connection = Connection {
-            id: random.id(),
+            id: ConnectionId::from_bytes(self.fresh()?),
             tenant: flow.value.tenant.clone(),
             subject: flow.value.subject,
             provider: flow.value.provider.clone(),
@@ -99,14 +109,20 @@ impl Broker {
             remote_revocation: None,
         };
         let mut change = self.completing(flow, connection.id).await?;
-        change.insert_connection(&connection, &parked.tokens, self.next_action(&connection));
+        change.insert_connection(&connection, &judged(parked), self.next_action(&connection)?);
         self.announce(&mut change, &connection, &transition.events);
         change.audit(&of_flow(&flow.value, Some(&connection), AuditResult::Allowed, None, now));
         change.commit().await?;
         Ok(())
     }
 
-    async fn renew(&self, flow: &Stored<Flow>, stored: &Stored<Connection>, parked: &Parked, account: Option<String>) -> Result<(), BrokerError> {
+    async fn renew(
+        &self,
+        flow: &Stored<Flow>,
+        stored: &Stored<Connection>,
+        parked: &FlowTokens,
+        account: Option<String>,
+    ) -> Result<(), BrokerError> {
         let now = self.now();
         let transition = stored.value.credential.authorized(parked.granted.clone(), now)?;
         let connection = Connection {
@@ -116,7 +132,12 @@ impl Broker {
             ..stored.value.clone()
         };
         let mut change = self.completing(flow, connection.id).await?;
-        change.update_connection(stored, &connection, Tokens::Replace(&parked.tokens), self.next_action(&connection));
+        change.update_connection(
+            stored,
+            &connection,
+            vault::Tokens::Replace(&judged(parked)),
+            self.next_action(&connection)?,
+        );
         self.announce(&mut change, &connection, &transition.events);
         change.audit(&of_flow(&flow.value, Some(&connection), AuditResult::Allowed, None, now));
         change.commit().await?;
@@ -124,22 +145,31 @@ impl Broker {
     }
 
     /// Another account than asked for: nobody gets these tokens, and the provider is told so.
-    async fn refuse_tokens(&self, flow: &Stored<Flow>, parked: &Parked) -> Result<(), BrokerError> {
+    async fn refuse_tokens(&self, flow: &Stored<Flow>, parked: &FlowTokens) -> Result<(), BrokerError> {
         let (now, reason) = (self.now(), Reason::AccountMismatch);
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
-        change.unpark_tokens(flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() });
+        change.update_flow(flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() }, Parked::Drop);
         let kind = JobKind::RevokeTokens { provider: flow.value.provider.clone(), connection: None };
-        change.insert_job(&self.new_job(&flow.value.tenant, flow.value.subject, kind), Some(&parked.tokens), now);
+        change.insert_job(&self.new_job(&flow.value.tenant, flow.value.subject, kind)?, Some(&parked.tokens), now);
         change.audit(&of_flow(&flow.value, None, AuditResult::Refused, Some(reason), now));
         change.commit().await?;
         Ok(())
     }
 
-    async fn completing(&self, flow: &Stored<Flow>, connection: ConnectionId) -> Result<crate::vault::Change, BrokerError> {
+    async fn completing(&self, flow: &Stored<Flow>, connection: ConnectionId) -> Result<vault::Change, BrokerError> {
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
-        change.unpark_tokens(flow, &Flow { state: FlowState::Completed { connection }, ..flow.value.clone() });
+        change.update_flow(
+            flow,
+            &Flow { state: FlowState::Completed { connection }, ..flow.value.clone() },
+            Parked::Drop,
+        );
         Ok(change)
     }
+}
+
+/// What the connection keeps: the ID token has told whose account it is, and is not needed again.
+fn judged(parked: &FlowTokens) -> TokenSet {
+    TokenSet { id_token: None, ..parked.tokens.clone() }
 }
 
 enum Renewed {
@@ -148,7 +178,7 @@ enum Renewed {
     Mismatch,
 }
 
-fn consent(flow: &Flow, parked: &Parked, now: crate::domain::Timestamp) -> Consent {
+fn consent(flow: &Flow, parked: &FlowTokens, now: Timestamp) -> Consent {
     Consent { subject: flow.subject, agent: flow.agent.clone(), scopes: parked.granted.scopes.clone(), at: now }
 }
 
@@ -157,9 +187,9 @@ fn of_flow(
     connection: Option<&Connection>,
     result: AuditResult,
     reason: Option<Reason>,
-    at: crate::domain::Timestamp,
-) -> crate::domain::AuditRecord {
-    let mut record = crate::domain::AuditRecord {
+    at: Timestamp,
+) -> AuditRecord {
+    let mut record = AuditRecord {
         at,
         tenant: flow.tenant.clone(),
         subject: Some(flow.subject),
@@ -175,7 +205,7 @@ fn of_flow(
         request_id: None,
         peer: None,
         user_agent: None,
-        context: crate::domain::CallContext::default(),
+        context: CallContext::default(),
         repeated: None,
     };
     if let Some(connection) = connection {

@@ -4,18 +4,22 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Broker, BrokerError, trail::{About, allowed}, error::AuthenticationRequired};
+use super::{
+    Broker, BrokerError,
+    error::AuthenticationRequired,
+    trail::{About, allowed},
+};
 use crate::{
     domain::{
-        Attempt, AuditAction, Call, CodeVerifier, ConnectionId, FLOW_LIFETIME, Flow, FlowSecret, FlowState, Nonce,
-        PluginId, Provider, ProviderId, Reason, Role, ScopeSet, Timestamp,
+        Attempt, AuditAction, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId, Provider,
+        ProviderId, Reason, Role, ScopeSet, Timestamp,
     },
-    oauth::AuthorizationRequest,
-    vault::Stored,
+    oauth::{AuthorizationRequest, AuthorizationUrl},
+    vault::{FlowIntent, Parked, Stored},
 };
 
-/// Open flows that one subject may have.
-const MOST_OPEN_FLOWS: usize = 20;
+/// Flows, open or ended, that one subject may have within their ten minutes.
+const MOST_FLOWS: usize = 32;
 /// Attempts that one flow may mint.
 const MOST_ATTEMPTS: u32 = 10;
 
@@ -50,28 +54,21 @@ pub struct StartedAuthorization {
     pub authorization_url: Url,
 }
 
-/// The intent behind a flow: asking again with the same one returns the open flow.
-#[derive(Clone)]
-pub(super) struct Intent<'a> {
-    pub(super) plugin: Option<&'a PluginId>,
-    pub(super) provider: &'a ProviderId,
-    pub(super) scopes: &'a ScopeSet,
-    pub(super) account: Option<&'a str>,
-    pub(super) return_url: Option<&'a Url>,
-    pub(super) renews: Option<ConnectionId>,
-}
-
 impl Broker {
-    pub async fn start_authorization(&self, call: &Call, request: StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+    pub async fn start_authorization(
+        &self,
+        call: &Call,
+        request: StartAuthorization,
+    ) -> Result<StartedAuthorization, BrokerError> {
         let about = About { plugin: request.target.plugin(), connection: None };
-        let outcome = self.start(call, &request).await;
+        let outcome = self.begin(call, &request).await;
         if let Err(error) = &outcome {
             self.record_refusal(call, AuditAction::AuthorizationStarted, about, error).await;
         }
         outcome
     }
 
-    async fn start(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
+    async fn begin(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let catalog = self.catalog();
         let (provider, scopes) = self.resolve(&request.target, &request.scopes)?;
@@ -83,7 +80,9 @@ impl Broker {
             return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
         }
         let renews = self.renewable(call, &provider.id, request.account.as_deref()).await?;
-        let intent = Intent {
+        let intent = FlowIntent {
+            subject: call.caller.subject,
+            agent: call.caller.agent.as_ref(),
             plugin: request.target.plugin(),
             provider: &provider.id,
             scopes: &scopes,
@@ -113,7 +112,12 @@ impl Broker {
     }
 
     /// The connection that a new authorization would renew: the one of the named account, or the only one.
-    async fn renewable(&self, call: &Call, provider: &ProviderId, account: Option<&str>) -> Result<Option<ConnectionId>, BrokerError> {
+    async fn renewable(
+        &self,
+        call: &Call,
+        provider: &ProviderId,
+        account: Option<&str>,
+    ) -> Result<Option<ConnectionId>, BrokerError> {
         let Some(account) = account else { return Ok(None) };
         let connections = self.vault().connections(&call.caller.tenant, call.caller.subject, Some(provider)).await?;
         let named = connections.iter().find(|stored| stored.value.account.as_deref() == Some(account));
@@ -122,7 +126,13 @@ impl Broker {
 
     /// The error that sends the user to consent. Its flow is opened now, or found open: a polling agent writes
     /// nothing. With the quota used up, or a return URL that is not allowed, it comes without a flow.
-    pub(super) async fn authentication_required(&self, call: &Call, reason: Reason, intent: &Intent<'_>, missing: ScopeSet) -> BrokerError {
+    pub(super) async fn authentication_required(
+        &self,
+        call: &Call,
+        reason: Reason,
+        intent: &FlowIntent<'_>,
+        missing: ScopeSet,
+    ) -> BrokerError {
         let flow = match self.open_flow(call, intent).await {
             Ok(flow) => flow,
             Err(error) => return error,
@@ -139,7 +149,7 @@ impl Broker {
     }
 
     /// The open flow of this intent, or a new one; `None` when the subject has too many.
-    async fn open_flow(&self, call: &Call, intent: &Intent<'_>) -> Result<Option<Stored<Flow>>, BrokerError> {
+    async fn open_flow(&self, call: &Call, intent: &FlowIntent<'_>) -> Result<Option<Stored<Flow>>, BrokerError> {
         let (caller, now) = (&call.caller, self.now());
         let tenant = &self.catalog().tenants[&caller.tenant];
         if let Some(url) = intent.return_url
@@ -147,11 +157,28 @@ impl Broker {
         {
             return Err(BrokerError::Invalid { field: "return_url", problem: "is not on the tenant's list" });
         }
-        let flow = Flow {
-            id: self.vault().random().id(),
-            tenant: caller.tenant.clone(),
-            subject: caller.subject,
-            agent: caller.agent.clone(),
+        if let Some(open) = self.vault().open_flow(&caller.tenant, intent, now).await? {
+            return Ok(Some(open));
+        }
+        if self.vault().flows_of(&caller.tenant, caller.subject, MOST_FLOWS).await? >= MOST_FLOWS {
+            return Ok(None);
+        }
+        let flow = self.new_flow(call, intent)?;
+        let mut change = self.vault().change(&caller.tenant, Some(caller.subject)).await?;
+        change.insert_flow(&flow);
+        let about = About { plugin: intent.plugin, connection: None };
+        change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, now));
+        change.commit().await?;
+        Ok(self.vault().flow(&caller.tenant, flow.id).await?)
+    }
+
+    pub(super) fn new_flow(&self, call: &Call, intent: &FlowIntent<'_>) -> Result<Flow, BrokerError> {
+        let now = self.now();
+        Ok(Flow {
+            id: FlowId::from_bytes(self.fresh()?),
+            tenant: call.caller.tenant.clone(),
+            subject: intent.subject,
+            agent: intent.agent.cloned(),
             plugin: intent.plugin.cloned(),
             provider: intent.provider.clone(),
             scopes: intent.scopes.clone(),
@@ -162,61 +189,52 @@ impl Broker {
             created_at: now,
             expires_at: now.plus(FLOW_LIFETIME),
             state: FlowState::Open,
-        };
-        if let Some(open) = self.vault().open_flow(&flow, now).await? {
-            return Ok(Some(open));
-        }
-        if self.vault().flows_of(&caller.tenant, caller.subject, now).await? >= MOST_OPEN_FLOWS {
-            return Ok(None);
-        }
-        let mut change = self.vault().change(&caller.tenant, Some(caller.subject)).await?;
-        change.insert_flow(&flow);
-        let about = About { plugin: intent.plugin, connection: None };
-        change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, now));
-        change.commit().await?;
-        Ok(self.vault().flow(&caller.tenant, flow.id).await?)
+        })
     }
 
     /// A fresh attempt: state, verifier and nonce are never reused, not even for a repeated question (RFC 9700 §2.1.1).
-    async fn mint(&self, call: &Call, flow: Stored<Flow>, provider: &Provider, redirect_uri: &Url) -> Result<StartedAuthorization, BrokerError> {
+    async fn mint(
+        &self,
+        call: &Call,
+        flow: Stored<Flow>,
+        provider: &Provider,
+        redirect_uri: &Url,
+    ) -> Result<StartedAuthorization, BrokerError> {
         if flow.value.attempts >= MOST_ATTEMPTS {
             return Err(quota(self.now(), Some(flow.value.expires_at)));
         }
         let random = self.vault().random();
-        let (state, verifier, nonce) = (
-            FlowSecret::new(random.text_secret()),
-            CodeVerifier::new(random.text_secret()),
-            Nonce::new(random.text_secret()),
-        );
+        let (state, verifier, nonce) = (random.flow_secret()?, random.code_verifier()?, random.nonce()?);
         let request = AuthorizationRequest {
             redirect_uri,
             scopes: &flow.value.scopes,
             state: &state,
             verifier: &verifier,
             nonce: &nonce,
-            account_hint: flow.value.account.as_deref(),
+            login_hint: None,
+            hints: None,
         };
-        let url = self.servers().authorization_url(provider, &request).await?;
+        let AuthorizationUrl { url, server } = self.servers().authorization_url(provider, &request).await?;
         let attempt = Attempt {
             flow: flow.value.id,
             tenant: flow.value.tenant.clone(),
             subject: flow.value.subject,
             provider: provider.id.clone(),
             redirect_uri: redirect_uri.clone(),
-            issuer: url.issuer,
-            iss_parameter_supported: url.iss_parameter_supported,
-            token_endpoint: url.token_endpoint,
+            issuer: server.issuer.map(|issuer| issuer.as_str().to_owned()),
+            iss_parameter_supported: server.iss_parameter_supported,
+            token_endpoint: server.token,
             expires_at: flow.value.expires_at,
             consumed_by: None,
         };
         let minted = Flow { attempts: flow.value.attempts + 1, ..flow.value.clone() };
         let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
-        change.update_flow(&flow, &minted);
+        change.update_flow(&flow, &minted, Parked::Keep);
         change.insert_attempt(&attempt, &state, &verifier, Some(&nonce));
         let about = About { plugin: minted.plugin.as_ref(), connection: None };
         change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, self.now()));
         change.commit().await?;
-        Ok(StartedAuthorization { flow: minted, authorization_url: url.url })
+        Ok(StartedAuthorization { flow: minted, authorization_url: url })
     }
 }
 

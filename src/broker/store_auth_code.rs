@@ -9,16 +9,17 @@ use super::{
     Broker, BrokerError, Target,
     authorize::Access,
     flights::Joined,
-    start_authorization::Intent,
+    jobs::FIRST_RETRY,
+    refresh::{Beside, Held},
     trail::{About, allowed},
 };
 use crate::{
     domain::{
         Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowId,
-        FlowSecret, FlowState, JobKind, Provider, Reason, Role, ScopeSet,
+        FlowSecret, FlowState, JobKind, Reason, ReplyClass, Role, ScopeSet,
     },
-    oauth::{Exchange, check_iss},
-    vault::{Parked, Stored},
+    oauth::{Evidence, IssuerMismatch, TokenFailure, check_issuer},
+    vault::{FlowIntent, FlowTokens, Parked, Stored},
 };
 
 /// An authorization response.
@@ -69,24 +70,27 @@ impl Broker {
                 (state, code, None)
             }
         };
-        let answer = Answer { digest: self.vault().code_digest(&code), state, code, iss };
+        let answer = Answer { digest: self.vault().keys().code_digest(&code), state, code, iss };
         loop {
             let (flow, attempt) = self.attempt_of(call, &answer.state).await?;
             match attempt.value.consumed_by {
                 Some(by) if by == answer.digest => return self.outcome(call, flow.value.id).await,
                 Some(_) => return Err(BrokerError::FlowEnded(Reason::FlowConsumed)),
-                None if !matches!(flow.value.state, FlowState::Open) => return Err(BrokerError::FlowEnded(ended(&flow.value))),
+                None if !matches!(flow.value.state, FlowState::Open) => {
+                    return Err(BrokerError::FlowEnded(ended(&flow.value)));
+                }
                 None => {}
             }
-            let (expected, advertised) = (attempt.value.issuer.as_deref(), attempt.value.iss_parameter_supported);
-            check_iss(expected, advertised, answer.iss.as_deref()).map_err(|_| BrokerError::IssuerMismatch)?;
+            check_issuer(&attempt.value, answer.iss.as_deref())
+                .map_err(|IssuerMismatch| BrokerError::IssuerMismatch)?;
             // Consuming and exchanging are one detached task: a caller that goes away in between must not lose the
             // code, nor the tokens that are on their way.
-            let work = || self.clone().consume_and_exchange(call.clone(), flow.clone(), attempt.clone(), answer.clone());
+            let work =
+                || self.clone().consume_and_exchange(call.clone(), flow.clone(), attempt.clone(), answer.clone());
             match self.exchanges().join_or_begin(flow.value.id, work).await {
                 Joined::Finished(Exchanged::Settled | Exchanged::Contested) => {}
                 Joined::Finished(Exchanged::Unsent) => {
-                    return Err(BrokerError::ProviderUnreachable { retry_after: super::jobs::FIRST_RETRY });
+                    return Err(BrokerError::ProviderUnreachable { retry_after: FIRST_RETRY });
                 }
                 Joined::Finished(Exchanged::Unavailable) => return Err(BrokerError::StoreUnavailable),
                 Joined::Lost | Joined::None => return Err(BrokerError::ShuttingDown),
@@ -95,19 +99,30 @@ impl Broker {
     }
 
     /// The attempt and flow behind a state, if they are this caller's and alive.
-    async fn attempt_of(&self, call: &Call, state: &FlowSecret) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
+    async fn attempt_of(
+        &self,
+        call: &Call,
+        state: &FlowSecret,
+    ) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
         let attempt = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
         if attempt.value.tenant != call.caller.tenant || attempt.value.subject != call.caller.subject {
             return Err(BrokerError::FlowNotFound);
         }
-        let flow = self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
+        let flow =
+            self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
         if self.now() >= attempt.value.expires_at {
             return Err(BrokerError::FlowEnded(Reason::FlowExpired));
         }
         Ok((flow, attempt))
     }
 
-    async fn consume_and_exchange(self, call: Call, flow: Stored<Flow>, attempt: Stored<Attempt>, answer: Answer) -> Exchanged {
+    async fn consume_and_exchange(
+        self,
+        call: Call,
+        flow: Stored<Flow>,
+        attempt: Stored<Attempt>,
+        answer: Answer,
+    ) -> Exchanged {
         match self.consume(&call, &flow, &attempt, answer.digest).await {
             Ok(()) => self.exchange(&attempt.value, &answer.state, &answer.code).await,
             Err(BrokerError::Conflict) => Exchanged::Contested,
@@ -119,10 +134,16 @@ impl Broker {
     }
 
     /// Marks the attempt consumed and the flow exchanging; of two racing answers one gets through.
-    async fn consume(&self, call: &Call, flow: &Stored<Flow>, attempt: &Stored<Attempt>, digest: [u8; 32]) -> Result<(), BrokerError> {
+    async fn consume(
+        &self,
+        call: &Call,
+        flow: &Stored<Flow>,
+        attempt: &Stored<Attempt>,
+        digest: [u8; 32],
+    ) -> Result<(), BrokerError> {
         let mut change = self.vault().change(&call.caller.tenant, Some(call.caller.subject)).await?;
         change.update_attempt(attempt, &Attempt { consumed_by: Some(digest), ..attempt.value.clone() });
-        change.update_flow(flow, &Flow { state: FlowState::Exchanging, ..flow.value.clone() });
+        change.update_flow(flow, &Flow { state: FlowState::Exchanging, ..flow.value.clone() }, Parked::Keep);
         let about = About { plugin: flow.value.plugin.as_ref(), connection: None };
         change.audit(&allowed(call, AuditAction::CodeStored, about, self.now()));
         change.commit().await?;
@@ -139,20 +160,25 @@ impl Broker {
         }
     }
 
-    async fn try_exchange(&self, attempt: &Attempt, state: &FlowSecret, code: &AuthorizationCode) -> Result<Exchanged, BrokerError> {
+    async fn try_exchange(
+        &self,
+        attempt: &Attempt,
+        state: &FlowSecret,
+        code: &AuthorizationCode,
+    ) -> Result<Exchanged, BrokerError> {
         let stored = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
         let verifier = self.vault().attempt_verifier(&stored).await?;
         let provider = self.provider(&attempt.provider)?;
-        let exchange = Exchange { token_endpoint: &attempt.token_endpoint, redirect_uri: &attempt.redirect_uri, code, verifier: &verifier };
-        match self.servers().exchange(provider, &exchange).await {
+        let (endpoint, redirect_uri) = (&attempt.token_endpoint, &attempt.redirect_uri);
+        match self.servers().exchange(provider, endpoint, code, &verifier, redirect_uri).await {
             Ok(tokens) => {
                 let nonce = self.vault().attempt_nonce(&stored).await?;
-                let granted = tokens.granted(&flow.scopes, &provider.definition, self.now());
-                self.park(attempt, &Parked { tokens: tokens.into_set(), granted, nonce }).await?;
+                let flow = self.vault().flow(&attempt.tenant, attempt.flow).await?.ok_or(BrokerError::FlowNotFound)?;
+                self.park(&stored, &Self::waiting(tokens, &flow.value.scopes, nonce)).await?;
                 self.settle_flow(&attempt.tenant, attempt.flow).await?;
                 Ok(Exchanged::Settled)
             }
-            Err(failure) if !failure.was_sent() => {
+            Err(failure) if failure.evidence == Evidence::NotSent => {
                 self.reopen(&stored).await?;
                 Ok(Exchanged::Unsent)
             }
@@ -165,20 +191,21 @@ impl Broker {
     }
 
     /// Persists the tokens in the flow's own record with the job that will judge them, whatever happens next.
-    async fn park(&self, attempt: &Attempt, parked: &Parked) -> Result<(), BrokerError> {
-        let held = Held::of_flow(attempt, parked);
-        self.until_stored(&held, || self.try_park(attempt, parked)).await
+    async fn park(&self, attempt: &Stored<Attempt>, parked: &FlowTokens) -> Result<(), BrokerError> {
+        let held = Held::of_flow(&attempt.value, parked);
+        self.until_stored(&held, Beside::Attempt(attempt)).await?;
+        Ok(())
     }
 
-    pub(super) async fn try_park(&self, attempt: &Attempt, parked: &Parked) -> Result<(), BrokerError> {
+    pub(super) async fn try_park(&self, attempt: &Attempt, parked: &FlowTokens) -> Result<(), BrokerError> {
         let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
         if flow.value.state != FlowState::Exchanging {
             return Ok(());
         }
         let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
-        change.park_tokens(&flow, &Flow { state: FlowState::Exchanged, ..flow.value.clone() }, parked);
+        change.update_flow(&flow, &Flow { state: FlowState::Exchanged, ..flow.value.clone() }, Parked::Replace(parked));
         let kind = JobKind::SettleFlow { flow: attempt.flow };
-        change.insert_job(&self.new_job(&attempt.tenant, attempt.subject, kind), None, self.now().plus(FIRST_RETRY));
+        change.insert_job(&self.new_job(&attempt.tenant, attempt.subject, kind)?, None, self.now().plus(FIRST_RETRY));
         change.commit().await?;
         Ok(())
     }
@@ -188,7 +215,7 @@ impl Broker {
         let Some(flow) = self.vault().flow(&attempt.value.tenant, attempt.value.flow).await? else { return Ok(()) };
         let mut change = self.vault().change(&attempt.value.tenant, Some(attempt.value.subject)).await?;
         change.update_attempt(attempt, &Attempt { consumed_by: None, ..attempt.value.clone() });
-        change.update_flow(&flow, &Flow { state: FlowState::Open, ..flow.value.clone() });
+        change.update_flow(&flow, &Flow { state: FlowState::Open, ..flow.value.clone() }, Parked::Keep);
         change.commit().await?;
         Ok(())
     }
@@ -208,8 +235,15 @@ impl Broker {
 
     /// Makes a flow for an authorization that the caller ran itself, under a state made of its code, so that it is
     /// repeat-safe in the same way.
-    async fn adopt(&self, call: &Call, target: &Target, code: &AuthorizationCode, redirect_uri: &Url, verifier: &CodeVerifier) -> Result<FlowSecret, BrokerError> {
-        let state = self.vault().adopted_state(code);
+    async fn adopt(
+        &self,
+        call: &Call,
+        target: &Target,
+        code: &AuthorizationCode,
+        redirect_uri: &Url,
+        verifier: &CodeVerifier,
+    ) -> Result<FlowSecret, BrokerError> {
+        let state = adopted_state(&self.vault().keys().code_digest(code));
         if self.vault().attempt(&state).await?.is_some() {
             return Ok(state);
         }
@@ -221,10 +255,19 @@ impl Broker {
             }
             Target::Provider(id) => (self.provider(id)?, None, ScopeSet::default()),
         };
-        let intent = Intent { plugin, provider: &provider.id, scopes: &scopes, account: None, return_url: None, renews: None };
+        let intent = FlowIntent {
+            subject: call.caller.subject,
+            agent: call.caller.agent.as_ref(),
+            plugin,
+            provider: &provider.id,
+            scopes: &scopes,
+            account: None,
+            return_url: None,
+            renews: None,
+        };
         let now = self.now();
-        let endpoints = self.servers().endpoints(provider).await?;
-        let flow = self.new_flow(call, &intent, now);
+        let server = self.servers().endpoints(provider).await?;
+        let flow = self.new_flow(call, &intent)?;
         let attempt = Attempt {
             flow: flow.id,
             tenant: flow.tenant.clone(),
@@ -233,7 +276,7 @@ impl Broker {
             redirect_uri: redirect_uri.clone(),
             issuer: None,
             iss_parameter_supported: false,
-            token_endpoint: endpoints.token_endpoint,
+            token_endpoint: server.token,
             expires_at: now.plus(FLOW_LIFETIME),
             consumed_by: None,
         };
@@ -246,6 +289,12 @@ impl Broker {
     }
 }
 
+/// Under this state an own flow's attempt is found again: nobody ever receives it from outside, and no minted state
+/// has its form.
+fn adopted_state(code_digest: &[u8; 32]) -> FlowSecret {
+    FlowSecret::new(code_digest.iter().fold("own:".to_owned(), |state, byte| format!("{state}{byte:02x}")))
+}
+
 fn ended(flow: &Flow) -> Reason {
     match &flow.state {
         FlowState::Failed { reason } => *reason,
@@ -255,8 +304,7 @@ fn ended(flow: &Flow) -> Reason {
     }
 }
 
-fn reason_of(failure: &crate::oauth::TokenFailure) -> Reason {
-    use crate::domain::ReplyClass;
+fn reason_of(failure: &TokenFailure) -> Reason {
     match failure.class {
         ReplyClass::Ambiguous | ReplyClass::Transient | ReplyClass::RateLimited => Reason::ExchangeInterrupted,
         ReplyClass::Configuration => Reason::ProviderSuspended,

@@ -16,7 +16,13 @@ pub(super) struct About<'a> {
 
 impl Broker {
     /// Records a read durably before its answer may leave, unless an open window covers it.
-    pub(super) async fn record_read(&self, call: &Call, action: AuditAction, about: About<'_>, scopes: &str) -> Result<(), BrokerError> {
+    pub(super) async fn record_read(
+        &self,
+        call: &Call,
+        action: AuditAction,
+        about: About<'_>,
+        scopes: &str,
+    ) -> Result<(), BrokerError> {
         let record = allowed(call, action, about, self.now());
         self.record_windowed(record, scopes).await
     }
@@ -87,7 +93,12 @@ pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Ti
 }
 
 /// The record of something that the broker did by itself.
-pub(super) fn by_broker(connection: &Connection, action: AuditAction, result: AuditResult, at: Timestamp) -> AuditRecord {
+pub(super) fn by_broker(
+    connection: &Connection,
+    action: AuditAction,
+    result: AuditResult,
+    at: Timestamp,
+) -> AuditRecord {
     AuditRecord {
         at,
         tenant: connection.tenant.clone(),

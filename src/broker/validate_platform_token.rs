@@ -16,7 +16,11 @@ pub enum Validation {
 
 impl Broker {
     /// `token` `None`: the caller's own, which is valid or the call would not be here.
-    pub async fn validate_platform_token(&self, call: &Call, token: Option<PresentedToken>) -> Result<Validation, BrokerError> {
+    pub async fn validate_platform_token(
+        &self,
+        call: &Call,
+        token: Option<PresentedToken>,
+    ) -> Result<Validation, BrokerError> {
         let validation = match token {
             None => Validation::Valid(Arc::clone(&call.caller)),
             Some(token) => match self.authenticator().authenticate(&token, TokenSource::Field).await {
@@ -26,7 +30,9 @@ impl Broker {
         };
         // A caller may ask about other people's tokens only within its own tenant.
         let validation = match validation {
-            Validation::Valid(caller) if caller.tenant != call.caller.tenant => Validation::Invalid(Reason::TenantUnknown),
+            Validation::Valid(caller) if caller.tenant != call.caller.tenant => {
+                Validation::Invalid(Reason::TenantUnknown)
+            }
             other => other,
         };
         self.record_read(call, AuditAction::TokenValidated, About::default(), "").await?;

@@ -84,7 +84,11 @@ impl Hub {
             return Ok((events, announced));
         }
         let page = self.0.vault.events(cursor, PAGE).await?;
-        let events: Vec<_> = page.into_iter().filter(|(revision, _)| *revision <= announced).map(|(revision, events)| (revision, events.into())).collect();
+        let events: Vec<_> = page
+            .into_iter()
+            .filter(|(revision, _)| *revision <= announced)
+            .map(|(revision, events)| (revision, events.into()))
+            .collect();
         let complete = if events.is_empty() { announced } else { events[events.len() - 1].0 };
         Ok((events, complete))
     }

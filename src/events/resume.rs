@@ -2,7 +2,7 @@
 //! that a position cannot be forged, moved to another user, or widened to events that were never sent.
 
 use crate::{
-    domain::{Caller, EntryId, InstallationId, Revision, canonical},
+    domain::{Caller, EntryId, InstallationId, Revision},
     sealing::{InstallationKeys, KeyedHash},
     store::Head,
 };
@@ -48,8 +48,9 @@ impl Resume {
     pub fn new(keys: &InstallationKeys, head: &Head, caller: &Caller, filter: &[u8]) -> Self {
         let key = keys.resume().clone();
         let agent = caller.agent.as_ref().map_or("", |agent| agent.as_str());
-        let principal = key.hash(&canonical(&[b"principal", caller.tenant.as_str().as_bytes(), caller.subject.as_bytes(), agent.as_bytes()]));
-        let filter = key.hash(&canonical(&[b"filter", filter]));
+        let principal =
+            key.hash(&[b"principal", caller.tenant.as_str().as_bytes(), caller.subject.as_bytes(), agent.as_bytes()]);
+        let filter = key.hash(&[b"filter", filter]);
         Self { installation: head.installation, principal, filter, key }
     }
 
@@ -62,7 +63,7 @@ impl Resume {
         token.extend_from_slice(&position.revision.0.to_be_bytes());
         token.extend_from_slice(&self.principal);
         token.extend_from_slice(&self.filter);
-        let mac = self.key.hash(&token);
+        let mac = self.key.hash(&[&token]);
         token.extend_from_slice(&mac);
         token
     }
@@ -72,7 +73,7 @@ impl Resume {
             return Err(ResumeTokenError::Forged);
         }
         let (body, mac) = unverified_token.split_at(LENGTH - 32);
-        if !self.key.verify(body, mac) || body[0] != VERSION || body[1..17] != self.installation.as_bytes()[..] {
+        if !self.key.verify(&[body], mac) || body[0] != VERSION || body[1..17] != self.installation.as_bytes()[..] {
             return Err(ResumeTokenError::Forged);
         }
         if body[43..75] != self.principal {

@@ -48,7 +48,7 @@ pub(super) fn from_id_token(
     id_token: &IdToken,
     claim: &str,
     expected: &Expected<'_>,
-    now: Timestamp,
+    received_at: Timestamp,
 ) -> Result<String, AccountError> {
     let claims = claims(id_token).ok_or(AccountError::IdTokenUnreadable)?;
     let refused = |claim| Err(AccountError::IdTokenRefused { claim });
@@ -62,11 +62,12 @@ pub(super) fn from_id_token(
     if claims.at("/azp").is_some_and(|azp| azp != expected.client_id) {
         return refused("azp");
     }
-    if expected.nonce.is_some_and(|nonce| claims.text("/nonce") != Some(nonce.expose())) {
+    let nonce = claims.text("/nonce").map(|text| Nonce::new(text.to_owned()));
+    if expected.nonce.is_some_and(|expected| nonce.as_ref() != Some(expected)) {
         return refused("nonce");
     }
     let expiry = claims.at("/exp").and_then(Value::as_f64);
-    if !expiry.is_some_and(|expiry| expiry + LEEWAY > now.as_secs() as f64) {
+    if !expiry.is_some_and(|expiry| expiry + LEEWAY > received_at.as_secs() as f64) {
         return refused("exp");
     }
     account_id(claims.member(claim)).ok_or(AccountError::IdMissing)

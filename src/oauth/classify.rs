@@ -143,3 +143,225 @@ const STANDARD: &[(&str, Meaning)] = &[
     ("temporarily_unavailable", Meaning::Is(ReplyClass::Ambiguous)),
     ("server_error", Meaning::Is(ReplyClass::Ambiguous)),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Asked, classify};
+    use crate::{
+        domain::{
+            Definition,
+            ReplyClass::{self, Ambiguous, Configuration, RateLimited, Reauthorize, Terminal, Transient, Unknown},
+        },
+        oauth::{TokenFailure, definitions::shipped, json::Document},
+    };
+
+    const REFRESH: Asked = Asked::Refresh { narrowed: false };
+
+    fn judge(definition: &Definition, asked: Asked, status: u16, body: &str) -> TokenFailure {
+        classify(definition, asked, status, Document::parse(body.as_bytes()).as_ref(), None)
+    }
+
+    fn class(name: &str, status: u16, body: &str) -> ReplyClass {
+        judge(&shipped(name).unwrap(), REFRESH, status, body).class
+    }
+
+    fn error(code: &str) -> String {
+        format!(r#"{{"error":"{code}","error_description":"x"}}"#)
+    }
+
+    fn with_rules(rules: &str) -> Definition {
+        #[derive(serde::Deserialize)]
+        struct Rules {
+            error_rules: Vec<crate::domain::ErrorRule>,
+        }
+        Definition { error_rules: toml::from_str::<Rules>(rules).unwrap().error_rules, ..shipped("oidc").unwrap() }
+    }
+
+    #[test]
+    fn every_standard_code_has_its_class() {
+        for (code, wanted) in [
+            ("invalid_grant", Terminal),
+            ("invalid_client", Configuration),
+            ("unauthorized_client", Configuration),
+            ("unsupported_grant_type", Configuration),
+            ("invalid_request", Configuration),
+            ("invalid_target", Configuration),
+            ("use_dpop_nonce", Configuration),
+            ("invalid_scope", Reauthorize),
+            ("interaction_required", Reauthorize),
+            ("consent_required", Reauthorize),
+            ("login_required", Reauthorize),
+            ("account_selection_required", Reauthorize),
+            ("insufficient_user_authentication", Reauthorize),
+            ("insufficient_claims", Reauthorize),
+            ("insufficient_scope", Reauthorize),
+            ("slow_down", RateLimited),
+            ("temporarily_unavailable", Ambiguous),
+            ("server_error", Ambiguous),
+            ("something_new", Unknown),
+        ] {
+            for status in [200, 400, 401, 403] {
+                assert_eq!(class("oidc", status, &error(code)), wanted, "{status} {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_status_decides_before_the_code() {
+        let body = error("invalid_grant");
+        for (status, wanted) in [
+            (301, Unknown),
+            (302, Unknown),
+            (307, Unknown),
+            (404, Unknown),
+            (405, Unknown),
+            (408, Ambiguous),
+            (418, Unknown),
+            (425, Ambiguous),
+            (429, RateLimited),
+            (500, Ambiguous),
+            (502, Ambiguous),
+            (503, Ambiguous),
+            (504, Ambiguous),
+        ] {
+            assert_eq!(class("oidc", status, &body), wanted, "{status}");
+        }
+        let definition = shipped("oidc").unwrap();
+        let wait = Some(Duration::from_secs(7));
+        let limited = classify(&definition, REFRESH, 503, None, wait);
+        assert_eq!((limited.class, limited.retry_after), (RateLimited, wait));
+    }
+
+    #[test]
+    fn only_a_structured_oauth_error_is_terminal() {
+        for body in [
+            "<html>invalid_grant</html>",
+            "",
+            "invalid_grant",
+            "\"invalid_grant\"",
+            "error=invalid_grant",
+            r#"["invalid_grant"]"#,
+            r#"{"error":{"code":"invalid_grant"}}"#,
+            r#"{"error":["invalid_grant"]}"#,
+            r#"{"message":"invalid_grant"}"#,
+            r#"{"error":"invalid_grant","error":"invalid_grant"}"#,
+        ] {
+            for status in 200..=599 {
+                let class = class("oidc", status, body);
+                assert!(!matches!(class, Terminal | Reauthorize | Configuration), "{status} {body}");
+            }
+            assert_eq!(class("oidc", 403, body), Unknown, "{body}");
+        }
+    }
+
+    #[test]
+    fn success_without_tokens_and_without_an_error_is_ambiguous() {
+        for body in ["", "<html>", "{}", r#"{"error":null}"#, r#"{"error":false}"#, r#"{"access_token":"to"#] {
+            assert_eq!(class("oidc", 200, body), Ambiguous, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_code_or_scope_is_the_requests_own_fault() {
+        let definition = shipped("oidc").unwrap();
+        let narrowed = Asked::Refresh { narrowed: true };
+        for (asked, code, wanted) in [
+            (Asked::Exchange, "invalid_request", Terminal),
+            (Asked::Exchange, "invalid_scope", Terminal),
+            (Asked::Exchange, "invalid_target", Terminal),
+            (Asked::Exchange, "invalid_grant", Terminal),
+            (Asked::Exchange, "invalid_client", Configuration),
+            (narrowed, "invalid_scope", Transient),
+            (narrowed, "invalid_grant", Terminal),
+        ] {
+            assert_eq!(judge(&definition, asked, 400, &error(code)).class, wanted, "{asked:?} {code}");
+        }
+    }
+
+    #[test]
+    fn a_dead_grant_that_the_user_can_cure_keeps_its_hints() {
+        let body = r#"{"error":"invalid_grant","suberror":"basic_action","claims":"{\"access_token\":{}}",
+            "acr_values":"c1 c2","max_age":"300"}"#;
+        let failure = judge(&shipped("oidc").unwrap(), REFRESH, 400, body);
+        assert_eq!(failure.class, Reauthorize);
+        let hints = failure.hints.unwrap();
+        assert_eq!(hints.claims.as_deref(), Some(r#"{"access_token":{}}"#));
+        assert_eq!(hints.acr_values.as_deref(), Some("c1 c2"));
+        assert_eq!(hints.max_age, Some(300));
+        assert_eq!(class("oidc", 400, r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#), Reauthorize);
+        assert_eq!(class("oidc", 400, r#"{"error":"invalid_grant","suberror":"bad_token"}"#), Terminal);
+        let odd = r#"{"error":"login_required","claims":"<script>","acr_values":"a\nb","max_age":-1}"#;
+        assert_eq!(judge(&shipped("oidc").unwrap(), REFRESH, 400, odd).hints, None);
+    }
+
+    #[test]
+    fn github_errors_arrive_with_success() {
+        for (code, wanted) in [
+            ("bad_verification_code", Terminal),
+            ("bad_refresh_token", Terminal),
+            ("incorrect_client_credentials", Configuration),
+            ("redirect_uri_mismatch", Configuration),
+            ("unverified_user_email", Reauthorize),
+        ] {
+            let failure = judge(&shipped("github").unwrap(), REFRESH, 200, &error(code));
+            assert_eq!(failure.class, wanted, "{code}");
+            assert_eq!(failure.code.unwrap().as_str(), code);
+        }
+    }
+
+    #[test]
+    fn the_first_matching_rule_wins_over_the_table() {
+        let definition = with_rules(
+            r#"
+            [[error_rules]]
+            pointer = "/error_description"
+            contains = "AADSTS50196"
+            class = "transient"
+            [[error_rules]]
+            status = 400
+            pointer = "/status"
+            values = ["BAD_REFRESH_TOKEN"]
+            class = "terminal"
+            [[error_rules]]
+            pointer = "/failed"
+            class = "reauthorize"
+            [[error_rules]]
+            pointer = "/ok"
+            values = ["false"]
+            class = "unknown"
+            "#,
+        );
+        for (status, body, wanted) in [
+            (400, r#"{"error":"invalid_grant","error_description":"AADSTS50196: loop"}"#, Transient),
+            (400, r#"{"error":"invalid_grant","error_description":"AADSTS70000: no"}"#, Terminal),
+            (400, r#"{"status":"BAD_REFRESH_TOKEN"}"#, Terminal),
+            (404, r#"{"status":"BAD_REFRESH_TOKEN"}"#, Unknown),
+            (400, r#"{"failed":true}"#, Reauthorize),
+            (400, r#"{"failed":false}"#, Unknown),
+            (400, r#"{"failed":null}"#, Unknown),
+            (200, r#"{"ok":false}"#, Unknown),
+            (200, r#"{"ok":true}"#, Ambiguous),
+        ] {
+            assert_eq!(judge(&definition, REFRESH, status, body).class, wanted, "{status} {body}");
+        }
+        let known = judge(&definition, REFRESH, 400, r#"{"status":"BAD_REFRESH_TOKEN"}"#);
+        assert_eq!(known.code.unwrap().as_str(), "BAD_REFRESH_TOKEN");
+    }
+
+    #[test]
+    fn nothing_that_the_server_wrote_reaches_an_error() {
+        let canary = "c4n4ry-refresh-token";
+        let body = format!(
+            r#"{{"error":"{canary}","error_description":"{canary}","claims":"{{\"x\":\"{canary}\"}}","acr_values":"{canary}"}}"#
+        );
+        let rules = with_rules("[[error_rules]]\nclass = \"reauthorize\"\n");
+        for definition in [&rules, &shipped("oidc").unwrap()] {
+            let failure = judge(definition, REFRESH, 400, &body);
+            assert_eq!(failure.code, None);
+            let shown = format!("{failure} {failure:?} {:?}", failure.hints);
+            assert!(!shown.contains("c4n4ry"), "{shown}");
+        }
+    }
+}

@@ -85,19 +85,20 @@ impl Discovery {
     async fn fetch(&self, issuer: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
         let mut worst = None;
         for address in well_known(issuer) {
-            let error = match self.outbound.send(Request::get(address).accept_json().at_most(LARGEST)).await {
-                Err(source) => DiscoveryError::Unreachable { issuer: issuer.clone(), source },
-                Ok(reply) => match Document::parse(&reply.body).filter(|_| reply.status.is_success()) {
-                    None => DiscoveryError::Absent { issuer: issuer.clone(), status: reply.status.as_u16() },
-                    Some(document) => {
-                        let read = Metadata::read(&document, issuer, |url| self.outbound.check(url).is_ok());
-                        match read {
-                            Ok(metadata) => return Ok(Arc::new(metadata)),
-                            Err(refused) => DiscoveryError::Refused { issuer: issuer.clone(), refused },
+            let error =
+                match self.outbound.send(Request::get(address).accept_json().at_most(LARGEST).within(PATIENCE)).await {
+                    Err(source) => DiscoveryError::Unreachable { issuer: issuer.clone(), source },
+                    Ok(reply) => match Document::parse(&reply.body).filter(|_| reply.status.is_success()) {
+                        None => DiscoveryError::Absent { issuer: issuer.clone(), status: reply.status.as_u16() },
+                        Some(document) => {
+                            let read = Metadata::read(&document, issuer, |url| self.outbound.check(url).is_ok());
+                            match read {
+                                Ok(metadata) => return Ok(Arc::new(metadata)),
+                                Err(refused) => DiscoveryError::Refused { issuer: issuer.clone(), refused },
+                            }
                         }
-                    }
-                },
-            };
+                    },
+                };
             if is_final(&error) {
                 return Err(error);
             }
@@ -179,6 +180,8 @@ fn graver(before: Option<DiscoveryError>, new: DiscoveryError) -> DiscoveryError
 
 const ISSUERS: usize = 1024;
 const LARGEST: usize = 256 * 1024;
+/// For one document: a user may be waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(3600);
 /// How long a good document outlives its server's silence.
 const OUTAGE: Duration = Duration::from_secs(24 * 3600);

@@ -17,11 +17,14 @@ use crate::{
 
 /// What a token request brought. Of bearer type, or of none said.
 pub struct Tokens {
+    /// When the request was sent. Lifetimes count from here: the provider's count began later, so a token is never
+    /// taken to live longer than it does.
+    pub asked_at: Timestamp,
     pub access: AccessToken,
     /// `None`: absent, null or empty; whoever has an older one keeps it.
     pub refresh: Option<RefreshToken>,
     pub id_token: Option<IdToken>,
-    /// From now until the access token lapses, at most ten years. `None`: the provider did not say, said so
+    /// Until the access token lapses, at most ten years. `None`: the provider did not say, said so
     /// illegibly, or said zero or less. No provider issues a token that is dead on arrival; those that write 0 or -1
     /// mean "never".
     pub expires_in: Option<Duration>,
@@ -34,12 +37,13 @@ pub(super) fn judge(
     definition: &Definition,
     asked: Asked,
     reply: &Reply,
+    asked_at: Timestamp,
     now: Timestamp,
 ) -> Result<Tokens, TokenFailure> {
     let status = reply.status.as_u16();
     let mut document = Document::parse(&reply.body);
     let successful = document.as_mut().filter(|_| reply.status.is_success());
-    if let Some(tokens) = successful.and_then(|document| read_tokens(document, definition.response_scope_separator)) {
+    if let Some(tokens) = successful.and_then(|document| read_tokens(document, definition, asked_at)) {
         let refused = TokenFailure::bare(ReplyClass::Configuration, Evidence::Answered { status });
         return tokens.map_err(|UnusableType| refused);
     }
@@ -50,14 +54,19 @@ pub(super) fn judge(
 struct UnusableType;
 
 /// `None`: there is no access token.
-fn read_tokens(document: &mut Document, scope_separator: char) -> Option<Result<Tokens, UnusableType>> {
+fn read_tokens(
+    document: &mut Document,
+    definition: &Definition,
+    asked_at: Timestamp,
+) -> Option<Result<Tokens, UnusableType>> {
     document.text("/access_token").filter(|token| is_access_token(token))?;
     if !is_bearer(document.at("/token_type")) {
         return Some(Err(UnusableType));
     }
     let expires_in = document.at("/expires_in").and_then(lifetime);
-    let scopes = document.at("/scope").and_then(|scope| scopes(scope, scope_separator));
+    let scopes = document.at("/scope").and_then(|scope| scopes(scope, definition.response_scope_separator));
     Some(Ok(Tokens {
+        asked_at,
         access: AccessToken::new(document.take_text("access_token")?),
         refresh: document.take_text("refresh_token").map(RefreshToken::new),
         id_token: document.take_text("id_token").map(IdToken::new),
@@ -102,3 +111,164 @@ fn scopes(value: &Value, separator: char) -> Option<ScopeSet> {
 }
 
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderMap, StatusCode};
+    use proptest::prelude::*;
+    use zeroize::Zeroizing;
+
+    use super::{LONGEST, Tokens, judge};
+    use crate::{
+        domain::{Definition, ReplyClass, ScopeSet, Timestamp},
+        oauth::{TokenFailure, classify::Asked, definitions::shipped},
+        outbound::Reply,
+    };
+
+    fn read(definition: &Definition, status: StatusCode, body: &[u8]) -> Result<Tokens, TokenFailure> {
+        let reply = Reply { status, headers: HeaderMap::new(), body: Zeroizing::new(body.to_vec()) };
+        judge(definition, Asked::Exchange, &reply, Timestamp::EPOCH, Timestamp::EPOCH)
+    }
+
+    fn tokens(body: &str) -> Tokens {
+        read(&shipped("oidc").unwrap(), StatusCode::OK, body.as_bytes())
+            .unwrap_or_else(|failure| panic!("{failure}: {body}"))
+    }
+
+    fn refused(body: &str) -> ReplyClass {
+        match read(&shipped("oidc").unwrap(), StatusCode::OK, body.as_bytes()) {
+            Ok(_) => panic!("tokens from {body}"),
+            Err(failure) => failure.class,
+        }
+    }
+
+    fn lifetime(expires_in: &str) -> Option<Duration> {
+        tokens(&format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#)).expires_in
+    }
+
+    #[test]
+    fn a_full_answer_is_read_whole() {
+        let tokens = tokens(
+            r#"{"access_token":"at","refresh_token":"rt","id_token":"it","token_type":"BEARER","expires_in":3600,"scope":"b a"}"#,
+        );
+        assert_eq!(tokens.access.expose(), "at");
+        assert_eq!(tokens.refresh.unwrap().expose(), "rt");
+        assert_eq!(tokens.id_token.unwrap().expose(), "it");
+        assert_eq!(tokens.expires_in, Some(Duration::from_secs(3600)));
+        assert_eq!(tokens.scopes, Some(ScopeSet::parse("a b", ' ').unwrap()));
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_however_it_is_written() {
+        for (written, wanted) in [
+            ("3600", Some(3600.0)),
+            ("\"3600\"", Some(3600.0)),
+            ("\" 3600 \"", Some(3600.0)),
+            ("3600.5", Some(3600.5)),
+            ("\"3600.5\"", Some(3600.5)),
+            ("3.6e3", Some(3600.0)),
+            ("0.5", Some(0.5)),
+            ("1e18", Some(315_360_000.0)),
+            ("315360001", Some(315_360_000.0)),
+            ("18446744073709551615", Some(315_360_000.0)),
+            ("\"1e999\"", Some(315_360_000.0)),
+            ("\"inf\"", Some(315_360_000.0)),
+            ("0", None),
+            ("-1", None),
+            ("-1e300", None),
+            ("\"0\"", None),
+            ("\"\"", None),
+            ("\"NaN\"", None),
+            ("\"never\"", None),
+            ("null", None),
+            ("true", None),
+            ("[3600]", None),
+            ("{}", None),
+        ] {
+            assert_eq!(lifetime(written), wanted.map(Duration::from_secs_f64), "{written}");
+        }
+        assert_eq!(tokens(r#"{"access_token":"a"}"#).expires_in, None);
+    }
+
+    #[test]
+    fn an_absent_null_or_empty_refresh_token_is_none() {
+        for member in ["", r#","refresh_token":null"#, r#","refresh_token":"""#, r#","refresh_token":7"#] {
+            assert!(tokens(&format!(r#"{{"access_token":"a"{member}}}"#)).refresh.is_none(), "{member}");
+        }
+    }
+
+    #[test]
+    fn an_access_token_is_text_that_fits_into_a_header() {
+        for token in ["null", "7", "\"\"", "{}", "[\"a\"]", r#""a\r\nx: y""#, "\"\u{e4}\"", r#""a\u0000""#] {
+            assert_eq!(refused(&format!(r#"{{"access_token":{token}}}"#)), ReplyClass::Ambiguous, "{token}");
+        }
+    }
+
+    #[test]
+    fn duplicate_members_are_refused() {
+        assert_eq!(refused(r#"{"access_token":"a","access_token":"b"}"#), ReplyClass::Ambiguous);
+    }
+
+    #[test]
+    fn only_bearer_tokens_are_used() {
+        for token_type in ["\"bearer\"", "\"Bearer\"", "\"BEARER\"", "null", "\"\""] {
+            tokens(&format!(r#"{{"access_token":"a","token_type":{token_type}}}"#));
+        }
+        for token_type in ["\"DPoP\"", "\"mac\"", "\"N_A\"", "7"] {
+            let body = format!(r#"{{"access_token":"a","token_type":{token_type}}}"#);
+            assert_eq!(refused(&body), ReplyClass::Configuration, "{token_type}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_with_the_definitions_separator() {
+        let github = shipped("github").unwrap();
+        let read_scopes = |definition: &Definition, scope: &str| {
+            let body = format!(r#"{{"access_token":"a","scope":{scope}}}"#);
+            read(definition, StatusCode::OK, body.as_bytes()).unwrap_or_else(|failure| panic!("{failure}")).scopes
+        };
+        let wanted = ScopeSet::parse("gist repo", ' ').unwrap();
+        assert_eq!(read_scopes(&github, "\"repo,gist\""), Some(wanted.clone()));
+        assert_eq!(read_scopes(&github, r#"["repo","gist"]"#), Some(wanted.clone()));
+        assert_eq!(read_scopes(&github, "\"\""), Some(ScopeSet::default()));
+        assert_eq!(read_scopes(&github, "null"), None);
+        assert_eq!(read_scopes(&shipped("oidc").unwrap(), "\"repo gist  n\u{e4}h\""), Some(wanted));
+    }
+
+    #[test]
+    fn tokens_beside_an_error_are_kept_and_tokens_in_an_error_status_are_not() {
+        tokens(r#"{"access_token":"a","error":"invalid_grant"}"#);
+        let body = br#"{"access_token":"a"}"#;
+        assert!(read(&shipped("oidc").unwrap(), StatusCode::BAD_REQUEST, body).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_lifetime_is_negative_zero_or_longer_than_ten_years(number in any::<f64>(), quoted in any::<bool>()) {
+            let written = if number.is_finite() { format!("{number:?}") } else { "null".to_owned() };
+            let expires_in = lifetime(&if quoted { format!("\"{written}\"") } else { written });
+            prop_assert_eq!(expires_in.is_some(), number.is_finite() && number > 0.0);
+            prop_assert!(expires_in.is_none_or(|lifetime| lifetime <= LONGEST));
+        }
+
+        #[test]
+        fn any_bytes_are_judged(status in 100_u16..600, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&shipped("github").unwrap(), StatusCode::from_u16(status).unwrap(), &body);
+        }
+
+        #[test]
+        fn any_members_are_judged(
+            status in 100_u16..600,
+            access in ".{0,40}", error in ".{0,40}", expires in ".{0,12}", scope in ".{0,40}", kind in ".{0,8}",
+        ) {
+            let body = serde_json::json!({
+                "access_token": access, "error": error, "expires_in": expires, "scope": scope, "token_type": kind,
+            });
+            let read = read(&shipped("github").unwrap(), StatusCode::from_u16(status).unwrap(), body.to_string().as_bytes());
+            prop_assert!(read.is_err() || (200..300).contains(&status));
+            prop_assert!(read.is_err() || !access.is_empty());
+        }
+    }
+}

@@ -91,14 +91,15 @@ pub(super) async fn delete_json(
     request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     request.body = Some(body);
     let reply = outbound.send(request.authorization(credentials::basic(provider, secret))).await?;
-    // It does not know the token (any more). Only in JSON: a firewall's page says the same of everything.
-    if reply.status == StatusCode::NOT_FOUND && Document::parse(&reply.body).is_some() {
-        return Ok(RemoteRevocation::Confirmed);
+    // A refusal counts only in JSON: a firewall's page says the same of everything. 403 is not among them: GitHub's
+    // rate limit answers so.
+    match (reply.status, Document::parse(&reply.body)) {
+        (status, _) if status.is_success() => Ok(RemoteRevocation::Confirmed),
+        // It does not know the token (any more).
+        (StatusCode::NOT_FOUND, Some(_)) => Ok(RemoteRevocation::Confirmed),
+        (StatusCode::UNAUTHORIZED | StatusCode::UNPROCESSABLE_ENTITY, Some(_)) => Ok(RemoteRevocation::Failed),
+        _ => Err(no_verdict(&reply, clock)),
     }
-    Ok(match judge(&reply, clock)? {
-        Verdict::Gone => RemoteRevocation::Confirmed,
-        Verdict::NotThisKind | Verdict::Refused => RemoteRevocation::Failed,
-    })
 }
 
 fn form(provider: &Provider, endpoint: &Url, token: &str, hint: &str) -> Request {
@@ -126,21 +127,24 @@ fn form(provider: &Provider, endpoint: &Url, token: &str, hint: &str) -> Request
 
 /// RFC 7009 §2.2: success also says that the token was unknown. The body of a success is not looked at.
 fn judge(reply: &Reply, clock: &dyn Clock) -> Result<Verdict, RevocationFailure> {
-    let status = reply.status.as_u16();
-    let no_verdict = || RevocationFailure::NoVerdict { status, retry_after: retry_after(&reply.headers, clock.now()) };
     let document = Document::parse(&reply.body);
-    match status {
+    match reply.status.as_u16() {
         200..=299 => Ok(Verdict::Gone),
-        408 | 425 | 429 => Err(no_verdict()),
-        400..=499 => match document.as_ref().map(|document| document.text("/error")) {
-            Some(Some("unsupported_token_type")) => Ok(Verdict::NotThisKind),
+        408 | 425 | 429 => Err(no_verdict(reply, clock)),
+        400..=499 => match document.as_ref().and_then(|document| document.text("/error")) {
+            Some("unsupported_token_type") => Ok(Verdict::NotThisKind),
             // Against the RFC, some servers answer so for a token that is dead already: the purpose is fulfilled.
-            Some(Some("invalid_token" | "invalid_grant")) => Ok(Verdict::Gone),
+            Some("invalid_token" | "invalid_grant") => Ok(Verdict::Gone),
+            Some("temporarily_unavailable" | "server_error" | "slow_down") | None => Err(no_verdict(reply, clock)),
             Some(_) => Ok(Verdict::Refused),
-            None => Err(no_verdict()),
         },
-        _ => Err(no_verdict()),
+        _ => Err(no_verdict(reply, clock)),
     }
+}
+
+fn no_verdict(reply: &Reply, clock: &dyn Clock) -> RevocationFailure {
+    let retry_after = retry_after(&reply.headers, clock.now());
+    RevocationFailure::NoVerdict { status: reply.status.as_u16(), retry_after }
 }
 
 const LARGEST: usize = 64 * 1024;

@@ -121,15 +121,17 @@ impl AuthorizationServers {
                 let issuer = provider.definition.issuer.as_ref().ok_or(AccountError::IssuerUnknown)?;
                 let id_token = tokens.id_token.as_ref().ok_or(AccountError::IdTokenMissing)?;
                 let expected = Expected { issuer, client_id: &provider.client_id, nonce };
-                account::from_id_token(id_token, claim, &expected, self.clock.now())
+                // Against the time it came: a settlement that a crash delayed judges no token expired that was not.
+                account::from_id_token(id_token, claim, &expected, tokens.asked_at)
             }
         };
         account.map(Some)
     }
 
     async fn ask(&self, provider: &Provider, asked: Asked, request: Request) -> Result<Tokens, TokenFailure> {
+        let asked_at = self.clock.now();
         match self.outbound.send(request).await {
-            Ok(reply) => reply::judge(&provider.definition, asked, &reply, self.clock.now()),
+            Ok(reply) => reply::judge(&provider.definition, asked, &reply, asked_at, self.clock.now()),
             Err(error) => Err(TokenFailure::from_outbound(&error)),
         }
     }

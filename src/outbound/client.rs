@@ -68,6 +68,9 @@ impl Outbound {
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let limit = request.max_response.map_or(self.max_response, |own| own.min(self.max_response));
         let mut outgoing = self.client.request(request.method, request.url).headers(request.headers);
+        if let Some(time) = request.timeout {
+            outgoing = outgoing.timeout(time);
+        }
         if let Some(body) = request.body {
             outgoing = outgoing.body(Bytes::from_owner(body));
         }

@@ -1,5 +1,7 @@
 //! What is sent and what comes back. Neither has `Debug`: bodies and headers hold secrets.
 
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE},
@@ -15,6 +17,8 @@ pub struct Request {
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// Bytes of answer that this request tolerates, below the policy's cap.
     pub max_response: Option<usize>,
+    /// Whole time that this request may take, in place of the policy's.
+    pub timeout: Option<Duration>,
 }
 
 /// One whole answer, of whatever status; redirects are answers too.
@@ -26,14 +30,14 @@ pub struct Reply {
 
 impl Request {
     pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: HeaderMap::new(), body: None, max_response: None }
+        Self { method: Method::GET, url, headers: HeaderMap::new(), body: None, max_response: None, timeout: None }
     }
 
     /// A POST of an already encoded `application/x-www-form-urlencoded` body.
     pub fn post_form(url: Url, form: Zeroizing<Vec<u8>>) -> Self {
         let headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
-        Self { method: Method::POST, url, headers, body: Some(form), max_response: None }
+        Self { method: Method::POST, url, headers, body: Some(form), max_response: None, timeout: None }
     }
 
     #[must_use]
@@ -45,6 +49,12 @@ impl Request {
     #[must_use]
     pub fn at_most(mut self, bytes: usize) -> Self {
         self.max_response = Some(bytes);
+        self
+    }
+
+    #[must_use]
+    pub fn within(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
         self
     }
 

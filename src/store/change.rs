@@ -1,11 +1,16 @@
 //! What is written together.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use super::key::{FieldTag, IndexEntry, RecordKey};
+use super::{
+    CommitError, codec,
+    key::{FieldTag, IndexEntry, MAX_ID, MAX_INDEX_KEY, MAX_INDEX_VALUE, RecordKey},
+};
 use crate::domain::{EntryId, Revision, Sealed};
 
-/// The largest row, in bytes.
+/// The largest row as stored, in bytes.
 pub const MAX_ROW: usize = 64 * 1024;
 
 /// Records, events, audit records and follow-up jobs that become true together. Jobs are records with an entry in the
@@ -21,7 +26,42 @@ pub struct ChangeSet {
     pub audit: Vec<NewEntry>,
 }
 
-/// One record's change. A change set names a record at most once.
+impl ChangeSet {
+    /// What every store refuses before it looks at a single row: a set that contradicts itself, or a row over
+    /// [`MAX_ROW`].
+    pub fn check(&self) -> Result<(), CommitError> {
+        let mut records = BTreeSet::new();
+        let mut entries = BTreeSet::new();
+        for write in &self.writes {
+            let sound = write.key.id().len() <= MAX_ID
+                && records.insert(&write.key)
+                && write.index().iter().all(|entry| {
+                    entry.record == write.key
+                        && entry.key.len() <= MAX_INDEX_KEY
+                        && entry.value.len() <= MAX_INDEX_VALUE
+                        && entries.insert((entry.index, &entry.key))
+                });
+            if !sound || !write.tags_are_unique() {
+                return Err(CommitError::Malformed { key: write.key.clone() });
+            }
+        }
+        let rows = self.writes.iter().filter_map(|write| match &write.action {
+            WriteAction::Put { fields, index } => Some(codec::row_size(fields, index)),
+            WriteAction::Delete => None,
+        });
+        let events = self.events.iter().map(|entry| codec::entry_size(entry.body.as_bytes().len()));
+        let audit = self.audit.iter().map(|entry| codec::entry_size(entry.body.as_bytes().len() + LINK_ROOM));
+        match rows.chain(events).chain(audit).find(|size| *size > MAX_ROW) {
+            Some(size) => Err(CommitError::TooLarge { size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the audit linker may add to a record's body, in bytes.
+pub const LINK_ROOM: usize = 1024;
+
+/// One record's change. A change set names a record at most once, and every index entry names its record.
 pub struct Write {
     pub key: RecordKey,
     pub expect: Expect,
@@ -39,7 +79,7 @@ pub enum WriteAction {
     /// The new content. Its version is 1 for `Expect::Absent`, else one more than expected. The record's index
     /// entries become exactly `index`; those of the content before are removed.
     Put { fields: RowFields, index: Vec<IndexEntry> },
-    /// Removes the record and its index entries.
+    /// Removes the record and its index entries. With `Expect::Absent` it removes nothing.
     Delete,
 }
 
@@ -91,9 +131,33 @@ impl Write {
     pub fn delete(key: RecordKey, version: u64) -> Self {
         Self { key, expect: Expect::Version(version), action: WriteAction::Delete }
     }
+
+    /// The index entries that the record has afterwards.
+    pub fn index(&self) -> &[IndexEntry] {
+        match &self.action {
+            WriteAction::Put { index, .. } => index,
+            WriteAction::Delete => &[],
+        }
+    }
+
+    fn tags_are_unique(&self) -> bool {
+        let mut tags = BTreeSet::new();
+        match &self.action {
+            WriteAction::Put { fields, .. } => fields.iter().all(|(tag, _)| tags.insert(*tag)),
+            WriteAction::Delete => true,
+        }
+    }
 }
 
 impl Expect {
+    /// Whether a record with this version (`None`: no record) is as expected.
+    pub fn holds(self, version: Option<u64>) -> bool {
+        match self {
+            Self::Absent => version.is_none(),
+            Self::Version(expected) => version == Some(expected),
+        }
+    }
+
     /// The version that a put leaves behind.
     pub fn next_version(self) -> u64 {
         match self {

@@ -3,7 +3,16 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::domain::Timestamp;
+
+/// The longest id of a record, in bytes.
+pub const MAX_ID: usize = 64;
+/// The longest key of an index entry, in bytes.
+pub const MAX_INDEX_KEY: usize = 255;
+/// The longest value of an index entry, in bytes.
+pub const MAX_INDEX_VALUE: usize = 64;
 
 /// What a record is. Persisted: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +33,7 @@ pub enum RecordKind {
     Job = 8,
 }
 
-/// Names one record: its kind and 16 or 32 bytes of id or keyed hash.
+/// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
     kind: RecordKind,
@@ -67,12 +76,38 @@ pub enum IndexKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
     pub index: IndexKind,
-    /// At most 255 bytes; unique within the index.
+    /// At most [`MAX_INDEX_KEY`] bytes; unique within the index.
     pub key: Bytes,
+    /// The record whose row carries this entry.
     pub record: RecordKey,
-    /// At most 64 bytes.
+    /// At most [`MAX_INDEX_VALUE`] bytes.
     pub value: Bytes,
 }
+
+impl IndexEntry {
+    /// The scheduler's entry: `record` is due at `at`, and had `generation` when it was written.
+    pub fn due(at: Timestamp, record: RecordKey, generation: u64) -> Self {
+        let mut key = BytesMut::with_capacity(9 + record.id.len());
+        key.put_slice(&due_time(at));
+        key.put_u8(record.kind as u8);
+        key.put_slice(&record.id);
+        let value = Bytes::copy_from_slice(&generation.to_be_bytes());
+        Self { index: IndexKind::Due, key: key.freeze(), record, value }
+    }
+
+    /// When a [`IndexEntry::due`] entry is due; `None` for an entry of another index.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        let time = self.key.first_chunk().filter(|_| self.index == IndexKind::Due)?;
+        Some(Timestamp::from_millis((u64::from_be_bytes(*time) ^ SIGN) as i64))
+    }
+}
+
+/// The first 8 bytes of a [`IndexKind::Due`] key; sorts as the times do.
+pub fn due_time(at: Timestamp) -> [u8; 8] {
+    (at.as_millis() as u64 ^ SIGN).to_be_bytes()
+}
+
+const SIGN: u64 = 1 << 63;
 
 impl RecordKey {
     pub fn new(kind: RecordKind, id: impl AsRef<[u8]>) -> Self {
@@ -102,6 +137,31 @@ impl RecordKind {
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
+    }
+}
+
+impl FieldTag {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [
+            Self::Record,
+            Self::AccessToken,
+            Self::RefreshToken,
+            Self::CodeVerifier,
+            Self::Nonce,
+            Self::FlowSecret,
+            Self::IdToken,
+            Self::Key,
+        ]
+        .into_iter()
+        .find(|tag| *tag as u8 == byte)
+    }
+}
+
+impl IndexKind {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::ConnectionsOfSubject, Self::FlowsByIntent, Self::FlowsOfSubject, Self::Due]
+            .into_iter()
+            .find(|index| *index as u8 == byte)
     }
 }
 

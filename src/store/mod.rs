@@ -1,8 +1,10 @@
 //! The store: atomic, durable change sets and typed reads. It sees only sealed bytes and keyed hashes.
 //!
-//! - [`change`]: what is written together · [`key`]: how rows are found · [`sled`]: the embedded store
+//! - [`change`]: what is written together · [`key`]: how rows are found · [`codec`]: how they look as bytes
+//! - [`sled`]: the embedded store
 
 pub mod change;
+pub mod codec;
 pub mod key;
 pub mod sled;
 
@@ -19,9 +21,9 @@ pub trait Store: Send + Sync + 'static {
     /// every later read and announced to [`Store::watch_head`]. Of several racing change sets each is judged against
     /// those committed before it, and a refusal concerns only the refused one.
     ///
-    /// [`CommitError::Conflict`] and [`CommitError::PreconditionFailed`] mean that nothing was written;
-    /// [`CommitError::Unavailable`] means that the outcome is unknown and must be read back. A dropped future does
-    /// not take the change set back.
+    /// [`CommitError::Unavailable`] means that the outcome is unknown and must be read back; every other error means
+    /// that nothing was written. A dropped future does not take the change set back. While others wait, this one
+    /// waits for room, in order.
     fn commit(&self, change: ChangeSet) -> BoxFuture<'_, Result<Receipt, CommitError>>;
 
     /// The row, or `None` when there is none. Never shows a write that is not durable.
@@ -100,12 +102,16 @@ pub enum StoreError {
 /// A change set was not committed, or its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// A write's expectation does not hold: another change came first.
+    /// A write's expectation does not hold, or another record has its index key: another change came first.
     #[error("another change came first")]
     Conflict { key: RecordKey },
     /// A record that the change set depends on has moved.
     #[error("a precondition does not hold")]
     PreconditionFailed { key: RecordKey },
+    /// The change set contradicts itself: it names a record, a field or an index key twice, an index entry names
+    /// another record, or a key is too long.
+    #[error("the change set is malformed")]
+    Malformed { key: RecordKey },
     /// A row would exceed [`change::MAX_ROW`].
     #[error("a row of {size} bytes is too large")]
     TooLarge { size: usize },

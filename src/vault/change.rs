@@ -6,9 +6,12 @@ use serde::Serialize;
 
 use super::{Misuse, Stored, Subject, Vault, VaultError, keyring::HeldKey, place, records};
 use crate::{
-    domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId},
+    domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
-    store::{ChangeSet, CommitError, Expect, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write},
+    store::{
+        ChangeSet, CommitError, Expect, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
+        WriteAction,
+    },
 };
 
 /// Everything that becomes true together, for one tenant and at most one of its subjects. A defect or a failure of the
@@ -86,13 +89,18 @@ impl Change {
         // Whatever was sealed must still be readable when it becomes true: its keys neither retired nor destroyed.
         set.preconditions.push(tenant.unmoved());
         set.preconditions.extend(subject.as_ref().map(|held| held.unmoved()));
-        vault.store().commit(set).await.map_err(|error| {
+        let due = earliest_due(&set);
+        let receipt = vault.store().commit(set).await.map_err(|error| {
             if matches!(&error, CommitError::PreconditionFailed { key } if key.kind() == RecordKind::Key) {
                 vault.keyring().forget(&tenant);
                 subject.iter().for_each(|held| vault.keyring().forget(held));
             }
-            error.into()
-        })
+            VaultError::from(error)
+        })?;
+        if let Some(due) = due {
+            vault.planned().committed(due);
+        }
+        Ok(receipt)
     }
 
     pub(super) fn build(&mut self, step: impl FnOnce(&mut Self) -> Result<(), VaultError>) {
@@ -137,4 +145,14 @@ impl Change {
         let body = self.tenant.key.seal(&place(&id), &records::encode(value), random)?;
         Ok(NewEntry { id, body })
     }
+}
+
+/// When the first of the written records is due.
+fn earliest_due(set: &ChangeSet) -> Option<Timestamp> {
+    let puts = set.writes.iter().filter_map(|write| match &write.action {
+        WriteAction::Put { index, .. } => Some(index),
+        WriteAction::Delete => None,
+    });
+    let due = puts.flatten().filter(|entry| entry.index == IndexKind::Due);
+    due.filter_map(|entry| Some(place::from_sortable(*entry.key.first_chunk()?))).min()
 }

@@ -49,6 +49,17 @@ impl Vault {
         token.map(AccessToken::new).ok_or_else(|| VaultError::NoTokens { record: format!("{:?}", connection.key) })
     }
 
+    /// Whether this is the connection's access token, by its SHA-256: what a caller says of a token that an API refused.
+    pub async fn is_access_token(
+        &self,
+        connection: &Stored<Connection>,
+        sha256: &[u8; 32],
+    ) -> Result<bool, VaultError> {
+        let token = self.access_token(connection).await?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+        Ok(aws_lc_rs::constant_time::verify_slices_are_equal(digest.as_ref(), sha256).is_ok())
+    }
+
     /// `None` when the provider gave none.
     pub async fn refresh_token(&self, connection: &Stored<Connection>) -> Result<Option<RefreshToken>, VaultError> {
         Ok(self.connection_secret(connection, FieldTag::RefreshToken).await?.map(RefreshToken::new))

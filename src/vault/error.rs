@@ -54,6 +54,8 @@ pub enum Misuse {
     OtherRecord { record: String },
     #[error("{record} would get a new generation with the old generation's tokens")]
     TokensOfOtherGeneration { record: String },
+    #[error("{record} has fields or index entries that no store can keep")]
+    Malformed { record: String },
     #[error("{record} is written twice in one change set")]
     WrittenTwice { record: String },
 }
@@ -84,6 +86,7 @@ impl From<CommitError> for VaultError {
             CommitError::PreconditionFailed { key } => Self::PreconditionFailed { record: format!("{key:?}") },
             CommitError::TooLarge { size } => Self::TooLarge { size },
             CommitError::Unavailable => Self::OutcomeUnknown,
+            CommitError::Malformed { key } => Misuse::Malformed { record: format!("{key:?}") }.into(),
             CommitError::Corrupt { row } => Self::Corrupt { record: row },
         }
     }

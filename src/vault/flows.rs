@@ -91,7 +91,8 @@ impl Vault {
         let Some(parked) = flow.parked.clone() else { return Ok(None) };
         let corrupt = || VaultError::corrupt(&flow.key);
         let tokens = self.tokens(flow, parked.version).await?.ok_or_else(corrupt)?;
-        Ok(Some(parked.granted.ok_or_else(corrupt)?.with(tokens)))
+        let nonce = self.secret(flow, FieldTag::Nonce, parked.version).await?.map(Nonce::new);
+        Ok(Some(parked.granted.ok_or_else(corrupt)?.with(tokens, nonce)))
     }
 
     /// The attempt that carries this `state`, consumed or not.

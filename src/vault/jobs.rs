@@ -1,6 +1,9 @@
 //! Follow-up jobs, and what is due when.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::{Stored, TokenSet, Vault, VaultError, place};
 use crate::{
@@ -64,10 +67,43 @@ impl Vault {
         self.due_page(Some(last.key.clone()), until, limit).await
     }
 
+    /// Says that what is due is about to be read: from here on every commit that makes something due is noticed.
+    pub fn begin_planning(&self) {
+        self.planned().at.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// Completes when a commit has made something due before `planned`, since [`Vault::begin_planning`].
+    pub async fn due_before(&self, planned: Timestamp) {
+        self.planned().at.store(planned.as_millis(), Ordering::SeqCst);
+        self.planned().sooner.notified().await;
+    }
+
     async fn due_page(&self, after: Option<Bytes>, until: Timestamp, limit: usize) -> Result<Vec<Due>, VaultError> {
         let entries = self.store().index(IndexKind::Due, Bytes::new(), after, limit).await?;
         let due = entries.into_iter().map(|entry| Due::read(&entry).ok_or_else(|| VaultError::corrupt(&entry.record)));
         due.take_while(|due| due.as_ref().map_or(true, |due| due.at <= until)).collect()
+    }
+}
+
+/// When the scheduler means to look again, so that a commit that makes something due earlier can wake it.
+pub(super) struct Planned {
+    at: AtomicI64,
+    sooner: Notify,
+}
+
+impl Default for Planned {
+    /// No plan yet: everything is earlier.
+    fn default() -> Self {
+        Self { at: AtomicI64::new(i64::MAX), sooner: Notify::new() }
+    }
+}
+
+impl Planned {
+    /// Called after a commit that made something due at `at`.
+    pub(super) fn committed(&self, at: Timestamp) {
+        if at.as_millis() < self.at.load(Ordering::SeqCst) {
+            self.sooner.notify_one();
+        }
     }
 }
 

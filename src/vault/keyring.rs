@@ -127,7 +127,11 @@ impl Keyring {
             let put = Write::put(row.clone(), Expect::Absent, fields, vec![]);
             let mut set = self.creation(&key, &owner, tenant, put)?;
             set.preconditions.push(tenant.unmoved());
-            self.create(set).await?;
+            self.create(set).await.inspect_err(|error| {
+                if matches!(error, VaultError::PreconditionFailed { .. }) {
+                    self.forget(tenant);
+                }
+            })?;
         }
         Err(VaultError::Conflict { record: format!("{row:?}") })
     }

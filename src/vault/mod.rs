@@ -4,7 +4,7 @@
 //! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
 //! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`]: reads
 //! - [`change`]: building a change set; [`write`]: its writes · [`place`]: associated data and index keys
-//! - [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
+//! - [`held`]: tokens that the store could not take · [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
 //!
 //! A row's `Record` field is the value as JSON, sealed for the row's version. Secrets are fields of their own, sealed
 //! for the credential's generation (connections) or the version that brought them (flows, jobs, attempts), so metadata
@@ -14,6 +14,7 @@ mod change;
 mod connections;
 mod error;
 mod flows;
+mod held;
 mod jobs;
 mod keyring;
 mod linked_audit;
@@ -27,6 +28,7 @@ mod write;
 pub use change::Change;
 pub use error::{Misuse, VaultError};
 pub use flows::FlowIntent;
+pub use held::{HeldTokens, Owner};
 pub use jobs::{AttemptKey, Due, DueRecord};
 pub use linked_audit::LinkedAudit;
 pub use open::Vault;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{VaultError, keyring::Keyring, place};
+use super::{VaultError, jobs::Planned, keyring::Keyring, place};
 use crate::{
     domain::Revision,
     sealing::{AuditKey, InstallationKeys, InstallationSecret, Random, RootKey, sealed_key_id},
@@ -18,6 +18,7 @@ struct Inner {
     keys: InstallationKeys,
     random: Random,
     keyring: Keyring,
+    planned: Planned,
 }
 
 impl Vault {
@@ -32,7 +33,7 @@ impl Vault {
         let keys = installation(store.as_ref(), &root, &random).await?.keys();
         audit_key.set(&keys);
         let keyring = Keyring::new(store.clone(), root, keys.clone(), random.clone());
-        Ok(Self(Arc::new(Inner { store, keys, random, keyring })))
+        Ok(Self(Arc::new(Inner { store, keys, random, keyring, planned: Planned::default() })))
     }
 
     pub fn keys(&self) -> &InstallationKeys {
@@ -45,6 +46,10 @@ impl Vault {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    pub(super) fn planned(&self) -> &Planned {
+        &self.0.planned
     }
 
     pub(super) fn keyring(&self) -> &Keyring {

@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Attempt, Connection, ConnectionId, EntryId, Flow, FlowId, FlowSecret, Job, JobId, KeyId, ProviderId, SubjectId,
-        TenantId, Timestamp,
+        Attempt, Connection, ConnectionId, CredentialState, EntryId, Flow, FlowId, FlowSecret, Job, JobId, KeyId,
+        ProviderId, SubjectId, TenantId, Timestamp,
     },
     sealing::{AssociatedData, InstallationKeys},
     store::{FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind, change::NO_VALUE},
@@ -14,6 +14,7 @@ use super::flows::FlowIntent;
 /// Kinds of sealed things that are no rows; beyond every [`RecordKind`]. Persisted: never renumber.
 const EVENT: u8 = 128;
 const AUDIT: u8 = 129;
+const HELD: u8 = 130;
 
 /// Names the one installation row.
 const THE_INSTALLATION: [u8; 16] = [0; 16];
@@ -29,6 +30,11 @@ pub(super) fn event(id: &EntryId) -> AssociatedData<'_> {
 
 pub(super) fn audit(id: &EntryId) -> AssociatedData<'_> {
     AssociatedData { kind: AUDIT, record: id.as_bytes(), field: FieldTag::Record as u8, generation: 0 }
+}
+
+/// Held tokens stand in files of their own; nothing tells one place from another.
+pub(super) fn held() -> AssociatedData<'static> {
+    AssociatedData { kind: HELD, record: &[], field: FieldTag::Record as u8, generation: 0 }
 }
 
 pub(super) fn installation_row() -> RecordKey {
@@ -107,11 +113,13 @@ pub(super) fn flows_prefix(keys: &InstallationKeys, tenant: &TenantId, subject: 
 pub(super) fn connection_index(keys: &InstallationKeys, connection: &Connection, next: Timestamp) -> Vec<IndexEntry> {
     let Connection { id, tenant, subject, provider, credential, .. } = connection;
     let record = connection_row(*id);
-    let owner = connections_prefix(keys, tenant, *subject, Some(provider));
-    vec![
-        plain(IndexKind::ConnectionsOfSubject, owner, id.as_bytes(), &record),
-        due(next, &record, credential.generation),
-    ]
+    let mut entries = vec![due(next, &record, credential.generation)];
+    // A revoked connection is kept for whoever knows its id, and no longer stands among those that can be used.
+    if credential.state != CredentialState::Revoked {
+        let owner = connections_prefix(keys, tenant, *subject, Some(provider));
+        entries.push(plain(IndexKind::ConnectionsOfSubject, owner, id.as_bytes(), &record));
+    }
+    entries
 }
 
 pub(super) fn flow_index(keys: &InstallationKeys, flow: &Flow, version: u64) -> Vec<IndexEntry> {

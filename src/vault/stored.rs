@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{AccessToken, Granted, IdToken, KeyId, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp},
-    store::{RecordKey, Row},
+    domain::{AccessToken, Granted, IdToken, KeyId, Nonce, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp},
+    store::{IndexKind, RecordKey, Row},
 };
+
+use super::place::from_sortable;
 
 /// A value as it was read, with what a later change needs to prove that it is still the newest.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ pub struct FlowTokens {
     pub tokens: TokenSet,
     pub granted: Granted,
     pub obtained_at: Timestamp,
+    /// The attempt's, for the ID token's check; `None` where the broker sent none.
+    pub nonce: Option<Nonce>,
 }
 
 /// What an update does with a connection's tokens.
@@ -90,6 +94,12 @@ impl<T> Stored<T> {
     pub fn version(&self) -> u64 {
         self.row.version
     }
+
+    /// When the scheduler looks at the record, as of this read.
+    pub fn due(&self) -> Option<Timestamp> {
+        let entry = self.row.index.iter().find(|entry| entry.index == IndexKind::Due)?;
+        Some(from_sortable(*entry.key.first_chunk()?))
+    }
 }
 
 impl GrantedRecord {
@@ -98,8 +108,8 @@ impl GrantedRecord {
         Self { scopes, expires_at, refreshable, obtained_at: tokens.obtained_at }
     }
 
-    pub(super) fn with(self, tokens: TokenSet) -> FlowTokens {
+    pub(super) fn with(self, tokens: TokenSet, nonce: Option<Nonce>) -> FlowTokens {
         let Self { scopes, expires_at, refreshable, obtained_at } = self;
-        FlowTokens { tokens, granted: Granted { scopes, expires_at, refreshable }, obtained_at }
+        FlowTokens { tokens, granted: Granted { scopes, expires_at, refreshable }, obtained_at, nonce }
     }
 }

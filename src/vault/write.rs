@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The secret fields of a row, which a rewrite of its metadata leaves alone.
-const TOKENS: [FieldTag; 3] = [FieldTag::AccessToken, FieldTag::RefreshToken, FieldTag::IdToken];
+const TOKENS: [FieldTag; 4] = [FieldTag::AccessToken, FieldTag::RefreshToken, FieldTag::IdToken, FieldTag::Nonce];
 
 /// A row about to be written.
 struct Draft<'a, T> {
@@ -189,7 +189,12 @@ impl Change {
         waiting: &FlowTokens,
     ) -> Result<(Option<ParkedRecord>, RowFields), VaultError> {
         let holder = self.key(key, &flow.tenant, flow.subject)?;
-        let fields = records::token_fields(holder, key, version, &waiting.tokens, self.vault.random())?;
+        let mut fields = records::token_fields(holder, key, version, &waiting.tokens, self.vault.random())?;
+        if let Some(nonce) = &waiting.nonce {
+            let sealed =
+                records::secret_field(holder, key, FieldTag::Nonce, version, nonce.expose(), self.vault.random())?;
+            fields.push((FieldTag::Nonce, sealed));
+        }
         Ok((Some(ParkedRecord { version, granted: Some(GrantedRecord::of(waiting)) }), fields))
     }
 }

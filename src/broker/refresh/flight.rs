@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Flown, schedule::backoff};
+use super::{Flown, Held, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
-        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Intent, Provider, Reason,
-        ReplyClass, Timestamp,
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
+        Provider, Reason, ReplyClass, Timestamp,
     },
     oauth::TokenFailure,
-    vault::{Stored, Tokens},
+    vault::{FlowTokens, Stored, Tokens},
 };
 
 impl Broker {
@@ -85,10 +85,17 @@ impl Broker {
     }
 
     /// An intent without an answer: this process or the one before died, or lost the answer, after it may have POSTed.
-    async fn recover_intent(&self, stored: &Stored<Connection>, provider: &Provider, open: &Intent, now: Timestamp) -> Result<Next<'_>, BrokerError> {
+    async fn recover_intent(
+        &self,
+        stored: &Stored<Connection>,
+        provider: &Provider,
+        open: &Intent,
+        now: Timestamp,
+    ) -> Result<Next<'_>, BrokerError> {
         tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
         let timeout = self.settings().provider_timeout;
-        let after = stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
+        let after =
+            stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
         let flown = self.settle_lost(stored, after, now).await?;
         Ok(flown.map_or(Next::Again, Next::Land))
     }
@@ -97,36 +104,53 @@ impl Broker {
         let refresh_token = self.vault().refresh_token(stored).await?.ok_or(BrokerError::Conflict)?;
         let credential = &stored.value.credential;
         let intent = Intent {
-            owner: self.vault().random().id(),
+            owner: EntryId::from_bytes(self.fresh()?),
             attempt: credential.refresh.attempts + 1,
             generation: credential.generation,
             begun_at: now,
             until: now.plus(self.settings().provider_timeout),
-            fingerprint: self.vault().fingerprint(&refresh_token),
+            fingerprint: self.vault().keys().refresh_token_fingerprint(&refresh_token),
         };
         let transition = credential.begin_refresh(intent.clone())?;
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-        change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next));
+        change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next)?);
         change.audit(&by_broker(&next, AuditAction::RefreshBegun, AuditResult::Allowed, now));
         change.commit().await?;
         Ok(intent)
     }
 
     /// `None`: try again at once.
-    async fn post_and_settle(&self, id: ConnectionId, provider: &Provider, intent: &Intent) -> Result<Option<Flown>, BrokerError> {
+    async fn post_and_settle(
+        &self,
+        id: ConnectionId,
+        provider: &Provider,
+        intent: &Intent,
+    ) -> Result<Option<Flown>, BrokerError> {
         let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Some(Flown::Stopped)) };
         let Some(refresh_token) = self.vault().refresh_token(&stored).await? else { return Ok(Some(Flown::Stopped)) };
         match self.servers().refresh(provider, &refresh_token, None).await {
             Ok(tokens) => {
-                let granted = tokens.granted(&stored.value.credential.scopes, &provider.definition, self.now());
-                self.settle_tokens(id, provider, intent, tokens.into_set_keeping(refresh_token), granted).await.map(Some)
+                let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
+                    Self::waiting(tokens, &stored.value.credential.scopes, None);
+                // RFC 6749 §6: without a new refresh token the old one stays.
+                tokens.refresh.get_or_insert(refresh_token);
+                granted.refreshable = true;
+                self.settle_tokens(&stored, Held::of_connection(id, intent.generation, tokens, granted, obtained_at))
+                    .await
+                    .map(Some)
             }
             Err(failure) => self.settle_failure(id, provider, intent, &failure).await,
         }
     }
 
-    async fn settle_failure(&self, id: ConnectionId, provider: &Provider, intent: &Intent, failure: &TokenFailure) -> Result<Option<Flown>, BrokerError> {
+    async fn settle_failure(
+        &self,
+        id: ConnectionId,
+        provider: &Provider,
+        intent: &Intent,
+        failure: &TokenFailure,
+    ) -> Result<Option<Flown>, BrokerError> {
         tracing::warn!(connection.id = %id, provider.id = %provider.id, %failure, "a refresh failed");
         loop {
             let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Some(Flown::Stopped)) };
@@ -146,15 +170,22 @@ impl Broker {
         }
     }
 
-    async fn settle_verdict(&self, stored: &Stored<Connection>, provider: &Provider, intent: &Intent, failure: &TokenFailure) -> Result<Option<Flown>, BrokerError> {
+    async fn settle_verdict(
+        &self,
+        stored: &Stored<Connection>,
+        provider: &Provider,
+        intent: &Intent,
+        failure: &TokenFailure,
+    ) -> Result<Option<Flown>, BrokerError> {
         let (credential, now) = (&stored.value.credential, self.now());
         if credential.state.is_stopped() {
             return Ok(Some(Flown::Stopped));
         }
-        let later = || {
-            let wait = failure.retry_after.unwrap_or_else(|| backoff(credential.refresh.failures, self.vault().random()));
-            now.plus(wait)
+        let wait = match failure.retry_after {
+            Some(asked) => asked,
+            None => backoff(credential.refresh.failures, self.vault().random())?,
         };
+        let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {
                 let reason = if intent.attempt > 1 { Reason::RotationLost } else { Reason::ReauthorizationRequired };
@@ -162,21 +193,28 @@ impl Broker {
             }
             ReplyClass::Configuration => {
                 self.suspend(provider, now);
-                self.settle_deferred(stored, later()).await.map(Some)
+                self.settle_deferred(stored, later).await.map(Some)
             }
             ReplyClass::Ambiguous => {
                 let timeout = self.settings().provider_timeout;
                 let after = credential.after_lost_answer(provider.definition.rotation, intent.begun_at, now, timeout);
                 self.settle_lost(stored, after, now).await
             }
-            ReplyClass::RateLimited => self.settle_failing(stored, Reason::ProviderRateLimited, later(), false).await.map(Some),
+            ReplyClass::RateLimited => {
+                self.settle_failing(stored, Reason::ProviderRateLimited, later, false).await.map(Some)
+            }
             ReplyClass::Transient | ReplyClass::Unknown => {
-                self.settle_failing(stored, Reason::ProviderUnreachable, later(), false).await.map(Some)
+                self.settle_failing(stored, Reason::ProviderUnreachable, later, false).await.map(Some)
             }
         }
     }
 
-    async fn settle_lost(&self, stored: &Stored<Connection>, after: AfterLostAnswer, now: Timestamp) -> Result<Option<Flown>, BrokerError> {
+    async fn settle_lost(
+        &self,
+        stored: &Stored<Connection>,
+        after: AfterLostAnswer,
+        now: Timestamp,
+    ) -> Result<Option<Flown>, BrokerError> {
         match after {
             AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost).await.map(Some),
             // At most one immediate retry a flight: the second lost answer waits like any other failure.
@@ -185,7 +223,7 @@ impl Broker {
                 Ok(None)
             }
             AfterLostAnswer::RetryAt(at) => {
-                let wait = backoff(stored.value.credential.refresh.failures, self.vault().random());
+                let wait = backoff(stored.value.credential.refresh.failures, self.vault().random())?;
                 self.settle_failing(stored, Reason::ProviderUnreachable, at.max(now.plus(wait)), true).await.map(Some)
             }
         }

@@ -9,14 +9,21 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use super::Flown;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Attempt, ConnectionId, Granted},
-    vault::{HeldTokens, Owner, Parked, TokenSet},
+    domain::{Attempt, Connection, ConnectionId, EntryId, Granted, Sealed, Timestamp},
+    vault::{FlowTokens, HeldTokens, Owner, Stored, TokenSet},
 };
 
 /// What is held, for one connection or one flow.
 pub(in crate::broker) struct Held(HeldTokens);
+
+/// The record that names the key under which tokens are sealed while they are held.
+pub(in crate::broker) enum Beside<'a> {
+    Connection(&'a Stored<Connection>),
+    Attempt(&'a Stored<Attempt>),
+}
 
 /// The held tokens' place and number.
 pub(in crate::broker) struct HeldPlace {
@@ -25,20 +32,29 @@ pub(in crate::broker) struct HeldPlace {
 }
 
 impl Held {
-    pub(in crate::broker) fn of_connection(id: ConnectionId, generation: u64, tokens: TokenSet, granted: Granted) -> Self {
-        Self(HeldTokens { owner: Owner::Connection { id, generation }, parked: Parked { tokens, granted, nonce: None } })
+    pub(in crate::broker) fn of_connection(
+        id: ConnectionId,
+        generation: u64,
+        tokens: TokenSet,
+        granted: Granted,
+        obtained_at: Timestamp,
+    ) -> Self {
+        Self(HeldTokens {
+            owner: Owner::Connection { id, generation },
+            waiting: FlowTokens { tokens, granted, obtained_at, nonce: None },
+        })
     }
 
-    pub(in crate::broker) fn of_flow(attempt: &Attempt, parked: &Parked) -> Self {
-        Self(HeldTokens { owner: Owner::Flow(Box::new(attempt.clone())), parked: parked.clone() })
+    pub(in crate::broker) fn of_flow(attempt: &Attempt, parked: &FlowTokens) -> Self {
+        Self(HeldTokens { owner: Owner::Flow(Box::new(attempt.clone())), waiting: parked.clone() })
     }
 
     pub(super) fn tokens(&self) -> &TokenSet {
-        &self.0.parked.tokens
+        &self.0.waiting.tokens
     }
 
     pub(super) fn granted(&self) -> &Granted {
-        &self.0.parked.granted
+        &self.0.waiting.granted
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -61,23 +77,28 @@ impl HeldPlace {
 }
 
 impl Broker {
-    /// Repeats `store` until the store takes it. Returns early only for reasons that repeating cannot cure.
-    pub(in crate::broker) async fn until_stored<T>(&self, held: &Held, store: impl AsyncFn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
-        match store().await {
+    /// Stores held tokens, repeating it until the store takes them. Returns early only for reasons that repeating
+    /// cannot cure. `None`: they belonged to a flow.
+    pub(in crate::broker) async fn until_stored(
+        &self,
+        held: &Held,
+        beside: Beside<'_>,
+    ) -> Result<Option<Flown>, BrokerError> {
+        match self.store_held(held).await {
             Err(BrokerError::StoreUnavailable) => {}
             other => return other,
         }
         self.held().count.fetch_add(1, Ordering::Relaxed);
         tracing::error!("the store cannot take fresh tokens; they are held until it can");
-        let file = self.write_held(&held.0).await;
+        let file = self.write_held(&held.0, beside).await;
         let mut head = self.vault().store().watch_head();
         let stored = loop {
             // An error means that the store is closed for good: only the file is left.
             if head.wait_for(|head| head.available).await.is_err() {
                 break Err(BrokerError::StoreUnavailable);
             }
-            match store().await {
-                Err(BrokerError::StoreUnavailable) => head.mark_unchanged(),
+            match self.store_held(held).await {
+                Err(BrokerError::StoreUnavailable) => {}
                 other => break other,
             }
             if head.changed().await.is_err() {
@@ -102,40 +123,42 @@ impl Broker {
         };
         for file in files {
             let Ok(bytes) = fs::read(&file) else { continue };
-            let Ok(held) = self.vault().open_held(&bytes).await else {
+            let Ok(held) = self.vault().open_held(&Sealed::from_bytes(bytes.into())).await else {
                 tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
                 continue;
             };
-            self.apply_held(Held(held)).await?;
+            self.store_held(&Held(held)).await?;
             remove(&file);
         }
         Ok(())
     }
 
-    async fn apply_held(&self, held: Held) -> Result<(), BrokerError> {
+    /// Applies tokens to the records as they are now; does nothing when that has happened already.
+    async fn store_held(&self, held: &Held) -> Result<Option<Flown>, BrokerError> {
         match &held.0.owner {
-            Owner::Connection { id, .. } => {
-                let Some(stored) = self.vault().any_connection(*id).await? else { return Ok(()) };
-                let provider = self.provider(&stored.value.provider)?;
-                self.apply_tokens(*id, provider, &held).await.map(|_| ())
-            }
-            Owner::Flow(attempt) => self.try_park(attempt, &held.0.parked).await,
+            Owner::Connection { id, .. } => self.apply_tokens(*id, held).await.map(Some),
+            Owner::Flow(attempt) => self.try_park(attempt, &held.0.waiting).await.map(|()| None),
         }
     }
 
     /// `None` when the file cannot be written; the memory copy is then the only one.
-    async fn write_held(&self, held: &HeldTokens) -> Option<PathBuf> {
+    async fn write_held(&self, held: &HeldTokens, beside: Beside<'_>) -> Option<PathBuf> {
         let directory = self.held().directory.clone()?;
-        let sealed = match self.vault().seal_held(held).await {
+        let sealed = match beside {
+            Beside::Connection(stored) => self.vault().seal_held(stored, held).await,
+            Beside::Attempt(stored) => self.vault().seal_held(stored, held).await,
+        };
+        let sealed = match sealed {
             Ok(sealed) => sealed,
             Err(error) => {
                 tracing::error!(%error, "held tokens could not be sealed");
                 return None;
             }
         };
-        let name = self.vault().random().id::<crate::domain::EntryId>().to_string();
-        let file = directory.join(name);
-        match tokio::task::spawn_blocking(move || write_durably(&directory, &file, sealed.as_bytes()).map(|()| file)).await {
+        let file = directory.join(EntryId::from_bytes(self.fresh().ok()?).to_string());
+        match tokio::task::spawn_blocking(move || write_durably(&directory, &file, sealed.as_bytes()).map(|()| file))
+            .await
+        {
             Ok(Ok(file)) => Some(file),
             _ => {
                 tracing::error!("held tokens could not be written to a file");

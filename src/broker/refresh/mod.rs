@@ -8,7 +8,7 @@ mod held;
 mod schedule;
 mod settle;
 
-pub(super) use held::Held;
+pub(super) use held::{Beside, Held, HeldPlace};
 
 use std::time::Duration;
 
@@ -20,7 +20,10 @@ pub(super) enum Flown {
     /// The credential has this generation now, by this flight or another.
     Generation(u64),
     /// A passing failure; the old token may still live.
-    Failing { reason: Reason, retry_after: Duration },
+    Failing {
+        reason: Reason,
+        retry_after: Duration,
+    },
     /// Only the user can help.
     ReauthorizationRequired,
     /// Our registration at the provider is refused.

@@ -1,31 +1,25 @@
 //! What the answer to a refresh changes: each outcome is one change set with its event and its audit record.
 
-use super::{Flown, Held};
+use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Granted, Intent, JobKind, Provider, Reason, Timestamp,
-        Transition,
+        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason, Timestamp, Transition,
     },
     vault::{Stored, TokenSet, Tokens},
 };
 
 impl Broker {
     /// Stores new tokens, whatever it takes: the old refresh token may be dead already.
-    pub(super) async fn settle_tokens(&self, id: ConnectionId, provider: &Provider, intent: &Intent, tokens: TokenSet, granted: Granted) -> Result<Flown, BrokerError> {
-        let held = Held::of_connection(id, intent.generation, tokens, granted);
-        self.until_stored(&held, || self.apply_tokens(id, provider, &held)).await
+    pub(super) async fn settle_tokens(&self, stored: &Stored<Connection>, held: Held) -> Result<Flown, BrokerError> {
+        Ok(self.until_stored(&held, Beside::Connection(stored)).await?.unwrap_or(Flown::Stopped))
     }
 
     /// Applies tokens to the record as it is now: still connected → store them; stopped → the revocation gets them
     /// and nobody else; already moved on → nothing.
-    pub(in crate::broker) async fn apply_tokens(&self, id: ConnectionId, provider: &Provider, held: &Held) -> Result<Flown, BrokerError> {
+    pub(in crate::broker) async fn apply_tokens(&self, id: ConnectionId, held: &Held) -> Result<Flown, BrokerError> {
         loop {
-            let Some(stored) = self.vault().any_connection(id).await? else {
-                // Erased meanwhile: the tokens go to the provider's revocation and nowhere else.
-                self.servers().revoke(provider, held.tokens()).await.ok();
-                return Ok(Flown::Stopped);
-            };
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Flown::Stopped) };
             let credential = &stored.value.credential;
             if credential.state.is_stopped() {
                 match self.hand_to_revocation(&stored, held.tokens()).await {
@@ -51,23 +45,39 @@ impl Broker {
         Ok(Flown::ReauthorizationRequired)
     }
 
-    pub(super) async fn settle_failing(&self, stored: &Stored<Connection>, reason: Reason, retry_at: Timestamp, spent: bool) -> Result<Flown, BrokerError> {
+    pub(super) async fn settle_failing(
+        &self,
+        stored: &Stored<Connection>,
+        reason: Reason,
+        retry_at: Timestamp,
+        spent: bool,
+    ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.refresh_failed(reason, retry_at, spent)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::Failing { reason, retry_after: retry_at - self.now() })
     }
 
-    pub(super) async fn settle_deferred(&self, stored: &Stored<Connection>, retry_at: Timestamp) -> Result<Flown, BrokerError> {
+    pub(super) async fn settle_deferred(
+        &self,
+        stored: &Stored<Connection>,
+        retry_at: Timestamp,
+    ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.refresh_deferred(retry_at);
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::ProviderSuspended)
     }
 
     /// One change set: the record, its events, the audit record.
-    pub(in crate::broker) async fn settle(&self, stored: &Stored<Connection>, transition: Transition, tokens: Tokens<'_>, result: AuditResult) -> Result<(), BrokerError> {
+    pub(in crate::broker) async fn settle(
+        &self,
+        stored: &Stored<Connection>,
+        transition: Transition,
+        tokens: Tokens<'_>,
+        result: AuditResult,
+    ) -> Result<(), BrokerError> {
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
-        change.update_connection(stored, &next, tokens, self.next_action(&next));
+        change.update_connection(stored, &next, tokens, self.next_action(&next)?);
         self.announce(&mut change, &next, &transition.events);
         change.audit(&by_broker(&next, AuditAction::RefreshSettled, result, self.now()));
         change.commit().await?;
@@ -80,10 +90,10 @@ impl Broker {
         let connection = &stored.value;
         let mut change = self.vault().change(&connection.tenant, Some(connection.subject)).await?;
         if connection.credential.state == CredentialState::Revoking {
-            change.update_connection(stored, connection, Tokens::Replace(tokens), self.next_action(connection));
+            change.update_connection(stored, connection, Tokens::Replace(tokens), self.next_action(connection)?);
         } else {
             let kind = JobKind::RevokeTokens { provider: connection.provider.clone(), connection: Some(connection.id) };
-            change.insert_job(&self.new_job(&connection.tenant, connection.subject, kind), Some(tokens), self.now());
+            change.insert_job(&self.new_job(&connection.tenant, connection.subject, kind)?, Some(tokens), self.now());
         }
         change.audit(&by_broker(connection, AuditAction::RefreshSettled, AuditResult::Refused, self.now()));
         change.commit().await?;

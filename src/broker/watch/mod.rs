@@ -12,14 +12,18 @@ use futures_util::Stream;
 
 use super::{Broker, BrokerError, trail::About};
 use crate::{
-    domain::{AuditAction, Call, ConnectionId, CredentialEvent, CredentialId, CredentialStatus, EventKind, Revision, Role, canonical},
+    domain::{
+        AuditAction, Call, ConnectionId, CredentialEvent, CredentialId, CredentialStatus, EventKind, Revision, Role,
+        canonical,
+    },
     events::Resume,
 };
 pub(super) use quota::Quota;
 use stream::Subscription;
 
 /// The resume interval's bounds and default.
-const PROGRESS: (Duration, Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(60));
+const PROGRESS: (Duration, Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(60));
 
 pub struct Watch {
     pub filter: WatchFilter,
@@ -93,9 +97,24 @@ pub enum DrainReason {
     Authorization,
 }
 
+impl WatchMessage {
+    /// The revision up to which a client that has applied this message has everything.
+    fn completes(&self) -> Option<Revision> {
+        match self {
+            Self::SnapshotEnd { revision, .. } | Self::Progress { revision, .. } => Some(*revision),
+            Self::Batch { revision, token, .. } => token.is_some().then_some(*revision),
+            Self::Opened { .. } | Self::Resync { .. } | Self::Snapshot { .. } | Self::Drain { .. } => None,
+        }
+    }
+}
+
 impl Broker {
     /// Opens a stream. It ends by itself after a `Drain`; with `TOKEN_EXPIRED` when the caller's token has lapsed.
-    pub async fn watch(&self, call: &Call, watch: Watch) -> Result<impl Stream<Item = Result<WatchMessage, BrokerError>> + Send + use<>, BrokerError> {
+    pub async fn watch(
+        &self,
+        call: &Call,
+        watch: Watch,
+    ) -> Result<impl Stream<Item = Result<WatchMessage, BrokerError>> + Send + use<>, BrokerError> {
         match self.open_watch(call, watch).await {
             Ok(subscription) => Ok(subscription.into_stream()),
             Err(error) => {
@@ -121,7 +140,8 @@ impl WatchFilter {
     }
 
     fn passes(&self, event: &CredentialEvent) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind) || event.kind.is_terminal()) && self.shows(&event.status)
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind) || event.kind.is_terminal())
+            && self.shows(&event.status)
     }
 
     fn canonical(&self) -> Vec<u8> {

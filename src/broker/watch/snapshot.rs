@@ -13,7 +13,11 @@ impl Broker {
     ///
     /// The scan may see some rows before and some after a change; every change after R0 is in the log, so applying
     /// (R0, R1] makes the view exact at R1.
-    pub(super) async fn snapshot(&self, caller: &Caller, filter: &WatchFilter) -> Result<(Revision, Vec<CredentialStatus>), BrokerError> {
+    pub(super) async fn snapshot(
+        &self,
+        caller: &Caller,
+        filter: &WatchFilter,
+    ) -> Result<(Revision, Vec<CredentialStatus>), BrokerError> {
         let mut cursor = self.hub().announced();
         let scanned = self.vault().connections(&caller.tenant, caller.subject, None).await?;
         let mut statuses: BTreeMap<CredentialId, CredentialStatus> = scanned
@@ -24,7 +28,8 @@ impl Broker {
         let end = self.caught_up().await?;
         while cursor < end {
             let (revisions, complete) = self.hub().after(cursor).await?;
-            for event in revisions.iter().filter(|(revision, _)| *revision <= end).flat_map(|(_, events)| events.iter()) {
+            for event in revisions.iter().filter(|(revision, _)| *revision <= end).flat_map(|(_, events)| events.iter())
+            {
                 if event.tenant == caller.tenant && event.status.subject == caller.subject {
                     statuses.insert(event.status.credential, event.status.clone());
                 }
@@ -38,7 +43,8 @@ impl Broker {
     async fn caught_up(&self) -> Result<Revision, BrokerError> {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
-        let caught_up = announced.wait_for(|revision| *revision >= durable).await.map_err(|_| BrokerError::ShuttingDown)?;
+        let caught_up =
+            announced.wait_for(|revision| *revision >= durable).await.map_err(|_| BrokerError::ShuttingDown)?;
         Ok(*caught_up)
     }
 }

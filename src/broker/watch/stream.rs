@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     announced: watch::Receiver<Revision>,
     /// Everything up to here that passes the filter was sent, or stands in `outbox`.
     cursor: Revision,
+    /// Where the client can continue: `None` until it has a whole snapshot.
+    sent: Option<Revision>,
     outbox: VecDeque<WatchMessage>,
     wants_snapshot: bool,
     interval: Duration,
@@ -48,15 +50,22 @@ enum Ending {
 }
 
 impl Subscription {
-    pub(super) async fn open(broker: Broker, call: &Call, watch: Watch, resume: Resume, seat: Seat) -> Result<Self, BrokerError> {
+    pub(super) async fn open(
+        broker: Broker,
+        call: &Call,
+        watch: Watch,
+        resume: Resume,
+        seat: Seat,
+    ) -> Result<Self, BrokerError> {
         let (head, now) = (broker.hub().head(), broker.now());
         let interval = progress_interval(watch.progress_interval);
-        let max_age = jitter(MAX_AGE, 0.2, &broker);
+        let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
             cursor: broker.hub().announced(),
             outbox: VecDeque::new(),
+            sent: None,
             wants_snapshot: watch.start == Start::Snapshot,
             interval,
             progress_at: now.plus(interval),
@@ -75,7 +84,10 @@ impl Subscription {
             }
             Start::Snapshot | Start::Now => None,
         };
-        let token = subscription.token();
+        if !subscription.wants_snapshot && lost.is_none() {
+            subscription.sent = Some(subscription.cursor);
+        }
+        let token = subscription.token(subscription.sent);
         let opened = WatchMessage::Opened { head: head.revision, progress_interval: interval, max_age, token };
         subscription.outbox.push_back(opened);
         if let Some(reason) = lost {
@@ -86,14 +98,20 @@ impl Subscription {
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<WatchMessage, BrokerError>> + Send {
-        stream::unfold(self, |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) })
+        stream::unfold(
+            self,
+            |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) },
+        )
     }
 
     /// Puts the cursor at a token's position; `Some`: that position is lost and the client wants to resync.
     async fn continue_from(&mut self, position: Position) -> Result<Option<ResyncReason>, BrokerError> {
         let head = self.broker.hub().head();
         let (lost, error) = if position.epoch != head.epoch {
-            (ResyncReason::EpochChanged, BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision })
+            (
+                ResyncReason::EpochChanged,
+                BrokerError::RevisionCompacted { compacted: head.revision, head: head.revision },
+            )
         } else if position.revision < head.compacted {
             (ResyncReason::Compacted, BrokerError::RevisionCompacted { compacted: head.compacted, head: head.revision })
         } else if self.reaches(position.revision).await {
@@ -118,8 +136,22 @@ impl Subscription {
 
     async fn next(&mut self) -> Option<Result<WatchMessage, BrokerError>> {
         loop {
+            if self.broker.now() >= self.caller.expires_at && matches!(self.ending, Ending::Open) {
+                // What was taken from the log but not sent yet must not leave any more.
+                self.outbox.clear();
+                if let Err(error) = self.drain(DrainReason::Authorization) {
+                    return Some(Err(error));
+                }
+            }
             if let Some(message) = self.outbox.pop_front() {
-                self.progress_at = self.broker.now().plus(jitter(self.interval, 0.1, &self.broker));
+                self.sent = match message {
+                    WatchMessage::Resync { .. } => None,
+                    _ => message.completes().or(self.sent),
+                };
+                match jitter(self.interval, 0.1, &self.broker) {
+                    Ok(interval) => self.progress_at = self.broker.now().plus(interval),
+                    Err(error) => return Some(Err(error)),
+                }
                 return Some(Ok(message));
             }
             match std::mem::replace(&mut self.ending, Ending::Over) {
@@ -143,15 +175,15 @@ impl Subscription {
         self.announced.mark_unchanged();
         let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
-        if now >= self.ends_at {
-            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge });
+        if matches!(self.ending, Ending::Open) && now >= self.ends_at {
+            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge })?;
         } else if self.cursor < self.broker.hub().announced() {
             self.take_events().await?;
         } else if now >= self.progress_at {
-            let (revision, token) = (self.cursor, self.token());
+            let (revision, token) = (self.cursor, self.token(Some(self.cursor)));
             self.outbox.push_back(WatchMessage::Progress { revision, token });
         } else if self.broker.stopping().is_cancelled() {
-            self.drain(DrainReason::Shutdown);
+            self.drain(DrainReason::Shutdown)?;
         } else {
             self.wait().await?;
         }
@@ -173,7 +205,7 @@ impl Subscription {
         for chunk in statuses.chunks(FRAGMENT) {
             self.outbox.push_back(WatchMessage::Snapshot { revision, statuses: chunk.to_vec() });
         }
-        let token = self.token();
+        let token = self.token(Some(revision));
         self.outbox.push_back(WatchMessage::SnapshotEnd { revision, token });
         Ok(())
     }
@@ -195,8 +227,7 @@ impl Subscription {
             keep_latest(&mut matching);
         }
         for (revision, events) in matching {
-            self.cursor = revision;
-            let token = self.token();
+            let token = self.token(Some(revision));
             let fragments = events.len().div_ceil(FRAGMENT);
             for (number, fragment) in events.chunks(FRAGMENT).enumerate() {
                 let token = (number + 1 == fragments).then(|| token.clone());
@@ -219,22 +250,28 @@ impl Subscription {
     }
 
     fn may_see(&self, event: &CredentialEvent) -> bool {
-        event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.watch.filter.passes(event)
+        event.tenant == self.caller.tenant
+            && event.status.subject == self.caller.subject
+            && self.watch.filter.passes(event)
     }
 
-    fn drain(&mut self, reason: DrainReason) {
-        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker));
-        let token = self.token();
+    fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
+        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker)?);
+        let token = self.token(self.sent);
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(match reason {
             DrainReason::MaxAge => None,
             DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
-            DrainReason::Authorization => Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired }),
+            DrainReason::Authorization => {
+                Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired })
+            }
         });
+        Ok(())
     }
 
-    fn token(&self) -> Vec<u8> {
-        self.resume.token(Position { epoch: self.epoch, revision: self.cursor })
+    /// Empty where continuing is not possible: a client without a whole snapshot would miss what is not repeated.
+    fn token(&self, at: Option<Revision>) -> Vec<u8> {
+        at.map_or_else(Vec::new, |revision| self.resume.token(Position { epoch: self.epoch, revision }))
     }
 }
 
@@ -266,11 +303,11 @@ fn invalid_token(error: ResumeTokenError) -> BrokerError {
 }
 
 /// `mean` ± `share`.
-fn jitter(mean: Duration, share: f64, broker: &Broker) -> Duration {
-    mean.mul_f64(1.0 - share + 2.0 * share * unit(broker))
+fn jitter(mean: Duration, share: f64, broker: &Broker) -> Result<Duration, BrokerError> {
+    Ok(mean.mul_f64(1.0 - share + 2.0 * share * unit(broker)?))
 }
 
 /// A random number from 0 to 1.
-fn unit(broker: &Broker) -> f64 {
-    f64::from(u32::from_be_bytes(broker.vault().random().bytes())) / f64::from(u32::MAX)
+fn unit(broker: &Broker) -> Result<f64, BrokerError> {
+    Ok(f64::from(u32::from_be_bytes(broker.fresh()?)) / f64::from(u32::MAX))
 }

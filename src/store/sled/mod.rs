@@ -1,1 +1,25 @@
-//! The embedded store on sled 0.34.
+//! The embedded store on sled 0.34: one tree, one writer thread, one batch and one fsync for all waiting change sets.
+//!
+//! - [`SledStore`]: the store · [`SledOptions`], [`OpenError`]: opening it
+//! - `directory`: who may use the files · `engine`: sled itself, and what makes a batch durable
+//! - `writer`: the thread · `group`: judging change sets · `tail`: what is checked at open
+//! - `shared`, `cache`, `scan`: reading
+//!
+//! What sled 0.34 does that shapes this: `flush_async` deadlocks with seven calls in flight; `flush` is not an fsync on
+//! Linux; a handle stays poisoned after an I/O error; iteration is not a snapshot; a page larger than a quarter of a
+//! segment goes to a file of its own that is never fsynced.
+
+mod cache;
+mod directory;
+mod engine;
+mod group;
+mod options;
+mod scan;
+mod shared;
+mod store;
+mod tail;
+mod writer;
+
+pub use engine::files;
+pub use options::{OpenError, SledOptions};
+pub use store::SledStore;

@@ -1,0 +1,160 @@
+//! Puts the floors together.
+
+use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+
+use crate::{
+    audit::Chain,
+    broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
+    config::{Config, Problem, RedirectRule},
+    domain::{Clock, EntryId, InstallationId, Plugin, Provider},
+    events::Hub,
+    identity::Authenticator,
+    oauth::AuthorizationServers,
+    outbound::{Outbound, Policy},
+    sealing::{AuditKey, Random, root_key},
+    store::{
+        Store,
+        sled::{SledOptions, SledStore},
+    },
+    vault::Vault,
+};
+
+/// Beside the store: tokens that it could not take.
+const HELD: &str = "held";
+
+/// A broker with everything it needs, not yet listening.
+pub struct App {
+    pub(super) config: Config,
+    pub(super) broker: Broker,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) hub: Hub,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Random,
+}
+
+/// The configuration cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("{} problem(s) in the configuration:\n{}", .0.len(), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
+pub struct NotConfigured(pub Vec<Problem>);
+
+impl App {
+    /// Opens the store and checks everything that can be checked before a caller comes.
+    pub async fn build(config: Config, clock: Arc<dyn Clock>, random: Random) -> anyhow::Result<Self> {
+        let problems = config.check();
+        if !problems.is_empty() {
+            return Err(NotConfigured(problems).into());
+        }
+        install_crypto();
+        let audit_key = AuditKey::default();
+        let store = open_store(&config, &audit_key, &random).await?;
+        let root = root_key::file::load(&config.sealing.root_key)?;
+        let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key)
+            .await
+            .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
+        let timeout = Duration::from_secs(config.outbound.timeout);
+        let outbound = Outbound::new(&Policy {
+            allow_http_loopback: config.outbound.allow_http_loopback,
+            timeout,
+            ..Policy::default()
+        })?;
+        let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
+        let held_directory = config.store.directory.join(HELD);
+        make_private(&held_directory)?;
+        let hub = Hub::new(vault.clone());
+        let broker = Broker::start(Parts {
+            vault,
+            servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),
+            authenticator: Arc::clone(&authenticator),
+            catalog: catalog(&config)?,
+            hub: hub.clone(),
+            clock: Arc::clone(&clock),
+            settings: Settings {
+                // The answer may still be on its way when the client gives up.
+                provider_timeout: timeout + Duration::from_secs(1),
+                audit_window: Duration::from_secs(config.audit.window),
+                held_directory: Some(held_directory),
+            },
+        })
+        .await?;
+        Ok(Self { config, broker, authenticator, hub, store, clock, random })
+    }
+
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+}
+
+async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
+    let options = SledOptions {
+        directory: config.store.directory.clone(),
+        page_cache: config.store.page_cache,
+        row_cache: config.store.row_cache,
+        installation: InstallationId::from_bytes(random.bytes()?),
+        epoch: EntryId::from_bytes(random.bytes()?),
+    };
+    Ok(Arc::new(SledStore::open(options, Box::new(Chain::new(audit_key.clone()))).await?))
+}
+
+fn authenticator(
+    config: &Config,
+    vault: &Vault,
+    outbound: &Outbound,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Authenticator> {
+    let keys = vault.keys().clone();
+    let subject_of = Box::new(move |family: &_, realm: &str, claims: &[&str]| keys.subject_id(family, realm, claims));
+    let cache_key = vault.random().secret()?;
+    Ok(Authenticator::new(config.identity.clone(), outbound, Arc::clone(clock), subject_of, &cache_key)?)
+}
+
+fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+    let tenants = config.tenants.iter().map(|section| {
+        let redirect_uris = section.redirect_uris.iter().map(|rule| match rule {
+            RedirectRule::Exact(url) => UrlRule::Exact(url.clone()),
+            RedirectRule::Loopback(path) => UrlRule::Loopback { path: path.clone() },
+        });
+        let tenant = Tenant {
+            return_urls: section.return_urls.iter().cloned().map(UrlRule::Exact).collect(),
+            redirect_uris: redirect_uris.collect(),
+        };
+        (section.id.clone(), tenant)
+    });
+    let mut providers = HashMap::new();
+    for section in &config.providers {
+        let provider = Provider {
+            id: section.id.clone(),
+            definition: section.definition()?,
+            client_id: section.client_id.clone(),
+            client_secret: section.client_secret.clone(),
+        };
+        providers.insert(section.id.clone(), provider);
+    }
+    let plugins = config.plugins.iter().map(|section| {
+        let plugin = Plugin {
+            id: section.id.clone(),
+            display_name: section.display_name.clone(),
+            provider: section.provider.clone(),
+            scopes: section.scopes.clone(),
+            usage: section.usage.clone(),
+            enabled: section.enabled,
+        };
+        (section.id.clone(), plugin)
+    });
+    Ok(Catalog { tenants: tenants.collect(), plugins: plugins.collect(), providers })
+}
+
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("{} cannot be made", directory.display()))
+}
+
+/// One cryptographic provider for the whole process; a second call finds it installed.
+fn install_crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

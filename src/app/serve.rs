@@ -1,0 +1,73 @@
+//! Runs an app: listen, drain, stop within a bound.
+
+use std::{future::IntoFuture, num::NonZeroU32};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use crate::{
+    config::{Config, Reflection},
+    grpc::{Parts, Rate, ReflectionPolicy, RequestIds, Server, Settings},
+    http,
+};
+
+/// Bound sockets, so that whoever starts an app knows its ports.
+pub struct Listeners {
+    pub grpc: TcpListener,
+    pub http: TcpListener,
+}
+
+impl Listeners {
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |address| {
+            TcpListener::bind(address).await.with_context(|| format!("{address} cannot be listened on; is it taken?"))
+        };
+        Ok(Self { grpc: bind(config.grpc.listen).await?, http: bind(config.http.listen).await? })
+    }
+}
+
+impl App {
+    /// Serves until `shutdown`, then: readiness off, watchers told to drain, what is in the air landed, store closed.
+    pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let server = Server::new(self.grpc_parts()?);
+        let ended = CancellationToken::new();
+        let mut background = JoinSet::new();
+        background.spawn(self.broker.clone().run_scheduler());
+        background.spawn(self.hub.clone().run(ended.clone()));
+        let authenticator = self.authenticator.clone();
+        background.spawn(async move { authenticator.keep_keys_fresh().await });
+        let http = axum::serve(listeners.http, http::router(self.broker.clone()))
+            .with_graceful_shutdown(ended.clone().cancelled_owned())
+            .into_future();
+        let http = tokio::spawn(http);
+        let served = server.serve(listeners.grpc, shutdown.cancelled_owned()).await.context("the gRPC server failed");
+        ended.cancel();
+        background.shutdown().await;
+        // Health checks keep their connections open; nobody waits for them.
+        http.abort();
+        self.store.close().await;
+        served
+    }
+
+    fn grpc_parts(&self) -> anyhow::Result<Parts> {
+        let rate = NonZeroU32::new(self.config.grpc.rate)
+            .map(|per_second| Rate { per_second, burst: per_second.saturating_mul(BURST) });
+        let reflection = match self.config.grpc.reflection {
+            Reflection::Open => ReflectionPolicy::Open,
+            Reflection::Authenticated => ReflectionPolicy::Authenticated,
+            Reflection::Off => ReflectionPolicy::Off,
+        };
+        Ok(Parts {
+            broker: self.broker.clone(),
+            authenticator: self.authenticator.clone(),
+            clock: self.clock.clone(),
+            request_ids: RequestIds::new(self.random.bytes()?),
+            settings: Settings { reflection, rate, ..Settings::default() },
+        })
+    }
+}
+
+/// Calls that may come at once, in seconds of the long-run rate.
+const BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");

@@ -1,0 +1,26 @@
+//! The gRPC edge: parse, call one use case, encode.
+//!
+//! - [`server`]: services, limits, shutdown · [`layers`]: what every call passes · [`connection`]: accepted sockets
+//! - [`service`]: the RPCs; each has a file of its name · [`health`]: readiness
+//! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
+
+mod connection;
+mod encode;
+mod fields;
+mod get_authorization;
+mod get_connection;
+mod get_plugin_token;
+mod health;
+mod layers;
+mod list_connections;
+mod revoke;
+mod server;
+mod service;
+mod start_authorization;
+mod status;
+mod store_auth_code;
+mod validate_platform_token;
+mod watch_credential_status;
+
+pub use layers::{Rate, RequestIds};
+pub use server::{Parts, ReflectionPolicy, Server, Settings};

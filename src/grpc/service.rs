@@ -1,0 +1,109 @@
+//! The two services: one line an RPC.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, async_trait};
+use url::Url;
+
+use super::{
+    get_authorization, get_connection, get_plugin_token, list_connections, revoke, start_authorization, status,
+    store_auth_code, validate_platform_token, watch_credential_status,
+};
+use crate::{
+    broker::{Broker, BrokerError},
+    domain::{Call, Clock, Reason},
+    proto::v1::{self, connection_service_server::ConnectionService, token_broker_service_server::TokenBrokerService},
+};
+
+/// What the RPCs have at hand.
+#[derive(Clone)]
+pub(super) struct Rpcs {
+    pub(super) broker: Broker,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The page to which an open flow's id is appended.
+    pub(super) connect_url: Option<Url>,
+}
+
+pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchCredentialStatusResponse, Status>> + Send>>;
+
+impl Rpcs {
+    pub(super) fn refusal(&self, call: &Call, error: &BrokerError) -> Status {
+        status::of_broker(error, &call.request_id, self.connect_url.as_ref())
+    }
+}
+
+/// The call that the layers have authenticated, and its message. Without one nothing is served.
+pub(super) fn received<T>(request: Request<T>) -> Result<(Call, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let call = extensions.remove::<Call>().ok_or_else(|| status::of_reason(Reason::TokenMissing))?;
+    Ok((call, message))
+}
+
+#[async_trait]
+impl TokenBrokerService for Rpcs {
+    async fn validate_platform_token(
+        &self,
+        request: Request<v1::ValidatePlatformTokenRequest>,
+    ) -> Result<Response<v1::ValidatePlatformTokenResponse>, Status> {
+        validate_platform_token::answer(self, request).await
+    }
+
+    async fn get_plugin_token(
+        &self,
+        request: Request<v1::GetPluginTokenRequest>,
+    ) -> Result<Response<v1::GetPluginTokenResponse>, Status> {
+        get_plugin_token::answer(self, request).await
+    }
+
+    async fn store_auth_code(
+        &self,
+        request: Request<v1::StoreAuthCodeRequest>,
+    ) -> Result<Response<v1::StoreAuthCodeResponse>, Status> {
+        store_auth_code::answer(self, request).await
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        revoke::answer(self, request).await
+    }
+
+    type WatchCredentialStatusStream = WatchStream;
+
+    async fn watch_credential_status(
+        &self,
+        request: Request<v1::WatchCredentialStatusRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        watch_credential_status::answer(self, request).await
+    }
+}
+
+#[async_trait]
+impl ConnectionService for Rpcs {
+    async fn start_authorization(
+        &self,
+        request: Request<v1::StartAuthorizationRequest>,
+    ) -> Result<Response<v1::StartAuthorizationResponse>, Status> {
+        start_authorization::answer(self, request).await
+    }
+
+    async fn get_authorization(
+        &self,
+        request: Request<v1::GetAuthorizationRequest>,
+    ) -> Result<Response<v1::GetAuthorizationResponse>, Status> {
+        get_authorization::answer(self, request).await
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<v1::ListConnectionsRequest>,
+    ) -> Result<Response<v1::ListConnectionsResponse>, Status> {
+        list_connections::answer(self, request).await
+    }
+
+    async fn get_connection(
+        &self,
+        request: Request<v1::GetConnectionRequest>,
+    ) -> Result<Response<v1::GetConnectionResponse>, Status> {
+        get_connection::answer(self, request).await
+    }
+}

@@ -1,0 +1,163 @@
+//! The order of checks, and the only way in.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    ConfigError, Family, Flaw, IdentityError, Issuer,
+    cache::{Digest, Verified, VerifiedTokens},
+    judge::judge,
+    key_source::KeySource,
+    token::UnverifiedToken,
+};
+use crate::{
+    domain::{Caller, Clock, FamilyId, PresentedToken, SubjectId, Timestamp},
+    outbound::Outbound,
+};
+
+/// Makes a subject's id from the family, the realm (may be empty) and the subject claims.
+pub type SubjectHasher = Box<dyn Fn(&FamilyId, &str, &[&str]) -> SubjectId + Send + Sync>;
+
+/// Where a token was presented, which decides how long it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// gRPC metadata or an HTTP header: 8 KiB.
+    Metadata,
+    /// A field of a request: 16 KiB.
+    Field,
+}
+
+/// Verifies presented tokens against the configured issuers.
+pub struct Authenticator {
+    clock: Arc<dyn Clock>,
+    subject_of: SubjectHasher,
+    issuers: Vec<ConfiguredIssuer>,
+    by_name: HashMap<String, usize>,
+    verified: VerifiedTokens,
+}
+
+struct ConfiguredIssuer {
+    family: Arc<Family>,
+    issuer: Issuer,
+    keys: Arc<KeySource>,
+}
+
+impl Authenticator {
+    /// `cache_key` is random and lives as long as the process.
+    pub fn new(
+        families: Vec<Family>,
+        outbound: &Outbound,
+        clock: Arc<dyn Clock>,
+        subject_of: SubjectHasher,
+        cache_key: &Zeroizing<[u8; 32]>,
+    ) -> Result<Self, ConfigError> {
+        let (mut issuers, mut by_name, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
+        for mut family in families {
+            family.check()?;
+            if !ids.insert(family.id.clone()) {
+                return Err(ConfigError::FamilyTwice(family.id));
+            }
+            let own = std::mem::take(&mut family.issuers);
+            let family = Arc::new(family);
+            for issuer in own {
+                let name = issuer.issuer.as_str().to_owned();
+                if by_name.insert(name.clone(), issuers.len()).is_some() {
+                    return Err(ConfigError::IssuerTwice(name));
+                }
+                let keys = Arc::new(KeySource::new(&issuer, outbound.clone(), Arc::clone(&clock))?);
+                issuers.push(ConfiguredIssuer { family: Arc::clone(&family), issuer, keys });
+            }
+        }
+        Ok(Self { clock, subject_of, issuers, by_name, verified: VerifiedTokens::new(cache_key) })
+    }
+
+    /// Says who presents the token. Checks, in this order: length, form, header, algorithm, critical extensions,
+    /// issuer, key, signature, times, audience, tenant, kind, subject; the first that fails is the answer. A token that
+    /// passed before passes again by look-up, as long as its key is the issuer's and its time lasts.
+    pub async fn authenticate(
+        &self,
+        token: &PresentedToken,
+        source: TokenSource,
+    ) -> Result<Arc<Caller>, IdentityError> {
+        let unverified = token.expose();
+        if unverified.len() > source.longest() {
+            return Err(Flaw::TooLong.into());
+        }
+        let digest = self.verified.digest(unverified);
+        if let Some(caller) = self.known(&digest, self.clock.now())? {
+            return Ok(caller);
+        }
+        let mark = self.verified.mark();
+        let verified = self.verify(unverified).await?;
+        let caller = Arc::clone(&verified.caller);
+        self.verified.keep(digest, verified, mark);
+        Ok(caller)
+    }
+
+    /// Makes the subject's tokens go through every check again, because what was decided about them has changed.
+    pub fn forget_subject(&self, subject: &SubjectId) {
+        self.verified.forget(subject);
+    }
+
+    /// Fetches the keys of every issuer that is due, all at once, and returns when all have answered or failed.
+    pub async fn refresh_due(&self) {
+        let now = self.clock.now();
+        let under_way: Vec<_> = self.issuers.iter().filter_map(|issuer| issuer.keys.refresh_if_due(now)).collect();
+        for refresh in under_way {
+            refresh.landed().await;
+        }
+    }
+
+    /// Keeps every issuer's keys fresh, hourly, until dropped. The application runs it beside the server.
+    pub async fn keep_keys_fresh(&self) {
+        loop {
+            self.refresh_due().await;
+            let next = self.issuers.iter().map(|issuer| issuer.keys.next_refresh()).min();
+            self.clock.sleep_until(next.unwrap_or(Timestamp::NEVER)).await;
+        }
+    }
+
+    /// The caller of a token that was verified before.
+    fn known(&self, digest: &Digest, now: Timestamp) -> Result<Option<Arc<Caller>>, IdentityError> {
+        let Some(entry) = self.verified.entry(digest) else { return Ok(None) };
+        if !self.issuers[entry.issuer].keys.holds(entry.signed_with, now) {
+            self.verified.drop_entry(digest);
+            return Ok(None);
+        }
+        match entry.lifetime.check(now) {
+            Ok(()) => Ok(Some(Arc::clone(&entry.caller))),
+            Err(error) => {
+                self.verified.drop_entry(digest);
+                Err(error)
+            }
+        }
+    }
+
+    async fn verify(&self, unverified: &str) -> Result<Verified, IdentityError> {
+        let unverified = UnverifiedToken::parse(unverified)?;
+        let name = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
+        let &place = self.by_name.get(name).ok_or(IdentityError::IssuerUnknown)?;
+        let ConfiguredIssuer { family, issuer, keys } = &self.issuers[place];
+        if !issuer.algorithms.contains(&unverified.algorithm) {
+            return Err(Flaw::Algorithm.into());
+        }
+        let key = keys.find(unverified.unverified_kid.as_deref(), unverified.algorithm).await?;
+        let token = unverified.verify(&key)?;
+        let (caller, lifetime) = judge(&token, family, issuer, &self.subject_of, self.clock.now())?;
+        Ok(Verified { caller: Arc::new(caller), lifetime, issuer: place, signed_with: key.fingerprint() })
+    }
+}
+
+impl TokenSource {
+    /// Bytes.
+    const fn longest(self) -> usize {
+        match self {
+            Self::Metadata => 8 * 1024,
+            Self::Field => 16 * 1024,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Everything after a verified signature: is it in time, meant for us, of a tenant of ours, an access token, and whose?
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Family, Flaw, IdentityError, Issuer, RoleRule, SubjectHasher, TenantRule, claims::Claims, token::VerifiedToken,
+};
+use crate::domain::{AgentId, Caller, Role, Scope, ScopeSet, TenantId, Timestamp};
+
+/// When a token is good.
+#[derive(Clone, Copy)]
+pub(super) struct Lifetime {
+    expires_at: Timestamp,
+    /// The later of `nbf` and `iat`.
+    starts_at: Timestamp,
+    issued_at: Timestamp,
+}
+
+/// Applies the rules in the order in which their refusals are promised.
+pub(super) fn judge(
+    token: &VerifiedToken,
+    family: &Family,
+    issuer: &Issuer,
+    subject_of: &SubjectHasher,
+    now: Timestamp,
+) -> Result<(Caller, Lifetime), IdentityError> {
+    let claims = &token.claims;
+    let lifetime = Lifetime::read(claims)?;
+    lifetime.check(now)?;
+    let audience = audience(claims, issuer)?;
+    let tenant = tenant(claims, &issuer.tenant)?;
+    check_kind(token, issuer)?;
+    let subject = subject(claims, family)?;
+    let caller = Caller {
+        tenant,
+        subject: subject_of(&family.id, subject.realm, &subject.names),
+        family: family.id.clone(),
+        external_id: subject.names[0].to_owned(),
+        agent: agent(claims, &issuer.agent_claims)?,
+        audience,
+        scopes: scopes(claims)?,
+        roles: roles(claims, &issuer.roles)?,
+        issued_at: lifetime.issued_at,
+        expires_at: lifetime.expires_at,
+    };
+    Ok((caller, lifetime))
+}
+
+impl Lifetime {
+    /// `exp` is required. Without `iat` and `nbf` a token counts as issued at the epoch, so that every "nothing
+    /// issued before" refuses it.
+    fn read(claims: &Claims) -> Result<Self, Flaw> {
+        let expires_at = claims.date("exp")?.ok_or(Flaw::Claims)?;
+        let (issued_at, not_before) = (claims.date("iat")?, claims.date("nbf")?);
+        let starts_at = issued_at.max(not_before).unwrap_or(Timestamp::EPOCH);
+        Ok(Self { expires_at, starts_at, issued_at: issued_at.or(not_before).unwrap_or(Timestamp::EPOCH) })
+    }
+
+    pub(super) fn check(&self, now: Timestamp) -> Result<(), IdentityError> {
+        if now >= self.expires_at.plus(LEEWAY) {
+            Err(IdentityError::TokenExpired)
+        } else if now.plus(LEEWAY) < self.starts_at {
+            Err(IdentityError::TokenNotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn audience(claims: &Claims, issuer: &Issuer) -> Result<Vec<String>, IdentityError> {
+    let named = claims.list("aud")?;
+    if named.iter().any(|audience| issuer.audiences.contains(*audience)) {
+        Ok(named.into_iter().map(str::to_owned).collect())
+    } else {
+        Err(IdentityError::AudienceMismatch)
+    }
+}
+
+fn tenant(claims: &Claims, rule: &TenantRule) -> Result<TenantId, IdentityError> {
+    match rule {
+        TenantRule::Fixed(tenant) => Some(tenant),
+        TenantRule::Claim { name, allow } => claims.text(name).and_then(|value| allow.get(value)),
+    }
+    .cloned()
+    .ok_or(IdentityError::TenantUnknown)
+}
+
+/// Refuses what the same issuer signs with the same keys for other uses: ID tokens (OpenID Connect Core §2 and
+/// §3.3.2.11; Keycloak marks them by `typ`, Cognito by `token_use`), logout and security event tokens (RFC 8417).
+fn check_kind(token: &VerifiedToken, issuer: &Issuer) -> Result<(), Flaw> {
+    let kind = token.kind.as_deref().unwrap_or("JWT");
+    let accepted = issuer.token_types.iter().any(|accepted| bare(accepted).eq_ignore_ascii_case(bare(kind)));
+    let only = |claim: &str, expected: &str| match token.claims.value(claim) {
+        None => true,
+        Some(value) => value.as_str().is_some_and(|value| value.eq_ignore_ascii_case(expected)),
+    };
+    let foreign = FOREIGN_CLAIMS.iter().any(|&claim| token.claims.value(claim).is_some());
+    if accepted && !foreign && only("typ", "Bearer") && only("token_use", "access") { Ok(()) } else { Err(Flaw::Kind) }
+}
+
+/// RFC 7515 §4.1.9: `application/` may be left out.
+fn bare(kind: &str) -> &str {
+    match kind.split_at_checked(APPLICATION.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(APPLICATION) => rest,
+        _ => kind,
+    }
+}
+
+struct SubjectNames<'a> {
+    realm: &'a str,
+    /// Never empty: [`Family::check`] sees to it.
+    names: Vec<&'a str>,
+}
+
+fn subject<'a>(claims: &'a Claims, family: &Family) -> Result<SubjectNames<'a>, IdentityError> {
+    let text = |claim: &String| claims.text(claim).ok_or(IdentityError::SubjectMissing);
+    let realm = family.realm_claim.as_ref().map_or(Ok(""), text)?;
+    let names = family.subject_claims.iter().map(text).collect::<Result<_, _>>()?;
+    Ok(SubjectNames { realm, names })
+}
+
+/// A name that cannot be an agent's is a flaw: read as absent, the call would count as the user's own.
+fn agent(claims: &Claims, places: &[String]) -> Result<Option<AgentId>, Flaw> {
+    let Some(found) = places.iter().find_map(|place| claims.value(place)) else { return Ok(None) };
+    let name = found.as_str().ok_or(Flaw::Claims)?;
+    name.parse().map(Some).map_err(|_| Flaw::Claims)
+}
+
+/// Text of scopes (RFC 9068 §2.2.3, Entra's `scp`) or a list of them. What cannot be a scope grants nothing.
+fn scopes(claims: &Claims) -> Result<ScopeSet, Flaw> {
+    let (scope, scp) = (claims.list("scope")?, claims.list("scp")?);
+    Ok(scope
+        .into_iter()
+        .chain(scp)
+        .flat_map(str::split_ascii_whitespace)
+        .filter_map(|text| text.parse::<Scope>().ok())
+        .collect())
+}
+
+fn roles(claims: &Claims, rules: &[RoleRule]) -> Result<BTreeSet<Role>, Flaw> {
+    let mut roles = BTreeSet::new();
+    if rules.iter().all(|rule| rule.role != Role::User) {
+        roles.insert(Role::User);
+    }
+    for rule in rules {
+        if claims.list(&rule.claim)?.into_iter().any(|value| rule.values.contains(value)) {
+            roles.insert(rule.role);
+        }
+    }
+    Ok(roles)
+}
+
+const LEEWAY: Duration = Duration::from_secs(60);
+const APPLICATION: &str = "application/";
+/// `nonce`, `at_hash`, `c_hash`: ID tokens; `events`: logout and security event tokens.
+const FOREIGN_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];

@@ -1,0 +1,122 @@
+//! Who may use the store's directory, and whether its files can be believed.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::Advice;
+
+use super::OpenError;
+
+/// A store directory that is ours for as long as this value lives.
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Holds the lock. Its one byte says whether the last I/O failed.
+    lock: File,
+}
+
+impl Directory {
+    /// Creates the directory where it is absent, closes it to others and takes its lock.
+    pub(super) fn acquire(path: &Path) -> Result<Self, OpenError> {
+        create(path).map_err(unreadable(path))?;
+        close_to_others(path)?;
+        let lock_path = path.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&lock_path).map_err(unreadable(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(OpenError::Unreadable { path: lock_path, source }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// sled's one data file.
+    pub(super) fn data(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    /// Remembers that the files' cached pages may differ from the disk. This outlives the process, as those pages do,
+    /// and need not outlive the machine, as those pages don't; so it is written without an fsync.
+    pub(super) fn distrust_cached_pages(&self) {
+        if let Err(error) = self.lock.write_all_at(b"!", 0) {
+            tracing::warn!(%error, "could not mark the store's files as failed");
+        }
+    }
+
+    /// Makes what is read next come from the disk. After a failed fsync the kernel may hold pages that it never wrote,
+    /// marked clean: they would be read back as durable, and vanish with the machine.
+    ///
+    /// The fsync stands on handles that have not failed, so it is not a retry of the failed one: it writes what is
+    /// still dirty, and what was dropped shows itself by being absent.
+    pub(super) fn settle(&self) -> Result<(), OpenError> {
+        let mut first = [0];
+        let distrusted = self.lock.read_at(&mut first, 0).is_ok_and(|read| read == 1) && first == *b"!";
+        let data = self.data();
+        let file = match OpenOptions::new().read(true).write(true).open(&data) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(OpenError::Unreadable { path: data, source }),
+        };
+        file.sync_all().map_err(unreadable(&data))?;
+        if distrusted {
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| unreadable(&data)(error.into()))?;
+        }
+        // sled takes this lock itself, but reports a taken one as any I/O error
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: self.path.clone() }),
+            Err(TryLockError::Error(source)) => Err(OpenError::Unreadable { path: data, source }),
+        }
+    }
+
+    /// Makes the files' existence durable, and trusts their cached pages again.
+    pub(super) fn sync(&self) -> Result<(), OpenError> {
+        for path in [self.data(), self.path.join("conf"), self.path.join("blobs"), self.path.clone()] {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(unreadable(&path))?;
+        }
+        self.lock.write_all_at(b".", 0).map_err(unreadable(&self.path))
+    }
+
+    /// Waits until sled's threads have let go of the data file, which they do shortly after its handle is dropped.
+    pub(super) fn await_release(&self) {
+        if let Err(error) = File::open(self.data()).and_then(|file| file.lock()) {
+            tracing::warn!(%error, "could not wait for the store's data file");
+        }
+    }
+}
+
+pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Unreadable { path: path.to_owned(), source }
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+/// Takes others' permissions away. A mounted volume may hand them out anew at each start (Kubernetes' `fsGroup` does),
+/// so refusing to start would not do.
+fn close_to_others(path: &Path) -> Result<(), OpenError> {
+    let mode = fs::metadata(path).map_err(unreadable(path))?.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .map_err(|_| OpenError::Exposed { directory: path.to_owned(), mode })?;
+    tracing::warn!(store.directory = %path.display(), store.mode = format!("{mode:o}"), "closed the store directory to others");
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The broker's promises, through its gRPC interface, over real parts.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+
+#[path = "../support/clock.rs"]
+mod clock_support;
+
+mod support {
+    pub(crate) use super::clock_support as clock;
+}
+
+mod connecting;
+mod refreshing;
+mod revoking;
+mod tokens;
+mod watching;
+mod world;

@@ -1,0 +1,278 @@
+//! A whole broker over real sockets: sled in a temporary directory, a development authorization server beyond the
+//! process edge, and a clock that moves when a test says so. Restarting it keeps the directory and the provider.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use claviger::{
+    app::{App, Listeners},
+    client::{Client, ClientError, Connect},
+    config::{
+        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
+        Reflection, SealingSection, StoreSection, TenantSection,
+    },
+    dev::{
+        self, DevProvider, PlatformClaims,
+        visitor::{Decision, Visitor},
+    },
+    domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
+    identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
+    outbound::{Outbound, Policy},
+    proto::v1::{self, ErrorReason},
+    sealing::{Random, root_key},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::support::clock::ManualClock;
+
+pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
+pub(crate) const PLUGIN: &str = "calendar";
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Settings {
+    pub(crate) access_token_lifetime: Duration,
+    pub(crate) rotation: Rotation,
+    pub(crate) audit_window: u64,
+    pub(crate) rate: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { access_token_lifetime: 10 * MINUTE, rotation: Rotation::Strict, audit_window: 10, rate: 100_000 }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    pub(crate) provider: DevProvider,
+    settings: Settings,
+    directory: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        let clock = ManualClock::new();
+        let directory = TempDir::with_prefix("claviger-test-").unwrap();
+        root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
+        let options = dev::Options {
+            redirect_uris: vec![CALLBACK.parse().unwrap()],
+            access_token_lifetime: settings.access_token_lifetime,
+            rotation: settings.rotation,
+            ..dev::Options::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let random = Random::system();
+        let fill = move |bytes: &mut [u8]| random.fill(bytes).unwrap();
+        let provider = DevProvider::start(listener, options, Arc::new(clock.clone()), fill).await.unwrap();
+        let mut world = Self { clock, provider, settings, directory, running: None };
+        world.run().await;
+        world
+    }
+
+    /// Stops the broker in good order and starts it again on what it left behind.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown.cancel();
+            running.serving.await.unwrap().unwrap();
+        }
+    }
+
+    pub(crate) async fn run(&mut self) {
+        let config = self.config();
+        let listeners = Listeners::bind(&config).await.unwrap();
+        let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
+        let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
+        self.running = Some(Running { grpc, http, shutdown, serving });
+    }
+
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.running.as_ref().expect("the broker runs").grpc
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.running.as_ref().expect("the broker runs").http
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// A caller with an ordinary token that outlives every test.
+    pub(crate) fn client(&self, user: &str) -> Client {
+        self.client_with(&self.token(user, &claims()))
+    }
+
+    pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
+        let endpoint = format!("http://{}", self.grpc());
+        Connect { endpoint, ca: None, allow_plaintext: false }.with_token(token).unwrap()
+    }
+
+    pub(crate) fn token(&self, user: &str, claims: &PlatformClaims) -> PresentedToken {
+        self.provider.mint_platform_token(user, claims).unwrap()
+    }
+
+    /// Connects an account for [`PLUGIN`], all the way through the provider's pages.
+    pub(crate) async fn connect(&self, client: &Client, user: &str) -> v1::Connection {
+        let answer = self.authorize(client, user).await;
+        self.store(client, &answer).await.unwrap()
+    }
+
+    /// Up to the redirect that carries the code.
+    pub(crate) async fn authorize(&self, client: &Client, user: &str) -> Url {
+        let started = client.start_authorization(start(PLUGIN)).await.unwrap();
+        self.visit(&started.authorization_url, user, Decision::Approve).await
+    }
+
+    pub(crate) async fn visit(&self, url: &str, user: &str, decision: Decision) -> Url {
+        Visitor::new(outbound()).visit(&url.parse().unwrap(), user, decision).await.unwrap()
+    }
+
+    pub(crate) async fn store(&self, client: &Client, answer: &Url) -> Result<v1::Connection, ClientError> {
+        Ok(client.store_auth_code(code_of(answer)).await?.connection.unwrap())
+    }
+
+    /// Whether the provider's API for [`PLUGIN`] takes the token.
+    pub(crate) fn accepts(&self, token: &v1::GetPluginTokenResponse) -> bool {
+        self.provider.is_access_token_live(&claviger::domain::AccessToken::new(token.access_token.clone()))
+    }
+
+    pub(crate) fn live_refresh_tokens(&self) -> usize {
+        self.provider.grants().iter().map(|grant| grant.live_refresh_tokens).sum()
+    }
+
+    pub(crate) fn refreshes(&self) -> u64 {
+        self.provider.stats().token_requests(dev::GrantType::RefreshToken)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let path = self.directory.path();
+        Config {
+            grpc: GrpcSection { listen: anywhere, reflection: Reflection::Authenticated, rate: self.settings.rate },
+            http: HttpSection { listen: anywhere },
+            store: StoreSection { directory: path.join("store"), page_cache: 8 << 20, row_cache: 1 << 20 },
+            sealing: SealingSection { root_key: path.join("root.key") },
+            outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
+            audit: AuditSection { window: self.settings.audit_window },
+            identity: vec![self.family()],
+            tenants: vec![TenantSection {
+                id: "acme".parse().unwrap(),
+                require_agent: false,
+                return_urls: vec!["https://app.example/done".parse().unwrap()],
+                redirect_uris: vec![RedirectRule::Loopback("/callback".to_owned())],
+            }],
+            providers: vec![ProviderSection {
+                id: "dev".parse().unwrap(),
+                definition: "oidc".to_owned(),
+                issuer: Some(self.provider.issuer().parse().unwrap()),
+                client_id: dev::CLIENT_ID.to_owned(),
+                client_secret: Some(self.provider.client_secret()),
+            }],
+            plugins: dev::PLUGINS.iter().map(plugin).collect(),
+            agents: Vec::new(),
+            toolboxes: Vec::new(),
+            grants: Vec::new(),
+        }
+    }
+
+    fn family(&self) -> Family {
+        Family {
+            id: "platform".parse().unwrap(),
+            subject_claims: vec!["sub".to_owned()],
+            realm_claim: None,
+            issuers: vec![Issuer {
+                issuer: IssuerName::Exact(self.provider.platform_issuer()),
+                audiences: ["claviger".to_owned()].into(),
+                algorithms: [Algorithm::Rs256, Algorithm::Es256].into(),
+                keys: Keys::Discovery,
+                tenant: TenantRule::Fixed("acme".parse().unwrap()),
+                agent_claims: vec!["azp".to_owned()],
+                roles: Vec::new(),
+                token_types: vec!["at+jwt".to_owned()],
+            }],
+        }
+    }
+}
+
+fn plugin(plugin: &dev::DemoPlugin) -> PluginSection {
+    PluginSection {
+        id: plugin.id.parse().unwrap(),
+        display_name: plugin.name.to_owned(),
+        provider: "dev".parse().unwrap(),
+        scopes: plugin.scopes(),
+        usage: TokenUsage::default(),
+        enabled: true,
+    }
+}
+
+pub(crate) fn claims() -> PlatformClaims {
+    PlatformClaims { lifetime: Duration::from_secs(30 * 24 * 3600), ..PlatformClaims::to("claviger") }
+}
+
+pub(crate) fn outbound() -> Outbound {
+    Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap()
+}
+
+pub(crate) fn ask(plugin: &str) -> v1::GetPluginTokenRequest {
+    v1::GetPluginTokenRequest { plugin: plugin.to_owned(), ..Default::default() }
+}
+
+pub(crate) fn start(plugin: &str) -> v1::StartAuthorizationRequest {
+    v1::StartAuthorizationRequest {
+        target: Some(v1::start_authorization_request::Target::Plugin(plugin.to_owned())),
+        binding: v1::AuthorizationBinding::Caller.into(),
+        redirect_uri: CALLBACK.to_owned(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn parameter(answer: &Url, name: &str) -> String {
+    answer.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+pub(crate) fn code_of(answer: &Url) -> v1::StoreAuthCodeRequest {
+    let flow = v1::FlowCode {
+        state: parameter(answer, "state"),
+        code: parameter(answer, "code"),
+        iss: parameter(answer, "iss"),
+    };
+    v1::StoreAuthCodeRequest { flow: Some(v1::store_auth_code_request::Flow::FlowCode(flow)) }
+}
+
+pub(crate) fn revoke_all() -> v1::RevokeRequest {
+    v1::RevokeRequest { target: Some(v1::revoke_request::Target::AllMine(true)), ..Default::default() }
+}
+
+/// The reason of a refusal; a success is a failed test.
+#[track_caller]
+pub(crate) fn reason<T>(result: Result<T, ClientError>) -> ErrorReason {
+    match result {
+        Ok(_) => panic!("a refusal was expected, and the call succeeded"),
+        Err(error) => error.reason.unwrap_or_else(|| panic!("no reason in {error:?}")),
+    }
+}
