@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialId, EntryId, EventKind, Reason, Rotation, ScopeSet, Timestamp};
+use super::{AfterLostAnswer, CredentialId, EventKind, Intent, Reason, Refresh, Rotation, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,34 +56,6 @@ pub struct Credential {
     pub reason: Option<Reason>,
 }
 
-/// What is known of refreshing the present generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refresh {
-    /// Durable before each POST; unfinished after a crash, it says that the refresh token may be spent.
-    pub intent: Option<Intent>,
-    /// POSTs made with this generation's refresh token whose answer was lost, and the one under way.
-    pub attempts: u32,
-    /// Failures in a row, for back-off.
-    pub failures: u32,
-    /// Not before this time.
-    pub retry_at: Option<Timestamp>,
-}
-
-/// Intent and lease in one: committed before the POST that it announces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
-    /// The flight that owns it.
-    pub owner: EntryId,
-    /// 1 for the first POST of this generation.
-    pub attempt: u32,
-    pub generation: u64,
-    pub begun_at: Timestamp,
-    /// When the POST is certainly over: begun + the provider time-out.
-    pub until: Timestamp,
-    /// Keyed fingerprint of the refresh token that is being spent.
-    pub fingerprint: [u8; 32],
-}
-
 /// What a token response granted, without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -106,14 +78,6 @@ pub struct Transition {
 pub struct InvalidTransition {
     pub from: CredentialState,
     pub to: &'static str,
-}
-
-/// What to do about a refresh whose answer never came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterLostAnswer {
-    RetryAt(Timestamp),
-    /// A further POST would only prove the loss, or trigger the provider's theft alarm.
-    GiveUp,
 }
 
 impl CredentialState {
