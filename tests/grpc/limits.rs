@@ -99,15 +99,22 @@ async fn a_connection_that_does_not_speak_in_time_is_closed() {
     dribbling.write_all(&PREFACE[..PREFACE.len() - 1]).await.unwrap();
     let mut speaking = TcpStream::connect(rig.address).await.unwrap();
     speaking.write_all(PREFACE).await.unwrap();
-    // Its settings are answered, so all three were accepted and this one has been heard.
-    speaking.read_exact(&mut [0; 9]).await.unwrap();
+    // Connections are accepted in their order, so all three were.
+    ping(&mut speaking).await;
     rig.clock.someone_sleeps_until(opened_at.plus(Duration::from_secs(10))).await;
     rig.clock.advance(Duration::from_secs(10));
     closed(&mut silent).await;
     closed(&mut dribbling).await;
-    speaking.write_all(b"\0\0\x08\x06\0\0\0\0\0pingpong").await.unwrap();
+    ping(&mut speaking).await;
+}
+
+/// Returns once a PING has been answered (RFC 9113 §6.7).
+async fn ping(socket: &mut TcpStream) {
+    const OPAQUE: &[u8] = b"pingpong";
+    socket.write_all(b"\0\0\x08\x06\0\0\0\0\0").await.unwrap();
+    socket.write_all(OPAQUE).await.unwrap();
     let mut heard = Vec::new();
-    while !heard.ends_with(b"pingpong") {
-        heard.push(speaking.read_u8().await.unwrap());
+    while !heard.ends_with(OPAQUE) {
+        heard.push(socket.read_u8().await.unwrap());
     }
 }
