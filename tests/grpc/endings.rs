@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use claviger::proto::v1::{self, watch_credential_status_response::Body};
+use claviger::{
+    grpc::Settings,
+    proto::v1::{self, watch_credential_status_response::Body},
+};
 use tokio::net::TcpStream;
+use tonic::Status;
+use tonic_types::StatusExt;
 
 use crate::rig::{Rig, closed, reason};
 
@@ -46,6 +51,29 @@ async fn a_call_that_waits_is_answered_at_shutdown() {
     rig.shutdown.cancel();
     assert_eq!(waiting.await.unwrap().unwrap().into_inner().state(), v1::AuthorizationState::Pending);
     rig.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_nothing_behind() {
+    let rig = Rig::with(Settings { rate: None, ..Settings::default() }).await;
+    let open = async || {
+        let watch = rig.by_alice(v1::WatchCredentialStatusRequest::default());
+        Ok::<_, Status>(rig.tokens().watch_credential_status(watch).await?.into_inner())
+    };
+    let mut streams = Vec::new();
+    let refusal = loop {
+        match open().await {
+            Ok(stream) => streams.push(stream),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((streams.len(), reason(&refusal).as_str()), (64, "STREAM_QUOTA"));
+    assert!(refusal.get_details_retry_info().unwrap().retry_delay.is_some());
+    streams.pop();
+    // The reset overtakes no call of its own connection, but the seat is given back by another task.
+    while let Err(refusal) = open().await {
+        assert_eq!(reason(&refusal), "STREAM_QUOTA");
+    }
 }
 
 #[tokio::test]

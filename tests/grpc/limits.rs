@@ -60,6 +60,15 @@ async fn a_message_of_another_kind_is_the_callers_mistake() {
 }
 
 #[tokio::test]
+async fn compressed_messages_are_not_taken() {
+    let rig = Rig::start().await;
+    let compressed = [("authorization", rig.bearer("alice")), ("grpc-encoding", "gzip".to_owned())];
+    let metadata = compressed.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let refusal = rig.call(VALIDATE, &metadata).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
 async fn headers_that_are_too_long_are_refused_and_the_connection_lives_on() {
     let rig = Rig::start().await;
     let long = "x".repeat(25 * 1024);
