@@ -370,7 +370,7 @@ impl Credential {
         let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
         match self.refresh.retry_at {
             Some(retry_at) => retry_at.min(unannounced_expiry),
-            None if late => unannounced_expiry,
+            None if late => expiry,
             None if self.expires_at.is_some() => expiry.minus(self.margin()),
             None => Timestamp::NEVER,
         }
