@@ -318,7 +318,11 @@ impl Credential {
             return Err(self.refuse("resumed"));
         }
         let mut next = self.clone();
-        next.state = CredentialState::Connected;
+        next.state = match (self.announced_expired, self.announced_expiring) {
+            (true, _) => CredentialState::Expired,
+            (false, true) => CredentialState::Expiring,
+            (false, false) => CredentialState::Connected,
+        };
         next.reason = None;
         next.refresh.retry_at = None;
         Ok(next.announcing(vec![EventKind::Resumed]))
