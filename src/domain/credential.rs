@@ -132,6 +132,15 @@ impl CredentialState {
     }
 }
 
+impl Refresh {
+    /// Ends the POST under way. Only a lost one stays counted, and only one that was under way is uncounted.
+    fn close_intent(&mut self, lost: bool) {
+        if self.intent.take().is_some() && !lost {
+            self.attempts = self.attempts.saturating_sub(1);
+        }
+    }
+}
+
 impl Credential {
     pub fn pending(id: CredentialId, now: Timestamp) -> Self {
         Self {
@@ -178,10 +187,11 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(vec![EventKind::Connected]))
     }
 
-    /// Records the intent to POST this generation's refresh token. Nothing is announced: nothing has changed for
-    /// anybody outside.
+    /// Records the intent to POST this generation's refresh token; refused while another one is open. Nothing is
+    /// announced: nothing has changed for anybody outside.
     pub fn begin_refresh(&self, intent: Intent) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() || !self.refreshable || intent.generation != self.generation {
+        let under_way = self.refresh.intent.is_some();
+        if !self.state.refreshes() || !self.refreshable || under_way || intent.generation != self.generation {
             return Err(self.refuse("refreshing"));
         }
         let mut next = self.clone();
@@ -206,7 +216,7 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(events))
     }
 
-    /// The refresh failed for a passing reason. `spent` says that the refresh token may have been consumed (the
+    /// The POST under way failed for a passing reason. `spent` says that the refresh token may have been consumed (the
     /// answer was lost), so the attempt stays counted.
     pub fn refresh_failed(
         &self,
@@ -214,14 +224,11 @@ impl Credential {
         retry_at: Timestamp,
         spent: bool,
     ) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() {
+        if !self.state.refreshes() || self.refresh.intent.is_none() {
             return Err(self.refuse("refresh failing"));
         }
         let mut next = self.clone();
-        next.refresh.intent = None;
-        if !spent {
-            next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
-        }
+        next.refresh.close_intent(spent);
         next.refresh.failures = next.refresh.failures.saturating_add(1);
         next.refresh.retry_at = Some(retry_at);
         next.reason = Some(reason);
@@ -234,8 +241,7 @@ impl Credential {
     /// intent is closed and the credential otherwise left alone until `retry_at`.
     pub fn refresh_deferred(&self, retry_at: Timestamp) -> Transition {
         let mut next = self.clone();
-        next.refresh.intent = None;
-        next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
+        next.refresh.close_intent(false);
         next.refresh.retry_at = Some(retry_at);
         next.announcing(Vec::new())
     }
