@@ -63,6 +63,8 @@ pub struct Refresh {
     pub intent: Option<Intent>,
     /// POSTs made with this generation's refresh token whose answer was lost, and the one under way.
     pub attempts: u32,
+    /// When the first of the lost ones began: from then on the provider may count its grace.
+    pub first_lost_at: Option<Timestamp>,
     /// Failures in a row, for back-off.
     pub failures: u32,
     /// Not before this time.
@@ -135,7 +137,10 @@ impl CredentialState {
 impl Refresh {
     /// Ends the POST under way. Only a lost one stays counted, and only one that was under way is uncounted.
     fn close_intent(&mut self, lost: bool) {
-        if self.intent.take().is_some() && !lost {
+        let Some(intent) = self.intent.take() else { return };
+        if lost {
+            self.first_lost_at.get_or_insert(intent.begun_at);
+        } else {
             self.attempts = self.attempts.saturating_sub(1);
         }
     }
@@ -343,9 +348,10 @@ impl Credential {
         now: Timestamp,
         timeout: Duration,
     ) -> AfterLostAnswer {
+        let first_lost_at = self.refresh.first_lost_at.unwrap_or(begun_at);
         match rotation {
             Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < begun_at.plus(Duration::from_secs(seconds)) => {
+            Rotation::Grace { seconds } if now < first_lost_at.plus(Duration::from_secs(seconds)) => {
                 AfterLostAnswer::RetryAt(now)
             }
             Rotation::Grace { .. } | Rotation::Strict => {
