@@ -1,5 +1,7 @@
+pub mod app;
 pub mod audit;
 pub mod broker;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dev;

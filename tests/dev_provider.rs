@@ -870,23 +870,6 @@ mod issuers {
     }
 }
 
-#[tokio::test]
-async fn the_brokers_registration_fits_the_server() {
-    let dev = Dev::rotating(Rotation::Grace { seconds: 3 }).await;
-    let provider = dev.provider.registration();
-    let issuer = provider.definition.issuer.unwrap();
-    let document = json_of(&dev.get("/.well-known/openid-configuration").await);
-    assert_eq!(document["issuer"], issuer.as_str().trim_end_matches('/'));
-    assert_eq!(provider.definition.rotation, Rotation::Grace { seconds: 3 });
-    assert_eq!((provider.client_id.as_str(), provider.client_secret.unwrap().expose()), (CLIENT_ID, SECRET));
-    let known = document["scopes_supported"].as_array().unwrap();
-    for plugin in dev.provider.plugins() {
-        assert!(plugin.scopes.iter().all(|scope| known.contains(&json!(scope))), "{}", plugin.id);
-        let url = plugin.usage.base_url.unwrap();
-        assert_eq!(dev.outbound.send(Request::get(url)).await.unwrap().status, StatusCode::UNAUTHORIZED);
-    }
-}
-
 mod state {
     use super::*;
 

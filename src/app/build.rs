@@ -40,7 +40,6 @@ pub struct App {
 #[error("{} problem(s) in the configuration:\n{}", .0.len(), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
 pub struct NotConfigured(pub Vec<Problem>);
 
-
 impl App {
     /// Opens the store and checks everything that can be checked before a caller comes.
     pub async fn build(config: Config, clock: Arc<dyn Clock>, random: Random) -> anyhow::Result<Self> {
@@ -50,7 +49,7 @@ impl App {
         }
         install_crypto();
         let audit_key = AuditKey::default();
-        let store = open_store(&config, &audit_key, &random)?;
+        let store = open_store(&config, &audit_key, &random).await?;
         let root = root_key::file::load(&config.sealing.root_key)?;
         let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key)
             .await
@@ -88,7 +87,7 @@ impl App {
     }
 }
 
-fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
     let options = SledOptions {
         directory: config.store.directory.clone(),
         page_cache: config.store.page_cache,
@@ -96,7 +95,7 @@ fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow:
         installation: InstallationId::from_bytes(random.bytes()?),
         epoch: EntryId::from_bytes(random.bytes()?),
     };
-    Ok(Arc::new(SledStore::open(&options, Box::new(Chain::new(audit_key.clone())))?))
+    Ok(Arc::new(SledStore::open(options, Box::new(Chain::new(audit_key.clone()))).await?))
 }
 
 fn authenticator(

@@ -1,13 +1,17 @@
 //! Runs an app: listen, drain, stop within a bound.
 
-use std::time::Duration;
+use std::{future::IntoFuture, num::NonZeroU32};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use crate::{config, grpc, http};
+use crate::{
+    config::{Config, Reflection},
+    grpc::{Parts, Rate, ReflectionPolicy, RequestIds, Server, Settings},
+    http,
+};
 
 /// Bound sockets, so that whoever starts an app knows its ports.
 pub struct Listeners {
@@ -15,11 +19,8 @@ pub struct Listeners {
     pub http: TcpListener,
 }
 
-/// After this the process goes, whatever still hangs; the other end of a graceful stop.
-const STOP_WITHIN: Duration = Duration::from_secs(25);
-
 impl Listeners {
-    pub async fn bind(config: &config::Config) -> anyhow::Result<Self> {
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         let bind = async |address| {
             TcpListener::bind(address).await.with_context(|| format!("{address} cannot be listened on; is it taken?"))
         };
@@ -30,51 +31,43 @@ impl Listeners {
 impl App {
     /// Serves until `shutdown`, then: readiness off, watchers told to drain, what is in the air landed, store closed.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let stopping = CancellationToken::new();
-        let background = [
-            tokio::spawn(self.broker.clone().run_scheduler()),
-            tokio::spawn(self.hub.clone().run(stopping.clone())),
-            tokio::spawn({
-                let authenticator = self.authenticator.clone();
-                async move { authenticator.keep_keys_fresh().await }
-            }),
-        ];
-        let grpc = grpc::serve(self.grpc_parts(), listeners.grpc, stopping.clone());
-        let http = http::serve(self.broker.clone(), listeners.http, stopping.clone());
-        let stop = async {
-            shutdown.cancelled().await;
-            tracing::info!("stopping");
-            // The broker first: it ends the streams that the server would wait for.
-            let landed = self.broker.stop();
-            let late = self.clock.sleep_until(self.clock.now().plus(STOP_WITHIN));
-            tokio::select! {
-                () = landed => {}
-                () = late => tracing::error!("some work did not land in time"),
-            }
-            stopping.cancel();
-        };
-        let (grpc, http, ()) = tokio::join!(grpc, http, stop);
-        background.iter().for_each(tokio::task::JoinHandle::abort);
+        let server = Server::new(self.grpc_parts()?);
+        let ended = CancellationToken::new();
+        let mut background = JoinSet::new();
+        background.spawn(self.broker.clone().run_scheduler());
+        background.spawn(self.hub.clone().run(ended.clone()));
+        let authenticator = self.authenticator.clone();
+        background.spawn(async move { authenticator.keep_keys_fresh().await });
+        let http = axum::serve(listeners.http, http::router(self.broker.clone()))
+            .with_graceful_shutdown(ended.clone().cancelled_owned())
+            .into_future();
+        let http = tokio::spawn(http);
+        let served = server.serve(listeners.grpc, shutdown.cancelled_owned()).await.context("the gRPC server failed");
+        ended.cancel();
+        background.shutdown().await;
+        // Health checks keep their connections open; nobody waits for them.
+        http.abort();
         self.store.close().await;
-        grpc.context("the gRPC server failed")?;
-        http.context("the HTTP server failed")
+        served
     }
 
-    fn grpc_parts(&self) -> grpc::Parts {
-        grpc::Parts {
+    fn grpc_parts(&self) -> anyhow::Result<Parts> {
+        let rate = NonZeroU32::new(self.config.grpc.rate)
+            .map(|per_second| Rate { per_second, burst: per_second.saturating_mul(BURST) });
+        let reflection = match self.config.grpc.reflection {
+            Reflection::Open => ReflectionPolicy::Open,
+            Reflection::Authenticated => ReflectionPolicy::Authenticated,
+            Reflection::Off => ReflectionPolicy::Off,
+        };
+        Ok(Parts {
             broker: self.broker.clone(),
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
-            random: {
-                let random = self.random.clone();
-                Box::new(move || random.bytes().ok())
-            },
-            reflection: match self.config.grpc.reflection {
-                config::Reflection::Open => grpc::ReflectionPolicy::Open,
-                config::Reflection::Authenticated => grpc::ReflectionPolicy::Authenticated,
-                config::Reflection::Off => grpc::ReflectionPolicy::Off,
-            },
-            rate: self.config.grpc.rate,
-        }
+            request_ids: RequestIds::new(self.random.bytes()?),
+            settings: Settings { reflection, rate, ..Settings::default() },
+        })
     }
 }
+
+/// Calls that may come at once, in seconds of the long-run rate.
+const BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");

@@ -6,6 +6,7 @@
 
 mod connect;
 mod connections;
+mod dev;
 mod failure;
 mod loopback;
 mod options;
@@ -37,6 +38,8 @@ pub enum Command {
     Token(token::Token),
     /// List your connections
     Connections(connections::Connections),
+    /// Run the broker with a development authorization server, on this machine alone
+    Dev(dev::Dev),
     /// Follow what happens to your credentials
     Watch(watch::Watch),
     /// End connections, here and at their providers
@@ -49,8 +52,20 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Connect(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
+        Command::Dev(command) => edge(command.run().await),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,
+    }
+}
+
+/// For commands that run something here, rather than ask a broker.
+fn edge(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("claviger: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

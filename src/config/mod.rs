@@ -54,7 +54,7 @@ pub struct Config {
 pub struct GrpcSection {
     pub listen: SocketAddr,
     pub reflection: Reflection,
-    /// Calls per second that one principal may make in the long run; bursts of ten times that pass.
+    /// Calls per second that one principal may make in the long run; bursts of ten times that pass. 0: no limit.
     pub rate: u32,
 }
 

@@ -10,7 +10,6 @@
 //!
 //! # Where things are
 //!
-//! - `provider`: start, stop, look inside · `registration`: the broker's side of it · `options`: settings, users, plugins, clients · `realm`: the two issuers
 //! - `site`: routes · `metadata`, `authorize`, `login`, `token`, `revoke`, `introspect`, `resources`:
 //!   one endpoint each · `pages`, `session`: what the browser gets
 //! - `ledger`: what was granted · `identity`, `keys`, `id_token`, `platform`: what is signed
@@ -46,7 +45,6 @@ mod provider;
 mod random;
 mod realm;
 mod redirect;
-mod registration;
 mod resources;
 mod revoke;
 mod session;

@@ -6,7 +6,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport};
 use tonic_health::pb::health_server;
-use tonic_reflection::server::{Builder as Reflection, v1 as reflection_v1, v1alpha as reflection_v1alpha};
+use tonic_reflection::{
+    pb::{
+        v1::server_reflection_server::SERVICE_NAME as REFLECTION,
+        v1alpha::server_reflection_server::SERVICE_NAME as REFLECTION_ALPHA,
+    },
+    server::Builder as Reflection,
+};
 use url::Url;
 
 use super::{
@@ -107,15 +113,14 @@ impl Server {
         let Parts { broker, authenticator, clock, request_ids, settings } = parts;
         let mut open = vec![health_server::SERVICE_NAME];
         if settings.reflection == ReflectionPolicy::Open {
-            open.extend([reflection_v1::SERVICE_NAME, reflection_v1alpha::SERVICE_NAME]);
+            open.extend([REFLECTION, REFLECTION_ALPHA]);
         }
         let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), connect_url: settings.connect_url };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
-        let routes = Routes::new(
-            TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(LONGEST_MESSAGE),
-        )
-        .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(LONGEST_MESSAGE))
-        .add_service(health_server::HealthServer::new(health).max_decoding_message_size(LONGEST_MESSAGE));
+        let routes =
+            Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(LONGEST_MESSAGE))
+                .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(LONGEST_MESSAGE))
+                .add_service(health_server::HealthServer::new(health).max_decoding_message_size(LONGEST_MESSAGE));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off { routes } else { with_reflection(routes) },
             identify: Identify::new(Arc::new(request_ids), settings.one_span_in),

@@ -15,8 +15,7 @@ pub(super) async fn answer(
     request: Request<v1::StartAuthorizationRequest>,
 ) -> Result<Response<v1::StartAuthorizationResponse>, Status> {
     let (call, request) = received(request)?;
-    let started =
-        rpcs.broker.start_authorization(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let started = rpcs.broker.start_authorization(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
     Ok(Response::new(v1::StartAuthorizationResponse {
         authorization_url: started.authorization_url.into(),
         flow_id: started.flow.id.to_string(),
@@ -37,7 +36,9 @@ fn parse(request: v1::StartAuthorizationRequest) -> Result<StartAuthorization, I
         }
     };
     let binding = match fields::enumeration("binding", request.binding)? {
-        AuthorizationBinding::Caller => Binding::Caller { redirect_uri: fields::url("redirect_uri", &request.redirect_uri)? },
+        AuthorizationBinding::Caller => {
+            Binding::Caller { redirect_uri: fields::url("redirect_uri", &request.redirect_uri)? }
+        }
         AuthorizationBinding::Unspecified | AuthorizationBinding::Browser => {
             if !request.redirect_uri.is_empty() {
                 return invalid("redirect_uri", "must be empty with binding BROWSER");

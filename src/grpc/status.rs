@@ -34,7 +34,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
     }
     let mut answer = Answer::new(reason);
     match error {
-        BrokerError::Refused { link, .. } => answer.fact("link", link_name(*link)),
+        BrokerError::Refused { link, .. } => answer.fact("link", &link_name(*link)),
         BrokerError::AuthenticationRequired(required) => {
             answer.detail("claviger.v1.AuthenticationRequired", &authentication_required(required, connect_url));
         }
@@ -47,10 +47,10 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
         | BrokerError::FlowQuota { retry_after }
         | BrokerError::StreamQuota { retry_after } => answer.retry(*retry_after),
         BrokerError::RevisionCompacted { compacted, head } => {
-            answer.fact("compacted_revision", compacted.0);
-            answer.fact("head_revision", head.0);
+            answer.fact("compacted_revision", &compacted.0);
+            answer.fact("head_revision", &head.0);
         }
-        BrokerError::AheadOfLog { head } => answer.fact("head_revision", head.0),
+        BrokerError::AheadOfLog { head } => answer.fact("head_revision", &head.0),
         BrokerError::AccountMismatch
         | BrokerError::PluginUnknown
         | BrokerError::ConnectionNotFound
@@ -126,13 +126,13 @@ impl Answer {
         Self { reason, message: sentence(reason).to_owned(), facts: HashMap::new(), details: Vec::new() }
     }
 
-    fn fact(&mut self, name: &str, value: impl ToString) {
+    fn fact(&mut self, name: &str, value: &impl ToString) {
         self.facts.insert(name.to_owned(), value.to_string());
     }
 
     /// Long lists are cut; the total says so.
     fn accounts(&mut self, accounts: &[String]) {
-        self.fact("accounts", accounts.len());
+        self.fact("accounts", &accounts.len());
         let short = accounts.iter().filter(|account| account.len() <= LONGEST_ACCOUNT);
         for (number, account) in (1..=MOST_ACCOUNTS).zip(short) {
             self.fact(&format!("account_{number}"), account);
@@ -145,7 +145,8 @@ impl Answer {
         }
         let named = if field.is_empty() { problem.to_owned() } else { format!("`{field}` {problem}") };
         self.message = format!("{named}; correct the request and call again");
-        let violation = FieldViolation { field: field.to_owned(), description: problem.to_owned(), ..Default::default() };
+        let violation =
+            FieldViolation { field: field.to_owned(), description: problem.to_owned(), ..Default::default() };
         self.detail("google.rpc.BadRequest", &rpc::BadRequest { field_violations: vec![violation] });
     }
 
@@ -172,10 +173,8 @@ fn any(name: &str, message: &impl Message) -> Any {
     Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
 }
 
-/// The flow is named only with its page: without one, the way on is an authorization with binding `CALLER`.
 fn authentication_required(required: &AuthenticationRequired, connect_url: Option<&Url>) -> v1::AuthenticationRequired {
     let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, flow, expires_at, context } = required;
-    let open = connect_url.zip(*flow);
     let mut room = MOST_SCOPES_BYTES;
     let fitting = missing_scopes.iter().take_while(|scope| {
         let fits = scope.as_str().len() <= room;
@@ -183,9 +182,12 @@ fn authentication_required(required: &AuthenticationRequired, connect_url: Optio
         fits
     });
     v1::AuthenticationRequired {
-        auth_url: open.map(|(page, flow)| format!("{}/{flow}", page.as_str().trim_end_matches('/'))).unwrap_or_default(),
-        flow_id: open.map(|(_, flow)| flow.to_string()).unwrap_or_default(),
-        expires_at: open.and(*expires_at).map(encode::timestamp),
+        auth_url: connect_url
+            .zip(*flow)
+            .map(|(page, flow)| format!("{}/{flow}", page.as_str().trim_end_matches('/')))
+            .unwrap_or_default(),
+        flow_id: flow.map(|flow| flow.to_string()).unwrap_or_default(),
+        expires_at: expires_at.map(encode::timestamp),
         session_id: context.session_id.clone().unwrap_or_default(),
         task_id: context.task_id.clone().unwrap_or_default(),
         platform_request_id: context.platform_request_id.clone().unwrap_or_default(),

@@ -163,9 +163,7 @@ impl Progress {
                 let batch = v1::WatchBatch { events, more_follows: token.is_none() };
                 (Body::Batch(batch), Some(revision), token.unwrap_or_default())
             }
-            WatchMessage::Progress { revision, token } => {
-                (Body::Progress(v1::WatchProgress {}), Some(revision), token)
-            }
+            WatchMessage::Progress { revision, token } => (Body::Progress(v1::WatchProgress {}), Some(revision), token),
             WatchMessage::Drain { reason, reconnect_after, token } => {
                 let reconnect_after = Some(encode::duration(reconnect_after));
                 (Body::Drain(v1::WatchDrain { cause: encode_cause(reason).into(), reconnect_after }), None, token)

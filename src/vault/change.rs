@@ -1,6 +1,6 @@
 //! A change set in the making: domain values in, one atomic commit out.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::{
     domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
     store::{
-        ChangeSet, CommitError, Expect, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
+        ChangeSet, CommitError, Expect, IndexEntry, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
         WriteAction,
     },
 };
@@ -21,7 +21,6 @@ pub struct Change {
     tenant: Arc<HeldKey>,
     subject: Option<Arc<HeldKey>>,
     set: ChangeSet,
-    written: HashSet<RecordKey>,
     failed: Option<VaultError>,
 }
 
@@ -33,14 +32,7 @@ impl Vault {
             Some(subject) => Some(self.keyring().subject(&tenant, subject).await?),
             None => None,
         };
-        Ok(Change {
-            vault: self.clone(),
-            tenant,
-            subject,
-            set: ChangeSet::default(),
-            written: HashSet::new(),
-            failed: None,
-        })
+        Ok(Change { vault: self.clone(), tenant, subject, set: ChangeSet::default(), failed: None })
     }
 }
 
@@ -81,11 +73,10 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, subject, mut set, written, failed } = self;
+        let Self { vault, tenant, subject, mut set, failed } = self;
         if let Some(error) = failed {
             return Err(error);
         }
-        set.preconditions.retain(|precondition| !written.contains(&precondition.key));
         // Whatever was sealed must still be readable when it becomes true: its keys neither retired nor destroyed.
         set.preconditions.push(tenant.unmoved());
         set.preconditions.extend(subject.as_ref().map(|held| held.unmoved()));
@@ -117,12 +108,8 @@ impl Change {
         }
     }
 
-    pub(super) fn write(&mut self, write: Write) -> Result<(), VaultError> {
-        if !self.written.insert(write.key.clone()) {
-            return Err(Misuse::WrittenTwice { record: format!("{:?}", write.key) }.into());
-        }
+    pub(super) fn write(&mut self, write: Write) {
         self.set.writes.push(write);
-        Ok(())
     }
 
     fn require<T>(&mut self, stored: &Stored<T>) {
@@ -153,6 +140,5 @@ fn earliest_due(set: &ChangeSet) -> Option<Timestamp> {
         WriteAction::Put { index, .. } => Some(index),
         WriteAction::Delete => None,
     });
-    let due = puts.flatten().filter(|entry| entry.index == IndexKind::Due);
-    due.filter_map(|entry| Some(place::from_sortable(*entry.key.first_chunk()?))).min()
+    puts.flatten().filter_map(IndexEntry::due_at).min()
 }

@@ -54,10 +54,9 @@ pub enum Misuse {
     OtherRecord { record: String },
     #[error("{record} would get a new generation with the old generation's tokens")]
     TokensOfOtherGeneration { record: String },
-    #[error("{record} has fields or index entries that no store can keep")]
+    /// It is written twice, or its index entries collide with another's.
+    #[error("{record} cannot be written as it is")]
     Malformed { record: String },
-    #[error("{record} is written twice in one change set")]
-    WrittenTwice { record: String },
 }
 
 impl VaultError {

@@ -109,9 +109,8 @@ impl Planned {
 
 impl Due {
     fn read(entry: &IndexEntry) -> Option<Self> {
-        let (time, rest) = entry.key.split_first_chunk()?;
-        let (&kind, id) = rest.split_first()?;
-        let record = match RecordKind::from_byte(kind)? {
+        let id = entry.record.id().as_ref();
+        let record = match entry.record.kind() {
             RecordKind::Connection => DueRecord::Connection(ConnectionId::from_bytes(id.try_into().ok()?)),
             RecordKind::Flow => DueRecord::Flow(FlowId::from_bytes(id.try_into().ok()?)),
             RecordKind::Attempt => DueRecord::Attempt(AttemptKey(id.try_into().ok()?)),
@@ -119,6 +118,6 @@ impl Due {
             RecordKind::Installation | RecordKind::Key | RecordKind::Tenant | RecordKind::Subject => return None,
         };
         let witness = u64::from_be_bytes(entry.value.as_ref().try_into().ok()?);
-        Some(Self { at: place::from_sortable(*time), record, witness, key: entry.key.clone() })
+        Some(Self { at: entry.due_at()?, record, witness, key: entry.key.clone() })
     }
 }

@@ -152,13 +152,13 @@ impl Keyring {
 
     /// `None` when the owner has no row yet.
     async fn present_key(&self, row: &RecordKey, owner: &KeyOwner) -> Result<Option<Arc<HeldKey>>, VaultError> {
-        let id = match self.present.get(row) {
-            Some(id) => id,
-            None => match self.read_present(row, owner).await? {
-                Some(id) => id,
-                None => return Ok(None),
-            },
-        };
+        if let Some(id) = self.present.get(row) {
+            if let Some(held) = self.key(id).await? {
+                return Ok(Some(held));
+            }
+            self.present.remove(row);
+        }
+        let Some(id) = self.read_present(row, owner).await? else { return Ok(None) };
         let held = self.key(id).await?.ok_or_else(|| match owner {
             KeyOwner::Subject { .. } => VaultError::SubjectErased,
             KeyOwner::Tenant { .. } | KeyOwner::Installation => VaultError::unsealable(row),

@@ -113,7 +113,7 @@ pub(super) fn flows_prefix(keys: &InstallationKeys, tenant: &TenantId, subject: 
 pub(super) fn connection_index(keys: &InstallationKeys, connection: &Connection, next: Timestamp) -> Vec<IndexEntry> {
     let Connection { id, tenant, subject, provider, credential, .. } = connection;
     let record = connection_row(*id);
-    let mut entries = vec![due(next, &record, credential.generation)];
+    let mut entries = vec![IndexEntry::due(next, record.clone(), credential.generation)];
     // A revoked connection is kept for whoever knows its id, and no longer stands among those that can be used.
     if credential.state != CredentialState::Revoked {
         let owner = connections_prefix(keys, tenant, *subject, Some(provider));
@@ -129,33 +129,16 @@ pub(super) fn flow_index(keys: &InstallationKeys, flow: &Flow, version: u64) -> 
     vec![
         plain(IndexKind::FlowsByIntent, intent, flow.id.as_bytes(), &record),
         plain(IndexKind::FlowsOfSubject, owner, flow.id.as_bytes(), &record),
-        due(flow.expires_at, &record, version),
+        IndexEntry::due(flow.expires_at, record, version),
     ]
 }
 
 pub(super) fn attempt_index(record: &RecordKey, attempt: &Attempt, version: u64) -> Vec<IndexEntry> {
-    vec![due(attempt.expires_at, record, version)]
+    vec![IndexEntry::due(attempt.expires_at, record.clone(), version)]
 }
 
 pub(super) fn job_index(job: &Job, at: Timestamp, version: u64) -> Vec<IndexEntry> {
-    vec![due(at, &job_row(job.id), version)]
-}
-
-/// Time as bytes that sort as the times do.
-pub(super) fn sortable(at: Timestamp) -> [u8; 8] {
-    (at.as_millis() ^ i64::MIN).to_be_bytes()
-}
-
-pub(super) fn from_sortable(bytes: [u8; 8]) -> Timestamp {
-    Timestamp::from_millis(i64::from_be_bytes(bytes) ^ i64::MIN)
-}
-
-fn due(at: Timestamp, record: &RecordKey, witness: u64) -> IndexEntry {
-    let mut key = sortable(at).to_vec();
-    key.push(record.kind() as u8);
-    key.extend_from_slice(record.id());
-    let value = witness.to_be_bytes().to_vec().into();
-    IndexEntry { index: IndexKind::Due, key: key.into(), record: record.clone(), value }
+    vec![IndexEntry::due(at, job_row(job.id), version)]
 }
 
 fn plain(index: IndexKind, mut prefix: Vec<u8>, id: &[u8], record: &RecordKey) -> IndexEntry {

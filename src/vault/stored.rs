@@ -4,10 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{AccessToken, Granted, IdToken, KeyId, Nonce, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp},
-    store::{IndexKind, RecordKey, Row},
+    store::{IndexEntry, RecordKey, Row},
 };
-
-use super::place::from_sortable;
 
 /// A value as it was read, with what a later change needs to prove that it is still the newest.
 #[derive(Clone)]
@@ -97,8 +95,7 @@ impl<T> Stored<T> {
 
     /// When the scheduler looks at the record, as of this read.
     pub fn due(&self) -> Option<Timestamp> {
-        let entry = self.row.index.iter().find(|entry| entry.index == IndexKind::Due)?;
-        Some(from_sortable(*entry.key.first_chunk()?))
+        self.row.index.iter().find_map(IndexEntry::due_at)
     }
 }
 

@@ -158,7 +158,8 @@ impl Change {
         let envelope = Envelope { value, parked };
         let record = records::seal(holder, &key, expect.next_version(), &envelope, self.vault.random())?;
         let fields = std::iter::once((FieldTag::Record, record)).chain(secrets).collect();
-        self.write(Write::put(key, expect, fields, index))
+        self.write(Write::put(key, expect, fields, index));
+        Ok(())
     }
 
     fn delete<T: Owned>(&mut self, stored: &Stored<T>) {
@@ -166,7 +167,8 @@ impl Change {
             if let Some(subject) = stored.value.subject() {
                 change.key(&stored.key, stored.value.tenant(), subject)?;
             }
-            change.write(Write::delete(stored.key.clone(), stored.version()))
+            change.write(Write::delete(stored.key.clone(), stored.version()));
+            Ok(())
         });
     }
 

@@ -245,7 +245,7 @@ pub(crate) fn ask(plugin: &str) -> v1::GetPluginTokenRequest {
 pub(crate) fn start(plugin: &str) -> v1::StartAuthorizationRequest {
     v1::StartAuthorizationRequest {
         target: Some(v1::start_authorization_request::Target::Plugin(plugin.to_owned())),
-        binding: v1::Binding::Caller.into(),
+        binding: v1::AuthorizationBinding::Caller.into(),
         redirect_uri: CALLBACK.to_owned(),
         ..Default::default()
     }
@@ -261,7 +261,7 @@ pub(crate) fn code_of(answer: &Url) -> v1::StoreAuthCodeRequest {
         code: parameter(answer, "code"),
         iss: parameter(answer, "iss"),
     };
-    v1::StoreAuthCodeRequest { response: Some(v1::store_auth_code_request::Response::Flow(flow)) }
+    v1::StoreAuthCodeRequest { flow: Some(v1::store_auth_code_request::Flow::FlowCode(flow)) }
 }
 
 pub(crate) fn revoke_all() -> v1::RevokeRequest {

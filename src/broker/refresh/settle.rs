@@ -4,8 +4,7 @@ use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason,
-        Timestamp, Transition,
+        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason, Timestamp, Transition,
     },
     vault::{Stored, TokenSet, Tokens},
 };

@@ -40,7 +40,9 @@ impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         for address in [self.grpc, self.http, self.provider] {
             if !address.ip().is_loopback() {
-                bail!("{address} is not a loopback address: users log in without passwords here, so `dev` serves this machine alone");
+                bail!(
+                    "{address} is not a loopback address: users log in without passwords here, so `dev` serves this machine alone"
+                );
             }
         }
         if self.tour {

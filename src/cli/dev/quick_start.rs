@@ -69,7 +69,7 @@ pub(super) async fn authorize(world: &World) -> anyhow::Result<Url> {
     let started = client
         .start_authorization(v1::StartAuthorizationRequest {
             target: Some(start_authorization_request::Target::Plugin(PLUGIN.to_owned())),
-            binding: v1::Binding::Caller.into(),
+            binding: v1::AuthorizationBinding::Caller.into(),
             redirect_uri: format!("http://127.0.0.1{CALLBACK}"),
             ..Default::default()
         })
@@ -82,5 +82,5 @@ pub(super) async fn authorize(world: &World) -> anyhow::Result<Url> {
 fn store_auth_code(answer: &Url) -> String {
     let pairs: serde_json::Map<_, _> =
         answer.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
-    serde_json::json!({ "flow": pairs }).to_string()
+    serde_json::json!({ "flow_code": pairs }).to_string()
 }

@@ -100,7 +100,7 @@ async fn store_the_code(world: &World, alice: &Client, answer: &Url) -> anyhow::
         answer.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
     let flow = v1::FlowCode { state: parameter("state"), code: parameter("code"), iss: parameter("iss") };
-    let request = || v1::StoreAuthCodeRequest { response: Some(v1::store_auth_code_request::Response::Flow(flow.clone())) };
+    let request = || v1::StoreAuthCodeRequest { flow: Some(v1::store_auth_code_request::Flow::FlowCode(flow.clone())) };
     let bob = world.client(&world.token("bob")?)?;
     expect_reason(bob.store_auth_code(request()).await, ErrorReason::FlowNotFound)
         .context("bob finished alice's flow")?;
@@ -141,7 +141,7 @@ async fn revoke(
     let target = v1::revoke_request::Target::Plugin(PLUGIN.to_owned());
     let revoked = alice.revoke(v1::RevokeRequest { target: Some(target), ..Default::default() }).await?;
     ensure!(revoked.results.len() == 1, "{} connections were revoked, not one", revoked.results.len());
-    let remote = revoked.results[0].remote();
+    let remote = revoked.results[0].remote_outcome();
     ensure!(remote == v1::RemoteOutcome::Confirmed, "the provider did not confirm: {}", remote.as_str_name());
     step("Revoke: stopped here, confirmed by the provider");
     expect_event(watch, CredentialEventKind::Revoked, 0).await?;
@@ -163,7 +163,8 @@ async fn expect_event(
     generation: u64,
 ) -> anyhow::Result<CredentialEvent> {
     loop {
-        let Body::Batch(batch) = next(watch).await.with_context(|| format!("{} never came", kind.as_str_name()))? else {
+        let Body::Batch(batch) = next(watch).await.with_context(|| format!("{} never came", kind.as_str_name()))?
+        else {
             continue;
         };
         for event in batch.events {

@@ -14,5 +14,5 @@ pub(super) use authentication::Authentication;
 pub use rate_limit::Rate;
 pub(super) use rate_limit::RateLimit;
 pub(super) use recover::Recover;
-pub use request_id::RequestIds;
 pub(super) use request_id::Identify;
+pub use request_id::RequestIds;

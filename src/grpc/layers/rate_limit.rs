@@ -179,7 +179,8 @@ mod tests {
     fn who_has_paid_back_is_forgotten() {
         let mut buckets = buckets(1, 1);
         for number in 0..FIRST_SWEEP {
-            let subject = SubjectId::from_bytes(std::array::from_fn(|at| number.to_be_bytes().get(at).copied().unwrap_or(0)));
+            let subject =
+                SubjectId::from_bytes(std::array::from_fn(|at| number.to_be_bytes().get(at).copied().unwrap_or(0)));
             assert_eq!(buckets.take(("acme".parse().unwrap(), subject), NOW), Ok(()));
         }
         assert_eq!(buckets.full_again.len(), FIRST_SWEEP);

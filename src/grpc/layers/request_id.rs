@@ -116,7 +116,7 @@ where
 
 impl Spans {
     fn span(&self, path: &str, id: &RequestId) -> Span {
-        if self.one_in == 0 || self.seen.fetch_add(1, Ordering::Relaxed) % u64::from(self.one_in) != 0 {
+        if self.one_in == 0 || !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in.into()) {
             return Span::none();
         }
         tracing::info_span!("rpc", rpc.method = path, request.id = id.as_str())

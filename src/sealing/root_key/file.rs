@@ -1,7 +1,7 @@
 //! A root key in a file of one line: `claviger-root-key-v1:` and 32 bytes as base64url without padding.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -78,8 +78,15 @@ pub fn create(path: &Path, random: &Random) -> Result<RootKey, RootKeyFileError>
 
 fn write_new(path: &Path, line: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(line)?;
-    file.sync_all()?;
+    let written = file.write_all(line).and_then(|()| file.sync_all()).and_then(|()| sync_directory_of(path));
+    if written.is_err() {
+        // Ours, and not a key: it would only stand in the way of the next try. The first error is the one to report.
+        drop(fs::remove_file(path));
+    }
+    written
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }

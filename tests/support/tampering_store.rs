@@ -1,0 +1,157 @@
+//! A store in an attacker's hands: it keeps every byte that it was given, and answers with rows of his choosing.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use claviger::{
+    domain::{BoxFuture, Revision},
+    store::{
+        AuditEntry, ChangeSet, CommitError, EventEntry, FieldTag, Head, IndexEntry, IndexKind, Receipt, RecordKey,
+        RecordKind, Row, Store, StoreError, WriteAction,
+    },
+};
+
+pub(crate) struct TamperingStore {
+    inner: Arc<dyn Store>,
+    hands: Mutex<Hands>,
+}
+
+#[derive(Default)]
+struct Hands {
+    /// Every key, index key, index value and sealed field that was ever committed, one after another.
+    seen: Vec<Bytes>,
+    written: Vec<RecordKey>,
+    /// What `row` answers instead.
+    forged: HashMap<RecordKey, Option<Row>>,
+    /// Answers reads of this row only once that many have come together.
+    gate: Option<(RecordKind, Arc<tokio::sync::Barrier>)>,
+}
+
+impl TamperingStore {
+    pub(crate) fn over(inner: Arc<dyn Store>) -> Self {
+        Self { inner, hands: Mutex::default() }
+    }
+
+    /// Everything that was ever given to the store, and what it made of audit records.
+    pub(crate) async fn everything(&self) -> Vec<Bytes> {
+        let linked = self.inner.audit(0, usize::MAX).await.expect("the inner store answers");
+        let mut everything = self.hands().seen.clone();
+        everything.extend(linked.into_iter().map(|entry| entry.linked));
+        everything
+    }
+
+    /// The rows of a kind, in the order in which they were first written.
+    pub(crate) async fn rows(&self, kind: RecordKind) -> Vec<(RecordKey, Row)> {
+        let mut keys = self.hands().written.clone();
+        keys.retain(|key| key.kind() == kind);
+        let mut rows = Vec::new();
+        for key in keys {
+            if let Some(row) = self.inner.row(key.clone()).await.expect("the inner store answers") {
+                rows.push((key, row));
+            }
+        }
+        rows
+    }
+
+    /// From now on this row is read instead of the real one; `None`: it is gone.
+    pub(crate) fn forge(&self, key: &RecordKey, row: Option<Row>) {
+        self.hands().forged.insert(key.clone(), row);
+    }
+
+    pub(crate) fn repent(&self) {
+        self.hands().forged.clear();
+    }
+
+    /// Lets `racers` readers of a kind of row see its absence together, once.
+    pub(crate) fn race(&self, kind: RecordKind, racers: usize) {
+        self.hands().gate = Some((kind, Arc::new(tokio::sync::Barrier::new(racers))));
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().expect("no test panics while holding it")
+    }
+}
+
+impl Store for TamperingStore {
+    fn commit(&self, change: ChangeSet) -> BoxFuture<'_, Result<Receipt, CommitError>> {
+        {
+            let mut hands = self.hands();
+            for write in &change.writes {
+                hands.seen.push(write.key.id().clone());
+                if !hands.written.contains(&write.key) {
+                    hands.written.push(write.key.clone());
+                }
+                if let WriteAction::Put { fields, index } = &write.action {
+                    hands.seen.extend(fields.iter().map(|(_, sealed)| sealed.as_bytes().clone()));
+                    hands.seen.extend(index.iter().flat_map(|entry| [entry.key.clone(), entry.value.clone()]));
+                }
+            }
+            hands.seen.extend(change.preconditions.iter().map(|precondition| precondition.key.id().clone()));
+            let entries = change.events.iter().chain(&change.audit);
+            hands.seen.extend(
+                entries.flat_map(|entry| [Bytes::copy_from_slice(entry.id.as_bytes()), entry.body.as_bytes().clone()]),
+            );
+        }
+        self.inner.commit(change)
+    }
+
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        Box::pin(async move {
+            if let Some(forged) = self.hands().forged.get(&key) {
+                return Ok(forged.clone());
+            }
+            let row = self.inner.row(key.clone()).await?;
+            let gate = self.hands().gate.clone().filter(|(kind, _)| *kind == key.kind() && row.is_none());
+            if let Some((_, barrier)) = gate {
+                barrier.wait().await;
+                self.hands().gate = None;
+            }
+            Ok(row)
+        })
+    }
+
+    fn index(
+        &self,
+        index: IndexKind,
+        prefix: Bytes,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<IndexEntry>, StoreError>> {
+        self.inner.index(index, prefix, after, limit)
+    }
+
+    fn events(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>> {
+        self.inner.events(after, limit)
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
+        self.inner.audit(after, limit)
+    }
+
+    fn head(&self) -> Head {
+        self.inner.head()
+    }
+
+    fn watch_head(&self) -> tokio::sync::watch::Receiver<Head> {
+        self.inner.watch_head()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// The row with one field replaced.
+pub(crate) fn with_field(row: &Row, tag: FieldTag, from: &Row, of: FieldTag) -> Row {
+    let mut row = row.clone();
+    let taken = from.field(of).expect("the other row has the field").clone();
+    for (have, sealed) in &mut row.fields {
+        if *have == tag {
+            *sealed = taken.clone();
+        }
+    }
+    row
+}

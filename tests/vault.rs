@@ -1,0 +1,1017 @@
+//! The store learns nothing, what was tampered with does not open, and records change only as they were read.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use claviger::{
+    audit::{Chain, check},
+    domain::{
+        AccessToken, Attempt, AuditAction, AuditRecord, AuditResult, CallContext, CodeVerifier, Connection,
+        ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EntryId, EventKind, Flow,
+        FlowId, FlowSecret, FlowState, Granted, IdToken, InstallationId, Job, JobId, JobKind, Nonce, RefreshToken,
+        Revision, ScopeSet, Sealed, SubjectId, TenantId, Timestamp,
+    },
+    sealing::{AuditKey, Random, RandomUnavailable, RootKey},
+    store::{
+        ChangeSet, FieldTag, RecordKey, RecordKind, Row, Store, Write,
+        sled::{SledOptions, SledStore},
+    },
+    vault::{DueRecord, FlowIntent, FlowTokens, Misuse, Parked, Stored, TokenSet, Tokens, Vault, VaultError},
+};
+use support::{
+    memory_store::MemoryStore,
+    tampering_store::{TamperingStore, with_field},
+};
+use zeroize::Zeroizing;
+
+mod support {
+    pub(crate) mod memory_store;
+    pub(crate) mod tampering_store;
+}
+
+const LATER: Timestamp = Timestamp::from_secs(2_000);
+
+#[tokio::test]
+async fn nothing_in_the_store_names_anyone_or_anything() {
+    let fixture = Fixture::new().await;
+    write_one_of_each(&fixture.vault).await;
+    let everything = fixture.store.everything().await;
+    assert!(everything.len() > 30);
+    for needle in needles() {
+        assert!(!found(&everything, &needle), "{}", String::from_utf8_lossy(&needle));
+    }
+    // The search would find them.
+    for needle in needles() {
+        let hex: String = needle.iter().map(|byte| format!("{byte:02X}")).collect();
+        for planted in [needle.clone(), hex.into(), STANDARD_NO_PAD.encode([b"x", &needle[..]].concat()).into()] {
+            assert!(found(&[Bytes::from(planted)], &needle));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_in_the_files_of_the_embedded_store_names_anyone_or_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SledOptions {
+        directory: directory.path().join("store"),
+        page_cache: 8 << 20,
+        row_cache: 1 << 20,
+        installation: InstallationId::from_bytes([1; 16]),
+        epoch: EntryId::from_bytes([2; 16]),
+    };
+    let audit_key = AuditKey::default();
+    let store = Arc::new(SledStore::open(options.clone(), Box::new(Chain::new(audit_key.clone()))).await.unwrap());
+    let vault = Vault::open(store.clone(), root(1), Random::system(), &audit_key).await.unwrap();
+    write_one_of_each(&vault).await;
+    let row = store.row(connection(1).key()).await.unwrap().unwrap();
+    store.close().await;
+
+    let files = files_under(&options.directory);
+    for needle in needles() {
+        assert!(!found(&files, &needle), "{}", String::from_utf8_lossy(&needle));
+    }
+    // What was written is there to be found.
+    assert!(found(&files, row.field(FieldTag::AccessToken).unwrap().as_bytes()));
+}
+
+#[tokio::test]
+async fn a_connection_reads_back_as_it_was_written_also_after_a_restart() {
+    let fixture = Fixture::new().await;
+    fixture.connect(&connection(1), &tokens(1)).await;
+    for vault in [fixture.vault.clone(), fixture.reopen().await.unwrap()] {
+        let stored = vault.connection(&acme(), connection(1).id).await.unwrap().unwrap();
+        assert_eq!(stored.value, connection(1));
+        assert_eq!(stored.version(), 1);
+        assert!(vault.access_token(&stored).await.unwrap() == tokens(1).access);
+        assert!(vault.refresh_token(&stored).await.unwrap() == tokens(1).refresh);
+        assert!(vault.id_token(&stored).await.unwrap() == tokens(1).id_token);
+    }
+}
+
+#[tokio::test]
+async fn another_tenants_connection_does_not_exist() {
+    let fixture = Fixture::new().await;
+    fixture.connect(&connection(1), &tokens(1)).await;
+    assert!(fixture.vault.connection(&umbrella(), connection(1).id).await.unwrap().is_none());
+    assert!(fixture.vault.connections(&umbrella(), alice(), None).await.unwrap().is_empty());
+    assert!(fixture.vault.connections(&acme(), bob(), None).await.unwrap().is_empty());
+    assert!(fixture.vault.any_connection(connection(1).id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_subjects_connections_are_found_by_provider() {
+    let fixture = Fixture::new().await;
+    let elsewhere = Connection { provider: "gitlab".parse().unwrap(), ..connection(3) };
+    for connection in [&connection(1), &connection(2), &elsewhere] {
+        fixture.connect(connection, &tokens(1)).await;
+    }
+    let found = async |provider: Option<&str>| {
+        let provider = provider.map(|name| name.parse().unwrap());
+        let found = fixture.vault.connections(&acme(), alice(), provider.as_ref()).await.unwrap();
+        let mut ids: Vec<_> = found.into_iter().map(|stored| stored.value.id).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(found(None).await, [connection(1).id, connection(2).id, elsewhere.id]);
+    assert_eq!(found(Some("github-canary")).await, [connection(1).id, connection(2).id]);
+    assert_eq!(found(Some("gitlab")).await, [elsewhere.id]);
+    assert!(found(Some("slack")).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_indexes_do_not_show_who_shares_a_provider() {
+    let fixture = Fixture::new().await;
+    let alices = fixture.connect(&connection(1), &tokens(1)).await;
+    let mut keys = Vec::new();
+    for (number, tenant, subject) in [(2, acme(), bob()), (3, umbrella(), alice())] {
+        let other = Connection { tenant: tenant.clone(), subject, ..connection(number) };
+        let mut change = fixture.vault.change(&tenant, Some(subject)).await.unwrap();
+        change.insert_connection(&other, &tokens(number), LATER);
+        change.commit().await.unwrap();
+        keys.extend(fixture.vault.store().row(other.key()).await.unwrap().unwrap().index);
+    }
+    keys.extend(fixture.row(&alices).await.index);
+    let hashes =
+        keys.iter().filter(|entry| entry.key.len() == 80).flat_map(|entry| [&entry.key[..32], &entry.key[32..64]]);
+    assert_eq!(hashes.collect::<HashSet<_>>().len(), 6);
+}
+
+#[tokio::test]
+async fn kept_tokens_are_not_sealed_again_and_replaced_or_dropped_ones_are_gone() {
+    let fixture = Fixture::new().await;
+    let first = fixture.connect(&connection(1), &tokens(1)).await;
+    let sealed = fixture.row(&first).await.field(FieldTag::RefreshToken).unwrap().clone();
+
+    let mut renamed = first.value.clone();
+    renamed.account = Some("other".to_owned());
+    let second = fixture.update(&first, &renamed, Tokens::Keep).await.unwrap();
+    assert_eq!(second.version(), 2);
+    assert_eq!(second.value, renamed);
+    assert!(fixture.row(&second).await.field(FieldTag::RefreshToken).unwrap() == &sealed);
+    assert!(fixture.vault.refresh_token(&second).await.unwrap() == tokens(1).refresh);
+
+    let without_refresh = TokenSet { refresh: None, ..tokens(2) };
+    let third = fixture.update(&second, &next_generation(&renamed), Tokens::Replace(&without_refresh)).await.unwrap();
+    assert!(fixture.vault.access_token(&third).await.unwrap() == tokens(2).access);
+    assert!(fixture.vault.refresh_token(&third).await.unwrap().is_none());
+
+    let fourth = fixture.update(&third, &third.value, Tokens::Drop).await.unwrap();
+    let refusal = fixture.vault.access_token(&fourth).await.err();
+    assert!(matches!(refusal, Some(VaultError::NoTokens { .. })));
+    assert!(fixture.vault.connection_tokens(&fourth).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_new_generation_cannot_keep_the_old_tokens() {
+    let fixture = Fixture::new().await;
+    let first = fixture.connect(&connection(1), &tokens(1)).await;
+    let refusal = fixture.update(&first, &next_generation(&first.value), Tokens::Keep).await.err();
+    assert!(matches!(refusal, Some(VaultError::Misuse(Misuse::TokensOfOtherGeneration { .. }))));
+}
+
+#[tokio::test]
+async fn a_change_from_a_stale_read_is_a_conflict_and_writes_nothing() {
+    let fixture = Fixture::new().await;
+    let first = fixture.connect(&connection(1), &tokens(1)).await;
+    fixture.update(&first, &first.value, Tokens::Keep).await.unwrap();
+    let before = fixture.store.head().revision;
+
+    let mut change = fixture.change().await;
+    change.update_connection(&first, &first.value, Tokens::Drop, LATER);
+    change.audit(&audit_record());
+    let record = format!("{:?}", RecordKey::new(RecordKind::Connection, first.value.id.as_bytes()));
+    assert_eq!(change.commit().await, Err(VaultError::Conflict { record: record.clone() }));
+
+    let mut change = fixture.change().await;
+    change.require_connection(&first);
+    change.insert_flow(&flow(1));
+    assert_eq!(change.commit().await, Err(VaultError::PreconditionFailed { record }));
+
+    assert_eq!(fixture.store.head().revision, before);
+    assert!(fixture.vault.flow(&acme(), flow(1).id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn fields_do_not_open_in_each_others_place() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    let row = fixture.row(&stored).await;
+    let swapped = with_field(&row, FieldTag::AccessToken, &row, FieldTag::RefreshToken);
+    let forged = fixture.read_forged(&stored, swapped).await.unwrap();
+    assert_unsealable(fixture.vault.access_token(&forged).await, &stored);
+}
+
+#[tokio::test]
+async fn rows_do_not_open_in_each_others_place() {
+    let fixture = Fixture::new().await;
+    let mine = fixture.connect(&connection(1), &tokens(1)).await;
+    let other = fixture.connect(&connection(2), &tokens(2)).await;
+    let (row, others) = (fixture.row(&mine).await, fixture.row(&other).await);
+    assert_unsealable(fixture.read_forged(&mine, others.clone()).await, &mine);
+
+    let with_others_token = with_field(&row, FieldTag::AccessToken, &others, FieldTag::AccessToken);
+    let forged = fixture.read_forged(&mine, with_others_token).await.unwrap();
+    assert_unsealable(fixture.vault.access_token(&forged).await, &mine);
+}
+
+#[tokio::test]
+async fn a_row_of_another_tenant_or_subject_does_not_open_here() {
+    let fixture = Fixture::new().await;
+    let mine = fixture.connect(&connection(1), &tokens(1)).await;
+    let row = fixture.row(&mine).await;
+    for (number, tenant, subject) in [(2, umbrella(), alice()), (3, acme(), bob())] {
+        let other = Connection { tenant: tenant.clone(), subject, ..connection(number) };
+        let mut change = fixture.vault.change(&tenant, Some(subject)).await.unwrap();
+        change.insert_connection(&other, &tokens(2), LATER);
+        change.commit().await.unwrap();
+        let stored = fixture.vault.connection(&tenant, other.id).await.unwrap().unwrap();
+        assert_unsealable(fixture.read_forged(&stored, row.clone()).await, &stored);
+        let with_my_token = with_field(&fixture.row(&stored).await, FieldTag::AccessToken, &row, FieldTag::AccessToken);
+        let forged = fixture.read_forged(&stored, with_my_token).await.unwrap();
+        assert_unsealable(fixture.vault.access_token(&forged).await, &stored);
+    }
+}
+
+#[tokio::test]
+async fn older_fields_do_not_open_beside_newer_ones() {
+    let fixture = Fixture::new().await;
+    let first = fixture.connect(&connection(1), &tokens(1)).await;
+    let old = fixture.row(&first).await;
+    let newer = next_generation(&first.value);
+    let second = fixture.update(&first, &newer, Tokens::Replace(&tokens(2))).await.unwrap();
+    let new = fixture.row(&second).await;
+
+    let old_token = with_field(&new, FieldTag::RefreshToken, &old, FieldTag::RefreshToken);
+    let forged = fixture.read_forged(&second, old_token).await.unwrap();
+    assert_unsealable(fixture.vault.refresh_token(&forged).await, &second);
+
+    let old_record = with_field(&new, FieldTag::Record, &old, FieldTag::Record);
+    assert_unsealable(fixture.read_forged(&second, old_record).await, &second);
+}
+
+#[tokio::test]
+async fn a_whole_row_rolled_back_is_older_than_its_witness() {
+    let fixture = Fixture::new().await;
+    let first = fixture.connect(&connection(1), &tokens(1)).await;
+    let old = fixture.row(&first).await;
+    let newer = next_generation(&first.value);
+    let second = fixture.update(&first, &newer, Tokens::Replace(&tokens(2))).await.unwrap();
+    let rolled_back = fixture.read_forged(&second, old).await.unwrap();
+    let due = fixture.vault.due(LATER, 10).await.unwrap();
+    assert_eq!(due[0].record, DueRecord::Connection(second.value.id));
+    assert_eq!(due[0].witness, second.value.credential.generation);
+    assert!(rolled_back.value.credential.generation < due[0].witness);
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_reported_by_name_and_harms_no_other() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    fixture.connect(&connection(2), &tokens(1)).await;
+    let row = fixture.row(&stored).await;
+    let record = format!("Connection/{}", &stored.value.id.to_string()["con_".len()..]);
+
+    let mut empty = row.clone();
+    empty.fields.clear();
+    assert_eq!(fixture.read_forged(&stored, empty).await.err(), Some(VaultError::Corrupt { record: record.clone() }));
+
+    for (length, expected) in
+        [(10, VaultError::Corrupt { record: record.clone() }), (60, VaultError::Unsealable { record: record.clone() })]
+    {
+        let mut cut = row.clone();
+        cut.fields[0].1 = Sealed::from_bytes(cut.fields[0].1.as_bytes().slice(..length));
+        assert_eq!(fixture.read_forged(&stored, cut).await.err(), Some(expected));
+    }
+    assert!(fixture.vault.connection(&acme(), connection(2).id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_wrong_root_key_is_told_by_its_name() {
+    let fixture = Fixture::new().await;
+    fixture.connect(&connection(1), &tokens(1)).await;
+    let error = open(&fixture.store, root(9), Random::system()).await.err();
+    assert_eq!(error, Some(VaultError::WrongRootKey { expected: root(1).id(), given: root(9).id() }));
+}
+
+#[tokio::test]
+async fn a_store_that_lost_its_installation_record_gets_no_new_one() {
+    let fixture = Fixture::new().await;
+    let (key, _) = fixture.only_row(RecordKind::Installation).await;
+    fixture.store.forge(&key, None);
+    assert_eq!(fixture.reopen().await.err(), Some(VaultError::InstallationMissing));
+}
+
+#[tokio::test]
+async fn vaults_that_open_a_new_store_together_agree_on_its_secret() {
+    let (store, _) = new_store();
+    store.race(RecordKind::Installation, 2);
+    let (one, other) = tokio::join!(open(&store, root(1), Random::system()), open(&store, root(1), Random::system()));
+    let subject = |vault: &Vault| vault.keys().subject_id(&"entra".parse().unwrap(), "", &["alice"]);
+    assert_eq!(subject(&one.unwrap()), subject(&other.unwrap()));
+}
+
+#[tokio::test]
+async fn changes_that_race_for_a_new_subject_make_one_key() {
+    for (kind, keys) in [(RecordKind::Tenant, 2), (RecordKind::Subject, 2)] {
+        let fixture = Fixture::new().await;
+        let other = fixture.reopen().await.unwrap();
+        fixture.store.race(kind, 2);
+        let begin = async |vault: &Vault, number| {
+            let mut change = vault.change(&acme(), Some(alice())).await.unwrap();
+            change.insert_connection(&connection(number), &tokens(number), LATER);
+            change.commit().await.unwrap();
+        };
+        tokio::join!(begin(&fixture.vault, 1), begin(&other, 2));
+        assert_eq!(fixture.store.rows(RecordKind::Key).await.len(), keys);
+        for vault in [&fixture.vault, &other, &fixture.reopen().await.unwrap()] {
+            assert_eq!(vault.connections(&acme(), alice(), None).await.unwrap().len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_subjects_key_only_what_the_tenant_owns_opens() {
+    let fixture = Fixture::new().await;
+    let mut change = fixture.change().await;
+    change.insert_connection(&connection(1), &tokens(1), LATER);
+    change.event(&event(&connection(1), EventKind::Connected));
+    change.audit(&audit_record());
+    change.commit().await.unwrap();
+    let stored = fixture.vault.connection(&acme(), connection(1).id).await.unwrap().unwrap();
+    let begun_before = fixture.change().await;
+    fixture.destroy_key(alice()).await;
+
+    let vault = fixture.reopen().await.unwrap();
+    assert_unsealable(vault.connection(&acme(), connection(1).id).await, &stored);
+    assert_eq!(vault.change(&acme(), Some(alice())).await.err(), Some(VaultError::SubjectErased));
+    assert_eq!(vault.events(Revision::default(), 10).await.unwrap().len(), 1);
+    assert_eq!(vault.audit(0, 10).await.unwrap(), [(1, audit_record())]);
+    assert!(vault.subject(&acme(), alice()).await.unwrap().is_some());
+
+    // Nor can what was begun before still be sealed under the destroyed key.
+    let mut begun_before = begun_before;
+    begun_before.insert_flow(&flow(1));
+    let refusal = begun_before.commit().await.err();
+    assert!(matches!(refusal, Some(VaultError::PreconditionFailed { record }) if record.starts_with("Key/")));
+    // The refusal emptied the cache of it.
+    assert_eq!(fixture.vault.change(&acme(), Some(alice())).await.err(), Some(VaultError::SubjectErased));
+}
+
+#[tokio::test]
+async fn a_key_row_in_anothers_place_does_not_unwrap() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    let bobs = Connection { subject: bob(), ..connection(2) };
+    let mut change = fixture.vault.change(&acme(), Some(bob())).await.unwrap();
+    change.insert_connection(&bobs, &tokens(2), LATER);
+    change.commit().await.unwrap();
+    let keys = fixture.store.rows(RecordKind::Key).await;
+    let [_, (alices, _), (_, bobs_row)] = &keys[..] else { panic!("a tenant's and two subjects' keys") };
+    fixture.store.forge(alices, Some(bobs_row.clone()));
+    let error = fixture.reopen().await.unwrap().any_connection(stored.value.id).await.err();
+    assert_eq!(error, Some(VaultError::Unsealable { record: format!("{alices:?}") }));
+}
+
+#[tokio::test]
+async fn a_subject_says_which_key_is_theirs() {
+    let fixture = Fixture::new().await;
+    assert!(fixture.vault.subject(&acme(), alice()).await.unwrap().is_none());
+    fixture.change().await;
+    let subject = fixture.vault.subject(&acme(), alice()).await.unwrap().unwrap();
+    assert_eq!((subject.value.subject, subject.value.not_before), (alice(), None));
+    let keys = fixture.store.rows(RecordKind::Key).await;
+    assert!(keys.iter().any(|(key, _)| key.id() == subject.value.key.as_bytes().as_slice()));
+    let mut change = fixture.change().await;
+    change.require_subject(&subject);
+    change.insert_flow(&flow(1));
+    change.commit().await.unwrap();
+    assert!(fixture.vault.subject(&umbrella(), alice()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn nothing_is_sealed_for_anyone_but_the_change_sets_own_subject() {
+    let fixture = Fixture::new().await;
+    let revision = fixture.store.head().revision;
+    let strangers =
+        [Connection { subject: bob(), ..connection(1) }, Connection { tenant: umbrella(), ..connection(1) }];
+    for stranger in &strangers {
+        let mut change = fixture.change().await;
+        change.insert_connection(stranger, &tokens(1), LATER);
+        assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::OtherOwner { .. }))));
+    }
+    let mut change = fixture.vault.change(&acme(), None).await.unwrap();
+    change.insert_flow(&flow(1));
+    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::OtherOwner { .. }))));
+    let mut change = fixture.change().await;
+    change.audit(&AuditRecord { tenant: umbrella(), ..audit_record() });
+    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::OtherOwner { .. }))));
+    let mut change = fixture.change().await;
+    change.event(&event(&strangers[1], EventKind::Connected));
+    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::OtherOwner { .. }))));
+    // Only the two keys were made.
+    assert_eq!(fixture.store.head().revision, Revision(revision.0 + 2));
+}
+
+#[tokio::test]
+async fn a_record_is_written_once_in_a_change_set_and_only_over_itself() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    let mut change = fixture.change().await;
+    change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
+    change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
+    assert!(matches!(change.commit().await, Err(VaultError::Misuse(Misuse::Malformed { .. }))));
+    let refusal = fixture.update(&stored, &connection(2), Tokens::Keep).await.err();
+    assert!(matches!(refusal, Some(VaultError::Misuse(Misuse::OtherRecord { .. }))));
+}
+
+#[tokio::test]
+async fn a_record_may_be_required_and_written_together() {
+    let fixture = Fixture::new().await;
+    let stored = fixture.connect(&connection(1), &tokens(1)).await;
+    for expected in [true, false] {
+        let mut change = fixture.change().await;
+        change.require_connection(&stored);
+        change.update_connection(&stored, &stored.value, Tokens::Keep, LATER);
+        assert_eq!(change.commit().await.is_ok(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_failing_random_source_commits_nothing() {
+    let (store, _) = new_store();
+    let works = Arc::new(AtomicBool::new(true));
+    let (switch, system) = (works.clone(), Random::system());
+    let random = Random::from_fill(Arc::new(move |bytes: &mut [u8]| {
+        if switch.load(Ordering::Relaxed) { system.fill(bytes) } else { Err(RandomUnavailable) }
+    }));
+    let vault = open(&store, root(1), random).await.unwrap();
+    let mut change = vault.change(&acme(), Some(alice())).await.unwrap();
+    let before = store.head().revision;
+    works.store(false, Ordering::Relaxed);
+    change.insert_connection(&connection(1), &tokens(1), LATER);
+    works.store(true, Ordering::Relaxed);
+    change.event(&event(&connection(1), EventKind::Connected));
+    assert_eq!(change.commit().await, Err(VaultError::Random(RandomUnavailable)));
+    assert_eq!(store.head().revision, before);
+}
+
+#[tokio::test]
+async fn an_open_flow_is_found_by_its_intent_and_nothing_less() {
+    let fixture = Fixture::new().await;
+    let flow = flow(1);
+    let mut change = fixture.change().await;
+    change.insert_flow(&flow);
+    change.commit().await.unwrap();
+    let now = flow.created_at;
+    let find = async |intent: FlowIntent<'_>| fixture.vault.open_flow(&acme(), &intent, now).await.unwrap();
+    let intent = FlowIntent::of(&flow);
+    assert_eq!(find(intent).await.unwrap().value, flow);
+
+    let (fewer, other) = (ScopeSet::default(), "other".parse().unwrap());
+    let others = [
+        FlowIntent { subject: bob(), ..intent },
+        FlowIntent { agent: None, ..intent },
+        FlowIntent { plugin: None, ..intent },
+        FlowIntent { provider: &other, ..intent },
+        FlowIntent { scopes: &fewer, ..intent },
+        FlowIntent { account: None, ..intent },
+        FlowIntent { account: Some(""), ..intent },
+        FlowIntent { return_url: None, ..intent },
+        FlowIntent { renews: Some(ConnectionId::from_bytes([9; 16])), ..intent },
+    ];
+    for other in others {
+        assert!(find(other).await.is_none(), "{other:?}");
+    }
+    assert!(fixture.vault.open_flow(&umbrella(), &intent, now).await.unwrap().is_none());
+    assert!(fixture.vault.open_flow(&acme(), &intent, flow.expires_at).await.unwrap().is_none());
+    assert!(fixture.vault.flow(&umbrella(), flow.id).await.unwrap().is_none());
+
+    let stored = fixture.vault.flow(&acme(), flow.id).await.unwrap().unwrap();
+    let mut change = fixture.change().await;
+    change.update_flow(&stored, &Flow { state: FlowState::Denied, ..flow.clone() }, Parked::Keep);
+    change.commit().await.unwrap();
+    assert!(find(intent).await.is_none());
+}
+
+#[tokio::test]
+async fn a_subjects_flows_are_counted_up_to_the_limit() {
+    let fixture = Fixture::new().await;
+    for page in 0..6 {
+        let mut change = fixture.change().await;
+        (0..50).for_each(|number| change.insert_flow(&flow(page * 50 + number)));
+        change.commit().await.unwrap();
+    }
+    let count = async |subject, limit| fixture.vault.flows_of(&acme(), subject, limit).await.unwrap();
+    assert_eq!(count(alice(), 1000).await, 300);
+    assert_eq!(count(alice(), 20).await, 20);
+    assert_eq!(count(alice(), 256).await, 256);
+    assert_eq!(count(alice(), 280).await, 280);
+    assert_eq!(count(bob(), 20).await, 0);
+
+    let stored = fixture.vault.any_flow(flow(7).id).await.unwrap().unwrap();
+    let mut change = fixture.change().await;
+    change.delete_flow(&stored);
+    change.commit().await.unwrap();
+    assert_eq!(count(alice(), 1000).await, 299);
+    assert!(fixture.vault.any_flow(flow(7).id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn tokens_wait_in_a_flow_until_they_are_dropped() {
+    let fixture = Fixture::new().await;
+    let flow = flow(1);
+    let mut change = fixture.change().await;
+    change.insert_flow(&flow);
+    change.commit().await.unwrap();
+    let update = async |parked: Parked<'_>| {
+        let stored = fixture.vault.flow(&acme(), flow.id).await.unwrap().unwrap();
+        let mut change = fixture.change().await;
+        change.update_flow(&stored, &flow, parked);
+        change.commit().await.unwrap();
+        fixture.vault.flow(&acme(), flow.id).await.unwrap().unwrap()
+    };
+    let read = async |stored: &Stored<Flow>| fixture.vault.flow_tokens(stored).await.unwrap();
+
+    assert!(read(&update(Parked::Keep).await).await.is_none());
+    let parked = update(Parked::Replace(&flow_tokens(1))).await;
+    let old = fixture.row(&parked).await;
+    for stored in [parked, update(Parked::Keep).await] {
+        let FlowTokens { tokens: held, granted, obtained_at } = read(&stored).await.unwrap();
+        assert!(held.access == tokens(1).access && held.refresh == tokens(1).refresh);
+        assert!(held.id_token == tokens(1).id_token);
+        assert_eq!((granted, obtained_at), (flow_tokens(1).granted, flow_tokens(1).obtained_at));
+    }
+    let replaced = update(Parked::Replace(&flow_tokens(2))).await;
+    let rolled_back = with_field(&fixture.row(&replaced).await, FieldTag::AccessToken, &old, FieldTag::AccessToken);
+    let forged = fixture.read_forged(&replaced, rolled_back).await.unwrap();
+    assert!(matches!(fixture.vault.flow_tokens(&forged).await, Err(VaultError::Unsealable { .. })));
+    assert!(read(&update(Parked::Drop).await).await.is_none());
+}
+
+#[tokio::test]
+async fn an_attempt_is_found_by_its_state_alone_and_keeps_its_secrets() {
+    let fixture = Fixture::new().await;
+    let attempt = attempt(&flow(1));
+    let mut change = fixture.change().await;
+    change.insert_attempt(&attempt, &state(1), &verifier(), Some(&nonce()));
+    change.insert_attempt(&attempt, &state(2), &verifier(), None);
+    change.commit().await.unwrap();
+    let read = async |number| fixture.vault.attempt(&state(number)).await.unwrap();
+    assert!(read(3).await.is_none());
+    assert!(fixture.vault.attempt_nonce(&read(2).await.unwrap()).await.unwrap().is_none());
+
+    let open = read(1).await.unwrap();
+    let consumed = Attempt { consumed_by: Some([7; 32]), ..attempt.clone() };
+    for expected in [true, false] {
+        let mut change = fixture.change().await;
+        change.update_attempt(&open, &consumed);
+        // Two callbacks race: one consumes it.
+        assert_eq!(change.commit().await.is_ok(), expected);
+    }
+    let stored = read(1).await.unwrap();
+    assert_eq!(stored.value, consumed);
+    assert!(fixture.vault.attempt_verifier(&stored).await.unwrap() == verifier());
+    assert!(fixture.vault.attempt_nonce(&stored).await.unwrap() == Some(nonce()));
+
+    let mut change = fixture.change().await;
+    change.delete_attempt(&stored);
+    change.commit().await.unwrap();
+    assert!(read(1).await.is_none());
+}
+
+#[tokio::test]
+async fn a_job_keeps_its_tokens_until_it_is_deleted() {
+    let fixture = Fixture::new().await;
+    let revoke = job(1, JobKind::RevokeTokens { provider: "github-canary".parse().unwrap(), connection: None });
+    let settle = job(2, JobKind::SettleFlow { flow: flow(1).id });
+    let mut change = fixture.change().await;
+    change.insert_job(&revoke, Some(&tokens(1)), LATER);
+    change.insert_job(&settle, None, LATER);
+    change.commit().await.unwrap();
+    let first = fixture.vault.job(revoke.id).await.unwrap().unwrap();
+    let tried = Job { failures: 1, ..revoke.clone() };
+    let mut change = fixture.change().await;
+    change.reschedule_job(&first, &tried, LATER.plus(std::time::Duration::from_secs(60)));
+    change.commit().await.unwrap();
+
+    let stored = fixture.vault.job(revoke.id).await.unwrap().unwrap();
+    assert_eq!(stored.value, tried);
+    assert!(fixture.vault.job_tokens(&stored).await.unwrap().unwrap().refresh == tokens(1).refresh);
+    let other = fixture.vault.job(settle.id).await.unwrap().unwrap();
+    assert!(fixture.vault.job_tokens(&other).await.unwrap().is_none());
+    let due: Vec<_> =
+        fixture.vault.due(Timestamp::NEVER, 10).await.unwrap().into_iter().map(|due| due.record).collect();
+    assert_eq!(due, [DueRecord::Job(settle.id), DueRecord::Job(revoke.id)]);
+
+    let mut change = fixture.change().await;
+    change.delete_job(&stored);
+    change.commit().await.unwrap();
+    assert!(fixture.vault.job(revoke.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_is_due_comes_in_order_of_time_whatever_it_is() {
+    let fixture = Fixture::new().await;
+    let at = Timestamp::from_millis;
+    let flow = Flow { expires_at: at(40), ..flow(1) };
+    let mut change = fixture.change().await;
+    change.insert_connection(&connection(1), &tokens(1), at(-50));
+    change.insert_connection(&connection(2), &tokens(1), at(30));
+    change.insert_connection(&connection(3), &tokens(1), Timestamp::NEVER);
+    change.insert_flow(&flow);
+    change.insert_attempt(&Attempt { expires_at: at(20), ..attempt(&flow) }, &state(1), &verifier(), None);
+    change.insert_job(&job(1, JobKind::SettleFlow { flow: flow.id }), None, at(10));
+    change.commit().await.unwrap();
+
+    let due = fixture.vault.due(at(40), 10).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.at.as_millis()).collect::<Vec<_>>(), [-50, 10, 20, 30, 40]);
+    assert_eq!(due[0].record, DueRecord::Connection(connection(1).id));
+    assert_eq!(due[1].record, DueRecord::Job(job(1, JobKind::SettleFlow { flow: flow.id }).id));
+    assert_eq!(due[4].record, DueRecord::Flow(flow.id));
+    let DueRecord::Attempt(key) = due[2].record else { panic!("the attempt comes third") };
+    assert_eq!(fixture.vault.attempt_by_key(&key).await.unwrap().unwrap().value.flow, flow.id);
+    assert_eq!(fixture.vault.due(at(39), 10).await.unwrap().len(), 4);
+    assert_eq!(fixture.vault.due(at(40), 2).await.unwrap(), due[..2]);
+    assert_eq!(fixture.vault.due_after(&due[1], at(40), 10).await.unwrap(), due[2..]);
+
+    let stored = fixture.vault.any_connection(connection(1).id).await.unwrap().unwrap();
+    let mut change = fixture.change().await;
+    change.update_connection(&stored, &stored.value, Tokens::Keep, at(35));
+    change.commit().await.unwrap();
+    let due = fixture.vault.due(at(40), 10).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.at.as_millis()).collect::<Vec<_>>(), [10, 20, 30, 35, 40]);
+}
+
+#[tokio::test]
+async fn events_come_back_by_revision_and_in_order() {
+    let fixture = Fixture::new().await;
+    let kinds = [vec![EventKind::Connected], vec![EventKind::Recovered, EventKind::Refreshed]];
+    let mut revisions = Vec::new();
+    for kinds in &kinds {
+        let mut change = fixture.change().await;
+        kinds.iter().for_each(|kind| change.event(&event(&connection(1), *kind)));
+        revisions.push(change.commit().await.unwrap().revision);
+    }
+    let events = fixture.vault.events(Revision::default(), 100).await.unwrap();
+    let expected = kinds.map(|kinds| kinds.iter().map(|kind| event(&connection(1), *kind)).collect::<Vec<_>>());
+    assert_eq!(events, revisions.iter().copied().zip(expected).collect::<Vec<_>>());
+    assert_eq!(fixture.vault.events(revisions[0], 100).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn audit_records_come_back_numbered_and_chained() {
+    let fixture = Fixture::new().await;
+    let mut change = fixture.change().await;
+    change.audit(&audit_record());
+    let second = AuditRecord { action: AuditAction::TokenRead, ..audit_record() };
+    change.audit(&second);
+    assert_eq!(change.commit().await.unwrap().audit, [1, 2]);
+    let mut change = fixture.vault.change(&umbrella(), None).await.unwrap();
+    let third = AuditRecord { tenant: umbrella(), ..audit_record() };
+    change.audit(&third);
+    assert_eq!(change.commit().await.unwrap().audit, [3]);
+
+    let expected = [(1, audit_record()), (2, second), (3, third)];
+    assert_eq!(fixture.vault.audit(0, 10).await.unwrap(), expected);
+    assert_eq!(fixture.vault.audit(1, 1).await.unwrap(), expected[1..2]);
+    let entries = fixture.store.audit(0, 10).await.unwrap();
+    let linked = entries.iter().map(|entry| entry.linked.as_ref());
+    assert_eq!(check(fixture.vault.keys().audit(), None, linked).unwrap().unwrap().sequence, 3);
+}
+
+struct Fixture {
+    store: Arc<TamperingStore>,
+    vault: Vault,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let (store, audit_key) = new_store();
+        let vault = Vault::open(store.clone(), root(1), Random::system(), &audit_key).await;
+        Self { store, vault: vault.expect("a new store") }
+    }
+
+    /// As after a restart: nothing is cached.
+    async fn reopen(&self) -> Result<Vault, VaultError> {
+        open(&self.store, root(1), Random::system()).await
+    }
+
+    async fn change(&self) -> claviger::vault::Change {
+        self.vault.change(&acme(), Some(alice())).await.expect("a working store")
+    }
+
+    async fn connect(&self, connection: &Connection, tokens: &TokenSet) -> Stored<Connection> {
+        let mut change = self.change().await;
+        change.insert_connection(connection, tokens, LATER);
+        change.commit().await.expect("a new connection");
+        self.vault.any_connection(connection.id).await.expect("it opens").expect("it is there")
+    }
+
+    async fn update(
+        &self,
+        from: &Stored<Connection>,
+        to: &Connection,
+        tokens: Tokens<'_>,
+    ) -> Result<Stored<Connection>, VaultError> {
+        let mut change = self.change().await;
+        change.update_connection(from, to, tokens, LATER);
+        change.commit().await?;
+        Ok(self.vault.any_connection(to.id).await?.expect("it was just written"))
+    }
+
+    async fn row<T: Placed>(&self, stored: &Stored<T>) -> Row {
+        self.store.row(stored.value.key()).await.expect("a working store").expect("it is there")
+    }
+
+    async fn only_row(&self, kind: RecordKind) -> (RecordKey, Row) {
+        self.store.rows(kind).await.pop().expect("there is one")
+    }
+
+    /// Reads the record with `row` in its place.
+    async fn read_forged<T: Placed>(&self, stored: &Stored<T>, row: Row) -> Result<Stored<T>, VaultError> {
+        self.store.forge(&stored.value.key(), Some(row));
+        let read = T::read(&self.vault, &stored.value).await;
+        self.store.repent();
+        read
+    }
+
+    async fn destroy_key(&self, subject: SubjectId) {
+        let stored = self.vault.subject(&acme(), subject).await.expect("it opens").expect("it is there");
+        let key = RecordKey::new(RecordKind::Key, stored.value.key.as_bytes());
+        let version = self.store.row(key.clone()).await.expect("a working store").expect("it is there").version;
+        let writes = vec![Write::delete(key, version)];
+        self.store.commit(ChangeSet { writes, ..ChangeSet::default() }).await.expect("nobody else writes");
+    }
+}
+
+async fn write_one_of_each(vault: &Vault) {
+    let (connection, flow) = (connection(1), flow(1));
+    let mut change = vault.change(&acme(), Some(alice())).await.expect("a working store");
+    change.insert_connection(&connection, &tokens(1), LATER);
+    change.insert_flow(&flow);
+    change.insert_attempt(&attempt(&flow), &state(1), &verifier(), Some(&nonce()));
+    change.insert_job(&job(1, JobKind::SettleFlow { flow: flow.id }), Some(&tokens(2)), LATER);
+    change.event(&event(&connection, EventKind::Connected));
+    change.audit(&audit_record());
+    change.commit().await.expect("a new store");
+    let stored = vault.flow(&acme(), flow.id).await.expect("it opens").expect("it is there");
+    let mut change = vault.change(&acme(), Some(alice())).await.expect("a working store");
+    change.update_flow(&stored, &flow, Parked::Replace(&flow_tokens(3)));
+    change.commit().await.expect("nobody else writes");
+}
+
+/// What must not be legible: names, addresses, secrets, and words of the records themselves.
+fn needles() -> Vec<Vec<u8>> {
+    let texts = [
+        "acme-canary",
+        "github-canary",
+        "jira-canary",
+        "alice@canary.example",
+        "agent-canary",
+        "repo:canary",
+        "access-canary",
+        "refresh-canary",
+        "id-token-canary",
+        "state-canary",
+        "verifier-canary",
+        "nonce-canary",
+        "return.canary.example",
+        "redirect.canary.example",
+        "issuer.canary.example",
+        "session-canary",
+        "browser-canary",
+        "connected",
+    ];
+    let ids = [alice().as_bytes().to_vec(), connection(1).credential.id.as_bytes().to_vec()];
+    texts.into_iter().map(|text| text.as_bytes().to_vec()).chain(ids).collect()
+}
+
+fn files_under(directory: &Path) -> Vec<Bytes> {
+    let entries = fs::read_dir(directory).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => files_under(&path),
+            false => vec![fs::read(&path).unwrap().into()],
+        })
+        .collect()
+}
+
+/// What a test can forge and read again.
+trait Placed: Sized {
+    fn key(&self) -> RecordKey;
+    async fn read(vault: &Vault, value: &Self) -> Result<Stored<Self>, VaultError>;
+}
+
+impl Placed for Connection {
+    fn key(&self) -> RecordKey {
+        RecordKey::new(RecordKind::Connection, self.id.as_bytes())
+    }
+
+    async fn read(vault: &Vault, value: &Self) -> Result<Stored<Self>, VaultError> {
+        Ok(vault.any_connection(value.id).await?.expect("it is there"))
+    }
+}
+
+impl Placed for Flow {
+    fn key(&self) -> RecordKey {
+        RecordKey::new(RecordKind::Flow, self.id.as_bytes())
+    }
+
+    async fn read(vault: &Vault, value: &Self) -> Result<Stored<Self>, VaultError> {
+        Ok(vault.any_flow(value.id).await?.expect("it is there"))
+    }
+}
+
+fn new_store() -> (Arc<TamperingStore>, AuditKey) {
+    let audit_key = AuditKey::default();
+    let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
+    let inner = MemoryStore::new(installation, epoch, Box::new(Chain::new(audit_key.clone())));
+    (Arc::new(TamperingStore::over(Arc::new(inner))), audit_key)
+}
+
+/// Opens a store whose linker has its key, or needs none.
+async fn open(store: &Arc<TamperingStore>, root: RootKey, random: Random) -> Result<Vault, VaultError> {
+    let store: Arc<dyn Store> = store.clone();
+    Vault::open(store, root, random, &AuditKey::default()).await
+}
+
+fn assert_unsealable<T, R: Placed>(result: Result<T, VaultError>, stored: &Stored<R>) {
+    assert_eq!(result.err(), Some(VaultError::Unsealable { record: format!("{:?}", stored.value.key()) }));
+}
+
+/// Whether the bytes stand anywhere as they are, in hexadecimal or in either base64, at any offset.
+fn found(everything: &[Bytes], needle: &[u8]) -> bool {
+    let hex: String = needle.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![needle.to_vec(), hex.to_uppercase().into(), hex.into()];
+    for offset in 0..3 {
+        let shifted = [&vec![0; offset], needle].concat();
+        // The first and last characters depend on what stands around the needle.
+        let (from, to) = ([0, 2, 3][offset], shifted.len() * 4 / 3);
+        forms.push(STANDARD_NO_PAD.encode(&shifted).as_bytes()[from..to].to_vec());
+        forms.push(URL_SAFE_NO_PAD.encode(&shifted).as_bytes()[from..to].to_vec());
+    }
+    let stands_in = |bytes: &Bytes, form: &[u8]| bytes.windows(form.len()).any(|window| window == form);
+    everything.iter().any(|bytes| forms.iter().any(|form| stands_in(bytes, form)))
+}
+
+fn root(byte: u8) -> RootKey {
+    RootKey::from_secret(&Zeroizing::new([byte; 32]))
+}
+
+fn acme() -> TenantId {
+    "acme-canary".parse().expect("a legal name")
+}
+
+fn umbrella() -> TenantId {
+    "umbrella".parse().expect("a legal name")
+}
+
+fn alice() -> SubjectId {
+    SubjectId::from_bytes(*b"alice's subject id of 32 bytes..")
+}
+
+fn bob() -> SubjectId {
+    SubjectId::from_bytes(*b"bob's subject id of 32 bytes....")
+}
+
+fn scopes() -> ScopeSet {
+    ScopeSet::parse("repo:canary read:org", ' ').expect("legal scopes")
+}
+
+fn connection(number: u8) -> Connection {
+    let (now, pending) = (Timestamp::from_secs(1_000), Timestamp::from_secs(900));
+    let credential = Credential::pending(CredentialId::from_bytes([0xC0 | number; 16]), pending);
+    Connection {
+        id: ConnectionId::from_bytes([number; 16]),
+        tenant: acme(),
+        subject: alice(),
+        provider: "github-canary".parse().expect("a legal name"),
+        account: Some("alice@canary.example".to_owned()),
+        created_at: now,
+        consent: Consent { subject: alice(), agent: agent(), scopes: scopes(), at: now },
+        credential: credential.authorized(granted(), now).expect("it was pending").credential,
+        remote_revocation: None,
+    }
+}
+
+fn next_generation(connection: &Connection) -> Connection {
+    let refreshed = connection.credential.refreshed(granted(), Timestamp::from_secs(1_500));
+    Connection { credential: refreshed.expect("it was connected").credential, ..connection.clone() }
+}
+
+fn granted() -> Granted {
+    Granted { scopes: scopes(), expires_at: Some(Timestamp::from_secs(4_600)), refreshable: true }
+}
+
+fn tokens(number: u8) -> TokenSet {
+    TokenSet {
+        access: AccessToken::new(format!("access-canary-{number}")),
+        refresh: Some(RefreshToken::new(format!("refresh-canary-{number}"))),
+        id_token: Some(IdToken::new(format!("id-token-canary-{number}"))),
+    }
+}
+
+fn flow_tokens(number: u8) -> FlowTokens {
+    FlowTokens { tokens: tokens(number), granted: granted(), obtained_at: Timestamp::from_secs(1_001) }
+}
+
+fn agent() -> Option<claviger::domain::AgentId> {
+    Some("agent-canary".parse().expect("a legal agent"))
+}
+
+fn flow(number: u16) -> Flow {
+    let mut id = [0xF0; 16];
+    id[..2].copy_from_slice(&number.to_be_bytes());
+    Flow {
+        id: FlowId::from_bytes(id),
+        tenant: acme(),
+        subject: alice(),
+        agent: agent(),
+        plugin: Some("jira-canary".parse().expect("a legal name")),
+        provider: "github-canary".parse().expect("a legal name"),
+        scopes: scopes(),
+        account: Some("alice@canary.example".to_owned()),
+        return_url: Some("https://return.canary.example/done".parse().expect("a legal URL")),
+        renews: None,
+        created_at: Timestamp::from_secs(1_000),
+        expires_at: Timestamp::from_secs(1_600),
+        state: FlowState::Open,
+    }
+}
+
+fn attempt(flow: &Flow) -> Attempt {
+    Attempt {
+        flow: flow.id,
+        tenant: flow.tenant.clone(),
+        subject: flow.subject,
+        provider: flow.provider.clone(),
+        redirect_uri: "https://redirect.canary.example/callback".parse().expect("a legal URL"),
+        issuer: Some("https://issuer.canary.example".to_owned()),
+        iss_parameter_supported: true,
+        token_endpoint: "https://issuer.canary.example/token".parse().expect("a legal URL"),
+        expires_at: flow.expires_at,
+        consumed_by: None,
+    }
+}
+
+fn state(number: u8) -> FlowSecret {
+    FlowSecret::new(format!("state-canary-{number}"))
+}
+
+fn verifier() -> CodeVerifier {
+    CodeVerifier::new("verifier-canary".to_owned())
+}
+
+fn nonce() -> Nonce {
+    Nonce::new("nonce-canary".to_owned())
+}
+
+fn job(number: u8, kind: JobKind) -> Job {
+    Job { id: JobId::from_bytes([0x70 | number; 16]), tenant: acme(), subject: alice(), kind, failures: 0 }
+}
+
+fn event(connection: &Connection, kind: EventKind) -> CredentialEvent {
+    CredentialEvent {
+        kind,
+        tenant: connection.tenant.clone(),
+        occurred_at: Timestamp::from_secs(1_000),
+        status: CredentialStatus::of(connection),
+    }
+}
+
+fn audit_record() -> AuditRecord {
+    AuditRecord {
+        at: Timestamp::from_secs(1_000),
+        tenant: acme(),
+        subject: Some(alice()),
+        agent: agent(),
+        action: AuditAction::ConnectionChanged,
+        result: AuditResult::Allowed,
+        reason: None,
+        link: None,
+        provider: Some("github-canary".parse().expect("a legal name")),
+        plugin: Some("jira-canary".parse().expect("a legal name")),
+        connection: Some(connection(1).id),
+        generation: Some(1),
+        request_id: Some("request-1".parse().expect("a legal request id")),
+        peer: None,
+        user_agent: Some("browser-canary".to_owned()),
+        context: CallContext { session_id: Some("session-canary".to_owned()), ..CallContext::default() },
+        repeated: None,
+    }
+}
