@@ -137,7 +137,8 @@ mod tests {
             prop_assert!(a.minus(&b).iter().all(|scope| !b.iter().any(|other| other == scope)));
             prop_assert_eq!(a.contains_all(&b), b.minus(&a).is_empty());
             prop_assert!(a.contains_all(&ScopeSet::default()));
-            prop_assert_eq!(a.is_empty(), a.len() == 0);
+            prop_assert_eq!(a.len(), a.iter().count());
+            prop_assert_eq!(a.is_empty(), a.iter().next().is_none());
         }
 
         #[test]
