@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AfterLostAnswer, CredentialId, EventKind, Intent, Reason, Refresh, Rotation, ScopeSet, Timestamp};
+use super::{CredentialId, EventKind, Intent, Reason, Refresh, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -142,10 +142,11 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(vec![EventKind::Connected]))
     }
 
-    /// Records the intent to POST this generation's refresh token. Nothing is announced: nothing has changed for
-    /// anybody outside.
+    /// Records the intent to POST this generation's refresh token; refused while another one is open. Nothing is
+    /// announced: nothing has changed for anybody outside.
     pub fn begin_refresh(&self, intent: Intent) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() || !self.refreshable || intent.generation != self.generation {
+        let under_way = self.refresh.intent.is_some();
+        if !self.state.refreshes() || !self.refreshable || under_way || intent.generation != self.generation {
             return Err(self.refuse("refreshing"));
         }
         let mut next = self.clone();
@@ -170,7 +171,7 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(events))
     }
 
-    /// The refresh failed for a passing reason. `spent` says that the refresh token may have been consumed (the
+    /// The POST under way failed for a passing reason. `spent` says that the refresh token may have been consumed (the
     /// answer was lost), so the attempt stays counted.
     pub fn refresh_failed(
         &self,
@@ -178,14 +179,11 @@ impl Credential {
         retry_at: Timestamp,
         spent: bool,
     ) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() {
+        if !self.state.refreshes() || self.refresh.intent.is_none() {
             return Err(self.refuse("refresh failing"));
         }
         let mut next = self.clone();
-        next.refresh.intent = None;
-        if !spent {
-            next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
-        }
+        next.refresh.close_intent(spent);
         next.refresh.failures = next.refresh.failures.saturating_add(1);
         next.refresh.retry_at = Some(retry_at);
         next.reason = Some(reason);
@@ -198,8 +196,7 @@ impl Credential {
     /// intent is closed and the credential otherwise left alone until `retry_at`.
     pub fn refresh_deferred(&self, retry_at: Timestamp) -> Transition {
         let mut next = self.clone();
-        next.refresh.intent = None;
-        next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
+        next.refresh.close_intent(false);
         next.refresh.retry_at = Some(retry_at);
         next.announcing(Vec::new())
     }
@@ -282,62 +279,14 @@ impl Credential {
             return Err(self.refuse("resumed"));
         }
         let mut next = self.clone();
-        next.state = CredentialState::Connected;
+        next.state = match (self.announced_expired, self.announced_expiring) {
+            (true, _) => CredentialState::Expired,
+            (false, true) => CredentialState::Expiring,
+            (false, false) => CredentialState::Connected,
+        };
         next.reason = None;
         next.refresh.retry_at = None;
         Ok(next.announcing(vec![EventKind::Resumed]))
-    }
-
-    /// When a refresh whose answer was lost may be tried again, by the provider's rotation policy. `begun_at` is the
-    /// lost attempt's; `timeout` the provider time-out: before it is over the old request may still arrive there.
-    pub fn after_lost_answer(
-        &self,
-        rotation: Rotation,
-        begun_at: Timestamp,
-        now: Timestamp,
-        timeout: Duration,
-    ) -> AfterLostAnswer {
-        match rotation {
-            Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < begun_at.plus(Duration::from_secs(seconds)) => {
-                AfterLostAnswer::RetryAt(now)
-            }
-            Rotation::Grace { .. } | Rotation::Strict => {
-                if self.refresh.attempts >= 2 {
-                    return AfterLostAnswer::GiveUp;
-                }
-                // A reuse alarm kills the access token too: first live off the one that still works.
-                let safe = begun_at.plus(timeout);
-                let spent = self.expires_at.map_or(safe, |at| at.minus(self.margin().min(timeout)));
-                AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
-            }
-        }
-    }
-
-    /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
-    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed.
-    pub fn next_action(&self, late: bool) -> Timestamp {
-        if !self.state.refreshes() {
-            return Timestamp::NEVER;
-        }
-        if let Some(intent) = &self.refresh.intent {
-            return intent.until;
-        }
-        let expiry = self.expires_at.unwrap_or(Timestamp::NEVER);
-        if !self.refreshable {
-            return match (self.announced_expiring, self.announced_expired) {
-                (false, false) => expiry.minus(self.margin()),
-                (true, false) => expiry,
-                (_, true) => Timestamp::NEVER,
-            };
-        }
-        let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
-        match self.refresh.retry_at {
-            Some(retry_at) => retry_at.min(unannounced_expiry),
-            None if late => unannounced_expiry,
-            None if self.expires_at.is_some() => expiry.minus(self.margin()),
-            None => Timestamp::NEVER,
-        }
     }
 
     fn with_new_secret(&self, granted: Granted, now: Timestamp) -> Self {
