@@ -214,8 +214,8 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> Result<(), OpenError> {
-        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
         let durable = self.tail.revision;
+        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
         if tail.revision < durable {
             engine.close(&self.directory);
             return Err(OpenError::Lost { durable, found: tail.revision });
@@ -258,7 +258,8 @@ impl Drop for Writer {
 fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Meta, Tail), OpenError> {
     let engine = Engine::open(directory, options.page_cache)?;
     let new = Meta { installation: options.installation, epoch: options.epoch, compacted: Revision(0) };
-    match guarded(|| tail::read(&engine, new)) {
+    let checked = guarded(|| tail::read(&engine, directory, new));
+    match checked.and_then(|checked| directory.trust().map(|()| checked)) {
         Ok((meta, tail)) => Ok((engine, meta, tail)),
         Err(error) => {
             engine.close(directory);
