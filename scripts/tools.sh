@@ -12,6 +12,7 @@ debian() {
         exit 1
     fi
     echo "installing $1 (apt-get)"
+    export DEBIAN_FRONTEND=noninteractive
     { apt-get install -y -q "$1" || { apt-get update -q && apt-get install -y -q "$1"; }; } >/dev/null
 }
 

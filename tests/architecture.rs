@@ -85,6 +85,7 @@ fn a_planted_import_is_found() {
         "use sled;",
         "fn f(s: tonic::Status) {}",
         "use tonic_types::StatusExt;",
+        "use {tonic::Status, domain::Clock};",
     ] {
         assert_eq!(breaches("store/mod.rs", planted).len(), 1, "{planted}");
     }
@@ -95,7 +96,8 @@ fn a_planted_import_is_found() {
 #[test]
 fn what_is_allowed_or_no_import_is_left_alone() {
     for innocent in [
-        "use crate::{domain::{Clock, Timestamp}, store::Store};",
+        "use crate::{domain::{Clock, Timestamp}, store::{Store, sled::SledStore}};",
+        "pub use self::sled::SledStore;",
         "mod tests { use super::*; }",
         "pub(crate) fn f() {} // crate::broker::f",
         "/* crate::broker /* nested */ tonic::Status */",
@@ -204,17 +206,27 @@ fn targets<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
 /// Crates that are named at the start of a path.
 fn foreign_crates<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let at = |index: usize| tokens.get(index).copied().unwrap_or_default();
-    tokens
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| {
-            let back = |steps: usize| index.checked_sub(steps).map_or("", at);
-            let leads = back(1) != "::" || back(2) == "use" || !back(2).ends_with(is_word);
-            leads && back(1) != "." && (at(index + 1) == "::" || back(1) == "use")
-        })
-        .map(|(_, token)| *token)
-        .filter(|token| CONFINED.iter().any(|(word, _)| token.split('_').any(|part| part == *word)))
-        .collect()
+    let mut found = Vec::new();
+    // For each open brace whether it continues a path, as in `crate::store::{sled::Store}`.
+    let mut groups = Vec::new();
+    for (index, token) in tokens.iter().enumerate() {
+        let back = |steps: usize| index.checked_sub(steps).map_or("", at);
+        match *token {
+            "{" => groups.push(back(1) == "::"),
+            "}" => drop(groups.pop()),
+            _ => {}
+        }
+        let leads = back(1) != "::" || back(2) == "use" || !back(2).ends_with(is_word);
+        let is_path = at(index + 1) == "::" || back(1) == "use";
+        if leads && is_path && back(1) != "." && !groups.contains(&true) && is_confined(token) {
+            found.push(*token);
+        }
+    }
+    found
+}
+
+fn is_confined(krate: &str) -> bool {
+    CONFINED.iter().any(|(word, _)| krate.split('_').any(|part| part == *word))
 }
 
 /// Words, `::`, and every other character that is not white space on its own.

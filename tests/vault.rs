@@ -550,9 +550,10 @@ async fn tokens_wait_in_a_flow_until_they_are_dropped() {
     let parked = update(Parked::Replace(&flow_tokens(1))).await;
     let old = fixture.row(&parked).await;
     for stored in [parked, update(Parked::Keep).await] {
-        let FlowTokens { tokens: held, granted, obtained_at } = read(&stored).await.unwrap();
+        let FlowTokens { tokens: held, granted, obtained_at, nonce } = read(&stored).await.unwrap();
         assert!(held.access == tokens(1).access && held.refresh == tokens(1).refresh);
         assert!(held.id_token == tokens(1).id_token);
+        assert!(nonce == flow_tokens(1).nonce);
         assert_eq!((granted, obtained_at), (flow_tokens(1).granted, flow_tokens(1).obtained_at));
     }
     let replaced = update(Parked::Replace(&flow_tokens(2))).await;
@@ -927,7 +928,12 @@ fn tokens(number: u8) -> TokenSet {
 }
 
 fn flow_tokens(number: u8) -> FlowTokens {
-    FlowTokens { tokens: tokens(number), granted: granted(), obtained_at: Timestamp::from_secs(1_001) }
+    FlowTokens {
+        tokens: tokens(number),
+        granted: granted(),
+        obtained_at: Timestamp::from_secs(1_001),
+        nonce: Some(nonce()),
+    }
 }
 
 fn agent() -> Option<claviger::domain::AgentId> {
@@ -948,6 +954,7 @@ fn flow(number: u16) -> Flow {
         account: Some("alice@canary.example".to_owned()),
         return_url: Some("https://return.canary.example/done".parse().expect("a legal URL")),
         renews: None,
+        attempts: 1,
         created_at: Timestamp::from_secs(1_000),
         expires_at: Timestamp::from_secs(1_600),
         state: FlowState::Open,

@@ -30,7 +30,7 @@ pub enum RevokeTarget {
 /// One connection's outcome.
 pub struct RevokedConnection {
     pub connection: Connection,
-    /// False for a preview.
+    /// Whether this call stops it, or with a preview would; false: it was stopped before.
     pub stopped: bool,
     pub remote: RemoteRevocation,
     /// What else falls at the provider, in words; empty: nothing.
@@ -81,18 +81,20 @@ impl Broker {
                     _ => RemoteRevocation::Pending,
                 }
             });
-        self.outcome_of(connection, false, remote)
+        let stopped = !connection.credential.state.is_stopped();
+        self.outcome_of(connection, stopped, remote)
     }
 
     async fn stop_and_tell(&self, call: &Call, stored: Stored<Connection>) -> Result<RevokedConnection, BrokerError> {
         let id = stored.value.id;
+        let stopped = !stored.value.credential.state.is_stopped();
         self.stop_serving(call, stored).await?;
         // The access is gone here; telling the provider goes on in a task of its own whatever becomes of this call.
         let broker = self.clone();
         self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
         let connection = self.own_connection(call, id).await?.value;
         let remote = connection.remote_revocation.unwrap_or(RemoteRevocation::Pending);
-        Ok(self.outcome_of(connection, true, remote))
+        Ok(self.outcome_of(connection, stopped, remote))
     }
 
     /// Stops serving: state, event, audit record and follow-up job in one change set.

@@ -68,7 +68,8 @@ impl ClientOptions {
         })
     }
 
-    fn token(&self) -> Result<PresentedToken, Failure> {
+    /// As it stands now: whoever keeps the file fresh keeps long commands alive.
+    pub(super) fn token(&self) -> Result<PresentedToken, Failure> {
         let text = match &self.token_file {
             Some(path) => fs::read_to_string(path).map_err(|source| Failure::File { path: path.clone(), source })?,
             None => variable(TOKEN_VARIABLE).ok_or(Failure::TokenMissing)?,

@@ -3,13 +3,15 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::{
     ClientOptions, Failure, Session, options,
     output::{bare, harmless, or_dash, reason, time},
 };
 use crate::{
-    client,
+    client::{self, ClientError},
+    domain::PresentedToken,
     proto::v1::{
         CredentialStatus, Delivery, OnLost, WatchCredentialStatusRequest, WatchCredentialStatusResponse, WatchScope,
         watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
@@ -42,10 +44,17 @@ impl Watch {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let client = session.client.clone();
         let mut watch = client::Watch::new(client, self.request(), session.clock.clone(), options::jitter());
+        let mut token = self.options.token()?;
+        // Listening once: a signal between two listeners would be lost.
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
         loop {
             tokio::select! {
-                message = watch.next() => self.print(session, &message?)?,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                message = watch.next() => match message {
+                    Ok(message) => print(session, &message)?,
+                    Err(error) => token = self.renewed(session, &token, error)?,
+                },
+                _ = &mut interrupted => return Ok(()),
             }
         }
     }
@@ -67,26 +76,41 @@ impl Watch {
         }
     }
 
-    fn print(&self, session: &Session, message: &WatchCredentialStatusResponse) -> Result<(), Failure> {
-        let seen = statuses(message);
-        let last = seen.len().saturating_sub(1);
-        for (index, (kind, status, at)) in seen.into_iter().enumerate() {
-            if session.printer.is_json() {
-                let mut document = document(&status);
-                document["kind"] = kind.into();
-                document["occurred_at"] = at.into();
-                document["revision"] = message.revision.into();
-                // On the last line of a revision only: resuming after an earlier one would skip the rest.
-                if index == last && !message.resume_token.is_empty() {
-                    document["resume_token"] = URL_SAFE_NO_PAD.encode(&message.resume_token).into();
-                }
-                session.printer.line(&document.to_string())?;
-            } else {
-                session.printer.line(&line(kind, &status, at.as_deref()))?;
-            }
+    /// The stream ends with the token that opened it; a newer one in its place goes on where it ended.
+    fn renewed(
+        &self,
+        session: &Session,
+        token: &PresentedToken,
+        ended: ClientError,
+    ) -> Result<PresentedToken, Failure> {
+        let newer = self.options.token()?;
+        if ended.code != Code::Unauthenticated || newer == *token {
+            return Err(ended.into());
         }
-        Ok(())
+        session.client.replace_token(&newer)?;
+        Ok(newer)
     }
+}
+
+fn print(session: &Session, message: &WatchCredentialStatusResponse) -> Result<(), Failure> {
+    let seen = statuses(message);
+    let last = seen.len().saturating_sub(1);
+    for (index, (kind, status, at)) in seen.into_iter().enumerate() {
+        if session.printer.is_json() {
+            let mut document = document(&status);
+            document["kind"] = kind.into();
+            document["occurred_at"] = at.into();
+            document["revision"] = message.revision.into();
+            // On the last line of a revision only: resuming after an earlier one would skip the rest.
+            if index == last && !message.resume_token.is_empty() {
+                document["resume_token"] = URL_SAFE_NO_PAD.encode(&message.resume_token).into();
+            }
+            session.printer.line(&document.to_string())?;
+        } else {
+            session.printer.line(&line(kind, &status, at.as_deref()))?;
+        }
+    }
+    Ok(())
 }
 
 type Seen = (&'static str, CredentialStatus, Option<String>);

@@ -3,7 +3,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField, invalid},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::{StoreAuthCode, Target},
@@ -20,7 +20,7 @@ pub(super) async fn answer(
     request: Request<v1::StoreAuthCodeRequest>,
 ) -> Result<Response<v1::StoreAuthCodeResponse>, Status> {
     let (call, request) = received(request)?;
-    let connection = rpcs.broker.store_auth_code(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let connection = rpcs.broker.store_auth_code(&call, parse(request)?).await.map_err(refused(&call))?;
     Ok(Response::new(v1::StoreAuthCodeResponse { connection: Some(encode::connection(&connection)) }))
 }
 
