@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AfterLostAnswer, CredentialId, EventKind, Intent, Reason, Refresh, Rotation, ScopeSet, Timestamp};
+use super::{CredentialId, EventKind, Intent, Reason, Refresh, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -287,59 +287,6 @@ impl Credential {
         next.reason = None;
         next.refresh.retry_at = None;
         Ok(next.announcing(vec![EventKind::Resumed]))
-    }
-
-    /// When a refresh whose answer was lost may be tried again, by the provider's rotation policy. `begun_at` is the
-    /// lost attempt's; `timeout` the provider time-out: before it is over the old request may still arrive there.
-    pub fn after_lost_answer(
-        &self,
-        rotation: Rotation,
-        begun_at: Timestamp,
-        now: Timestamp,
-        timeout: Duration,
-    ) -> AfterLostAnswer {
-        let first_lost_at = self.refresh.first_lost_at.unwrap_or(begun_at);
-        match rotation {
-            Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < first_lost_at.plus(Duration::from_secs(seconds)) => {
-                AfterLostAnswer::RetryAt(now)
-            }
-            Rotation::Grace { .. } | Rotation::Strict => {
-                if self.refresh.attempts >= 2 {
-                    return AfterLostAnswer::GiveUp;
-                }
-                // A reuse alarm kills the access token too: first live off the one that still works.
-                let safe = begun_at.plus(timeout);
-                let spent = self.expires_at.map_or(safe, |at| at.minus(self.margin().min(timeout)));
-                AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
-            }
-        }
-    }
-
-    /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
-    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed.
-    pub fn next_action(&self, late: bool) -> Timestamp {
-        if !self.state.refreshes() {
-            return Timestamp::NEVER;
-        }
-        if let Some(intent) = &self.refresh.intent {
-            return intent.until;
-        }
-        let expiry = self.expires_at.unwrap_or(Timestamp::NEVER);
-        if !self.refreshable {
-            return match (self.announced_expiring, self.announced_expired) {
-                (false, false) => expiry.minus(self.margin()),
-                (true, false) => expiry,
-                (_, true) => Timestamp::NEVER,
-            };
-        }
-        let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
-        match self.refresh.retry_at {
-            Some(retry_at) => retry_at.min(unannounced_expiry),
-            None if late => expiry,
-            None if self.expires_at.is_some() => expiry.minus(self.margin()),
-            None => Timestamp::NEVER,
-        }
     }
 
     fn with_new_secret(&self, granted: Granted, now: Timestamp) -> Self {

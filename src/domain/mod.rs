@@ -1,7 +1,7 @@
 //! The words of the field as types, and their rules. Pure: no I/O, no clock of its own, no randomness.
 //!
 //! - [`clock`]: `Timestamp`, `Clock` · [`id`]: names and ids · [`secret`]: secrets that cannot be printed
-//! - [`credential`]: the state machine · [`intent`]: of a refresh · [`connection`], [`flow`], [`provider`]: what is
+//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`]: what is
 //!   connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
@@ -17,10 +17,10 @@ mod decision;
 mod event;
 mod flow;
 mod id;
-mod intent;
 mod job;
 mod provider;
 mod reason;
+mod refresh;
 mod scope;
 mod sealed;
 mod secret;
@@ -35,10 +35,10 @@ pub use decision::*;
 pub use event::*;
 pub use flow::*;
 pub use id::*;
-pub use intent::*;
 pub use job::*;
 pub use provider::*;
 pub use reason::*;
+pub use refresh::*;
 pub use scope::*;
 pub use sealed::*;
 pub use secret::*;
