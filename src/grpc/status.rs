@@ -104,6 +104,11 @@ pub(super) fn rate_limited(retry_after: Duration) -> Status {
     answer.into_status()
 }
 
+/// As the health protocol has it; it knows no reasons of ours.
+pub(super) fn service_unknown() -> Status {
+    Status::not_found("there is no such service; ask for one that is served, or for the server as a whole")
+}
+
 /// Replaces what tonic answers to a message that it cannot decode: `INTERNAL` or `OUT_OF_RANGE`, as if we had failed
 /// or a resume token had.
 pub(super) fn of_undecoded(code: Code) -> Option<Status> {

@@ -35,6 +35,10 @@ fn parse(request: v1::StoreAuthCodeRequest) -> Result<StoreAuthCode, InvalidFiel
                 iss => Some(fields::opaque("flow_code.iss", iss, LONGEST_ISSUER)?),
             },
         }),
+        // What the provider does not repeat was granted as asked: without knowing what was asked, that would be guessed.
+        Some(Flow::OwnCode(own)) if !own.scopes.is_empty() => {
+            invalid("own_code.scopes", "is not served yet: leave it empty and authorize for the plugin's scopes")
+        }
         Some(Flow::OwnCode(own)) => Ok(StoreAuthCode::Own {
             target: match own.target {
                 None => return invalid("own_code.target", "is required"),
