@@ -63,6 +63,9 @@ pub struct Refresh {
     pub intent: Option<Intent>,
     /// POSTs made with this generation's refresh token whose answer was lost, and the one under way.
     pub attempts: u32,
+    /// When the first of them began: a provider's grace for the old token runs from its first use.
+    #[serde(default)]
+    pub lost_since: Option<Timestamp>,
     /// Failures in a row, for back-off.
     pub failures: u32,
     /// Not before this time.
@@ -218,8 +221,10 @@ impl Credential {
             return Err(self.refuse("refresh failing"));
         }
         let mut next = self.clone();
-        next.refresh.intent = None;
-        if !spent {
+        let begun_at = next.refresh.intent.take().map(|intent| intent.begun_at);
+        if spent {
+            next.refresh.lost_since = next.refresh.lost_since.or(begun_at);
+        } else {
             next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
         }
         next.refresh.failures = next.refresh.failures.saturating_add(1);
@@ -335,9 +340,7 @@ impl Credential {
     ) -> AfterLostAnswer {
         match rotation {
             Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < begun_at.plus(Duration::from_secs(seconds)) => {
-                AfterLostAnswer::RetryAt(now)
-            }
+            Rotation::Grace { seconds } if self.in_grace(seconds, begun_at, now) => AfterLostAnswer::RetryAt(now),
             Rotation::Grace { .. } | Rotation::Strict => {
                 if self.refresh.attempts >= 2 {
                     return AfterLostAnswer::GiveUp;
@@ -348,6 +351,19 @@ impl Credential {
                 AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
             }
         }
+    }
+
+    /// Whether the refresh token may be sent once more. It always may before its first answer was lost.
+    pub fn may_post(&self, rotation: Rotation, now: Timestamp) -> bool {
+        match rotation {
+            Rotation::None | Rotation::Reuse => true,
+            Rotation::Grace { seconds } => self.refresh.attempts < 2 || self.in_grace(seconds, now, now),
+            Rotation::Strict => self.refresh.attempts < 2,
+        }
+    }
+
+    fn in_grace(&self, seconds: u64, begun_at: Timestamp, now: Timestamp) -> bool {
+        now < self.refresh.lost_since.unwrap_or(begun_at).plus(Duration::from_secs(seconds))
     }
 
     /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old

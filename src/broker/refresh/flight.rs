@@ -80,6 +80,9 @@ impl Broker {
             let reason = credential.reason.unwrap_or(Reason::ProviderUnreachable);
             return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
         }
+        if !credential.may_post(provider.definition.rotation, now) {
+            return self.settle_dead(stored, Reason::RotationLost).await.map(Next::Land);
+        }
         let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
         };
