@@ -7,7 +7,7 @@ use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
         AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
-        Provider, Reason, RefreshToken, ReplyClass, Timestamp,
+        Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
     },
     oauth::TokenFailure,
     vault::{FlowTokens, Stored, Tokens},
@@ -198,7 +198,9 @@ impl Broker {
         let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {
-                let reason = if intent.attempt > 1 { Reason::RotationLost } else { Reason::ReauthorizationRequired };
+                let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
+                let lost = rotates && intent.attempt > 1;
+                let reason = if lost { Reason::RotationLost } else { Reason::ReauthorizationRequired };
                 self.settle_dead(stored, reason).await.map(Some)
             }
             ReplyClass::Configuration => {
