@@ -190,6 +190,7 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret: Some(self.provider.client_secret()),
             }],
