@@ -39,7 +39,6 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
             answer.detail("claviger.v1.AuthenticationRequired", &authentication_required(required, connect_url));
         }
         BrokerError::AccountAmbiguous { accounts } => answer.accounts(accounts),
-        BrokerError::ProviderUnknown => answer.violation("provider", "is not configured"),
         BrokerError::Invalid { field, problem } => answer.violation(field, problem),
         BrokerError::ProviderUnreachable { retry_after }
         | BrokerError::ProviderRateLimited { retry_after }
@@ -53,6 +52,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
         BrokerError::AheadOfLog { head } => answer.fact("head_revision", &head.0),
         BrokerError::AccountMismatch
         | BrokerError::PluginUnknown
+        | BrokerError::ProviderUnknown
         | BrokerError::ConnectionNotFound
         | BrokerError::FlowNotFound
         | BrokerError::FlowEnded(_)
