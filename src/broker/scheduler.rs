@@ -76,7 +76,7 @@ impl Broker {
     async fn forget_flow(&self, id: FlowId) -> Result<(), BrokerError> {
         let Some(flow) = self.vault().any_flow(id).await? else { return Ok(()) };
         // Tokens that wait in it are still to be judged; its job does that.
-        if flow.value.is_live(self.now()) || flow.value.state == FlowState::Exchanged {
+        if self.now() < flow.value.forgotten_at() || flow.value.state == FlowState::Exchanged {
             return Ok(());
         }
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
@@ -87,7 +87,7 @@ impl Broker {
 
     async fn forget_attempt(&self, key: &AttemptKey) -> Result<(), BrokerError> {
         let Some(attempt) = self.vault().attempt_by_key(key).await? else { return Ok(()) };
-        if self.now() < attempt.value.expires_at {
+        if self.now() < attempt.value.forgotten_at() {
             return Ok(());
         }
         let mut change = self.vault().change(&attempt.value.tenant, Some(attempt.value.subject)).await?;

@@ -174,10 +174,13 @@ impl Writer {
             self.discard(slot.take());
             return Err(error);
         }
-        shared.hot.update(changed.rows, changed.entries);
-        drop(slot);
+        // The revision is announced before anything of it can be read, or a reader would take newer rows for older
+        // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
+        shared.hot.forget(changed.rows.keys(), changed.entries);
         self.tail = changed.tail;
         shared.head.send_modify(|head| head.revision = self.tail.revision);
+        shared.hot.keep(changed.rows);
+        drop(slot);
         Ok(answers)
     }
 
