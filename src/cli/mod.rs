@@ -64,7 +64,7 @@ fn edge(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("claviger: {error:#}");
-            ExitCode::FAILURE
+            failure::exit_code_of(&error)
         }
     }
 }
