@@ -209,7 +209,9 @@ impl Broker {
             return Err(BrokerError::Conflict);
         }
         let connection = stored.value.clone();
-        let enforcement = match connection.credential.scopes == *scopes {
+        // What every authorization at this provider carries (`openid`, `offline_access`) opens no API.
+        let always = &self.provider(&connection.provider)?.definition.always_scopes;
+        let enforcement = match connection.credential.scopes.minus(scopes).minus(always).is_empty() {
             true => ScopeEnforcement::Exact,
             false => ScopeEnforcement::Advisory,
         };
