@@ -191,6 +191,34 @@ fn a_read_that_fails_is_unavailable_and_the_store_comes_back() {
     assert_eq!(told, ["failed and came back"]);
 }
 
+/// The fdatasync takes its time here, and readers ask all the while.
+#[test]
+fn nobody_reads_what_is_not_durable() {
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let store = open_with(&directory, 16 << 20, 0).await.unwrap();
+            tell("opened");
+            let mut commit = store.commit(change_set(1));
+            assert!(poll_once(&mut commit).is_none());
+            while store.row(key(1)).await.unwrap().is_none()
+                && store.events(Revision(0), 1).await.unwrap().is_empty()
+                && store.audit(0, 1).await.unwrap().is_empty()
+                && store.head().revision == Revision(0)
+            {}
+            tell("seen");
+            commit.await.unwrap();
+            store.close().await;
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 0));
+    let traced = Traced::new("nobody_reads_what_is_not_durable", directory.path());
+    let told = traced.run(&["-etrace=write,fdatasync", "-einject=fdatasync:delay_enter=300000"]);
+    assert_eq!(told, ["opened", "seen"]);
+    let seen = |call: &Call| *call != Call::Told("seen".to_owned());
+    assert!(traced.calls().into_iter().take_while(seen).any(|call| call == Call::Synced));
+}
+
 #[test]
 fn waiting_change_sets_share_one_fdatasync() {
     const COMMITS: u64 = 64;

@@ -1,6 +1,7 @@
 //! The thread that owns every write: it takes what is waiting as one group, makes it durable, then answers.
 
 use std::{
+    error::Error,
     io,
     sync::{
         Arc,
@@ -137,7 +138,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the store failed while writing; it will be reopened");
+                tracing::error!(%error, cause = cause(&error), "the store failed while writing; it will be reopened");
                 self.shared.set_available(false);
                 answers.into_iter().for_each(|(answer, _)| refuse(answer));
                 Err(error)
@@ -207,8 +208,7 @@ impl Writer {
             match self.reopen() {
                 Ok(()) => return Some(()),
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(%error, cause, retry = ?pause, "the store could not be reopened");
+                    tracing::error!(%error, cause = cause(&error), retry = ?pause, "the store could not be reopened");
                 }
             }
             self.refuse_waiting(pause)?;
@@ -273,6 +273,10 @@ fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, 
 
 fn refuse(answer: oneshot::Sender<Answer>) {
     let _ = answer.send(Err(CommitError::Unavailable));
+}
+
+fn cause(error: &dyn Error) -> Option<String> {
+    error.source().map(ToString::to_string)
 }
 
 fn closed() -> EngineError {
