@@ -1,13 +1,17 @@
 //! The timer loop: looks at what is due, and sleeps until the next thing is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 
 use super::{Broker, BrokerError};
 use crate::{
     domain::{AuditResult, ConnectionId, FlowId, FlowState, Timestamp},
-    vault::{AttemptKey, DueRecord, Tokens},
+    vault::{AttemptKey, Due, DueRecord, Tokens},
 };
 
 /// Records looked at in one turn.
@@ -16,15 +20,50 @@ const PAGE: usize = 256;
 const AT_ONCE: usize = 32;
 /// The longest sleep: bounds what a missed wake-up can cost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How long a record that could not be handled now is left alone.
+/// How long a record that is still due after it was attended to is left alone; doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Records that were attended to, by the time at which they were due. One that stays due at that time could not be
+/// handled (its provider is suspended, its row is corrupt) and waits, while the turn goes on to those behind it.
+#[derive(Clone, Default)]
+struct Attended(Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>);
+
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Timestamp,
+    pause: Duration,
+}
+
+impl Attended {
+    /// Until when the record is left alone.
+    fn rests_until(&self, due: &Due, now: Timestamp) -> Option<Timestamp> {
+        self.rests().get(&(due.record, due.at)).map(|rest| rest.until).filter(|until| now < *until)
+    }
+
+    fn note(&self, due: &Due, now: Timestamp) {
+        let mut rests = self.rests();
+        let before = rests.get(&(due.record, due.at));
+        let pause = before.map_or(PAUSE, |rest| (rest.pause * 2).min(LONGEST_PAUSE));
+        rests.insert((due.record, due.at), Rest { until: now.plus(pause), pause });
+    }
+
+    /// Forgets those that have not been due for a while.
+    fn sweep(&self, now: Timestamp) {
+        self.rests().retain(|_, rest| now < rest.until.plus(LONGEST_PAUSE));
+    }
+
+    fn rests(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Broker {
     /// Runs until shutdown.
     pub async fn run_scheduler(self) {
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let (slots, attended) = (Arc::new(Semaphore::new(AT_ONCE)), Attended::default());
         loop {
-            let next = match self.turn(&slots).await {
+            let next = match self.turn(&slots, &attended).await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "the scheduler could not read what is due");
@@ -40,27 +79,42 @@ impl Broker {
     }
 
     /// Starts what is due and says when the next thing will be.
-    async fn turn(&self, slots: &Arc<Semaphore>) -> Result<Timestamp, BrokerError> {
+    async fn turn(&self, slots: &Arc<Semaphore>, attended: &Attended) -> Result<Timestamp, BrokerError> {
         let now = self.now();
         self.close_audit_windows().await?;
         self.vault().begin_planning();
+        attended.sweep(now);
         let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        for item in self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await? {
-            if item.at > now {
-                next = next.min(item.at);
-                break;
-            }
-            // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
-            next = next.min(now.plus(PAUSE));
-            let (broker, slots) = (self.clone(), Arc::clone(slots));
-            self.attended().spawn(item.record, async move {
-                let Ok(_slot) = slots.acquire().await else { return };
-                if let Err(error) = broker.attend(&item.record, item.at).await {
-                    tracing::warn!(record = ?item.record, %error, "a due record could not be handled");
+        let mut page = self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await?;
+        loop {
+            for due in &page {
+                if due.at > now {
+                    return Ok(next.min(due.at));
                 }
-            });
+                // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
+                let rests_until = attended.rests_until(due, now);
+                next = next.min(rests_until.unwrap_or(now.plus(PAUSE)));
+                if rests_until.is_none() {
+                    self.begin_attending(due.clone(), slots, attended);
+                }
+            }
+            let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok(next) };
+            page = self.vault().due_after(last, now.plus(LONGEST_SLEEP), PAGE).await?;
         }
-        Ok(next)
+    }
+
+    fn begin_attending(&self, due: Due, slots: &Arc<Semaphore>, attended: &Attended) {
+        let (broker, slots, attended) = (self.clone(), Arc::clone(slots), attended.clone());
+        self.attended().spawn(due.record, async move {
+            let Ok(_slot) = slots.acquire().await else { return };
+            if broker.stopping().is_cancelled() {
+                return;
+            }
+            if let Err(error) = broker.attend(&due.record, due.at).await {
+                tracing::warn!(record = ?due.record, %error, "a due record could not be handled");
+            }
+            attended.note(&due, broker.now());
+        });
     }
 
     async fn attend(&self, record: &DueRecord, at: Timestamp) -> Result<(), BrokerError> {

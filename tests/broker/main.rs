@@ -10,6 +10,7 @@ mod support {
 }
 
 mod connecting;
+mod observer;
 mod refreshing;
 mod revoking;
 mod tokens;

@@ -1,7 +1,13 @@
 //! A whole broker over real sockets: sled in a temporary directory, a development authorization server beyond the
 //! process edge, and a clock that moves when a test says so. Restarting it keeps the directory and the provider.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use claviger::{
     app::{App, Listeners},
@@ -49,6 +55,8 @@ pub(crate) struct World {
     pub(crate) provider: DevProvider,
     settings: Settings,
     directory: TempDir,
+    /// Below `directory`; another one after each crash.
+    store: PathBuf,
     running: Option<Running>,
 }
 
@@ -78,7 +86,8 @@ impl World {
         let random = Random::system();
         let fill = move |bytes: &mut [u8]| random.fill(bytes).unwrap();
         let provider = DevProvider::start(listener, options, Arc::new(clock.clone()), fill).await.unwrap();
-        let mut world = Self { clock, provider, settings, directory, running: None };
+        let store = directory.path().join("store");
+        let mut world = Self { clock, provider, settings, directory, store, running: None };
         world.run().await;
         world
     }
@@ -94,6 +103,20 @@ impl World {
             running.shutdown.cancel();
             running.serving.await.unwrap().unwrap();
         }
+    }
+
+    /// Ends the broker as a kill would, for whoever comes next: they find the disk as it is at this moment. What the
+    /// killed one still had in the air may land, but nobody will ever read it. Nothing may be writing while this runs.
+    pub(crate) async fn crash(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.serving.abort();
+            assert!(running.serving.await.is_err_and(|error| error.is_cancelled()));
+        }
+        let mut image = self.store.clone().into_os_string();
+        image.push("-left");
+        let image = PathBuf::from(image);
+        copy(&self.store, &image);
+        self.store = image;
     }
 
     pub(crate) async fn run(&mut self) {
@@ -175,7 +198,7 @@ impl World {
         Config {
             grpc: GrpcSection { listen: anywhere, reflection: Reflection::Authenticated, rate: self.settings.rate },
             http: HttpSection { listen: anywhere },
-            store: StoreSection { directory: path.join("store"), page_cache: 8 << 20, row_cache: 1 << 20 },
+            store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
             audit: AuditSection { window: self.settings.audit_window },
@@ -216,6 +239,18 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target);
+        } else {
+            fs::copy(&source, &target).unwrap();
         }
     }
 }
