@@ -39,6 +39,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
         BrokerError::AccountAmbiguous { accounts } => answer.accounts(accounts),
         BrokerError::Invalid { field, problem } => answer.violation(field, problem),
         BrokerError::ProviderUnreachable { retry_after }
+        | BrokerError::JwksUnavailable { retry_after }
         | BrokerError::ProviderRateLimited { retry_after }
         | BrokerError::RateLimited { retry_after }
         | BrokerError::FlowQuota { retry_after }

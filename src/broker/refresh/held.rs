@@ -127,8 +127,14 @@ impl Broker {
                 tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
                 continue;
             };
-            self.store_held(&Held(held)).await?;
-            remove(&file);
+            match self.store_held(&Held(held)).await {
+                Ok(_) => remove(&file),
+                Err(BrokerError::StoreUnavailable) => return Err(BrokerError::StoreUnavailable),
+                // One record that takes them no more must not keep the others from being served.
+                Err(error) => {
+                    tracing::error!(file = %file.display(), %error, "held tokens were not stored; the file stays")
+                }
+            }
         }
         Ok(())
     }
