@@ -90,8 +90,12 @@ impl Credential {
         }
     }
 
+    /// Whether a POST that begins now arrives while the provider still takes the old token. Its last quarter, at most
+    /// 5 s, is left for the way there.
     fn in_grace(&self, seconds: u64, begun_at: Timestamp, now: Timestamp) -> bool {
-        now < self.refresh.first_lost_at.unwrap_or(begun_at).plus(Duration::from_secs(seconds))
+        let grace = Duration::from_secs(seconds);
+        let way = (grace / 4).min(Duration::from_secs(5));
+        now < self.refresh.first_lost_at.unwrap_or(begun_at).plus(grace - way)
     }
 
     /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
