@@ -10,6 +10,7 @@ use serde_json::json;
 use tonic::Code;
 
 use super::{
+    dev::RootKeyGone,
     options::Format,
     output::{self, harmless},
 };
@@ -60,6 +61,7 @@ pub(super) enum Failure {
 /// For what runs here: which of the facts in the chain an operator's script wants to tell apart.
 pub(super) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
     let misconfigured = error.is::<RootKeyFileError>()
+        || error.is::<RootKeyGone>()
         || error.is::<NotConfigured>()
         || matches!(error.downcast_ref(), Some(TelemetryError::Filter(_)))
         || matches!(error.downcast_ref(), Some(VaultError::WrongRootKey { .. }));

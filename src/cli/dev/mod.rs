@@ -17,6 +17,7 @@ use anyhow::Context;
 use clap::Args;
 
 use signals::Signals;
+pub(super) use world::RootKeyGone;
 use world::World;
 
 use crate::{

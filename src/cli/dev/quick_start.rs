@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -20,10 +20,10 @@ use crate::{
 const PLUGIN: &str = "calendar";
 
 /// Writes the token where only this user reads it; the command lines name the file, never the token.
-pub(super) fn write_token(directory: &Path, token: &PresentedToken) -> std::io::Result<PathBuf> {
+pub(super) fn write_token(directory: &Path, token: &PresentedToken) -> io::Result<PathBuf> {
     let path = directory.join("alice.token");
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -65,14 +65,16 @@ pub(super) async fn print(world: &World, token_file: &Path) -> anyhow::Result<()
         format!("Stop with Ctrl-C. Everything is kept in {}.", token_file.parent().unwrap_or(token_file).display()),
         String::new(),
     ];
-    let mut out = std::io::stdout().lock();
-    out.write_all(lines.join("\n").as_bytes())?;
-    out.flush()?;
-    Ok(())
+    let mut out = io::stdout().lock();
+    match out.write_all(lines.join("\n").as_bytes()).and_then(|()| out.flush()) {
+        // Whoever closed the pipe has read enough; what was started is wanted all the same.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// How this program was called: by its name where the shell found it, else by its whole path.
-fn program() -> std::io::Result<String> {
+fn program() -> io::Result<String> {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if called.components().count() == 1 { Ok(quoted(&called)) } else { Ok(quoted(&std::env::current_exe()?)) }
 }

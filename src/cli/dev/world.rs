@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,17 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 const STORE: &str = "store";
 /// The path on which native applications receive the code, on any loopback port.
 pub(super) const CALLBACK: &str = "/callback";
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} is missing, and {} is sealed under it: put it back, or remove {} to begin anew",
+    path.display(), store.display(), directory.display()
+)]
+pub(in crate::cli) struct RootKeyGone {
+    path: PathBuf,
+    store: PathBuf,
+    directory: PathBuf,
+}
 
 pub(super) struct Settings {
     pub(super) directory: PathBuf,
@@ -198,13 +209,9 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
 fn root_key(directory: &Path, random: &Random) -> anyhow::Result<PathBuf> {
     let (path, store) = (directory.join("root.key"), directory.join(STORE));
     if !path.try_exists().with_context(|| format!("{} cannot be looked for", path.display()))? {
-        ensure!(
-            !store.exists(),
-            "{} is missing, and {} is sealed under it: put it back, or remove {} to begin anew",
-            path.display(),
-            store.display(),
-            directory.display()
-        );
+        if store.exists() {
+            return Err(RootKeyGone { path, store, directory: directory.to_owned() }.into());
+        }
         root_key::file::create(&path, random)?;
     }
     Ok(path)
