@@ -13,5 +13,6 @@ mod connecting;
 mod refreshing;
 mod revoking;
 mod tokens;
+mod trail;
 mod watching;
 mod world;
