@@ -88,7 +88,8 @@ impl Broker {
                     return Err(BrokerError::FlowEnded(Reason::FlowExpired));
                 }
                 None if !matches!(flow.value.state, FlowState::Open) => {
-                    return Err(BrokerError::FlowEnded(ended(&flow.value)));
+                    self.await_other(call, &answer.state, &flow.value).await?;
+                    continue;
                 }
                 None => {}
             }
@@ -122,6 +123,21 @@ impl Broker {
         let flow =
             self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
         Ok((flow, attempt))
+    }
+
+    /// An attempt is unused and its flow is not open: another attempt of the flow was used, or this one was between the
+    /// two reads. Returns when it is worth another look; the error says how the flow ended.
+    async fn await_other(&self, call: &Call, state: &FlowSecret, seen: &Flow) -> Result<(), BrokerError> {
+        match self.exchanges().join(&seen.id).await {
+            Joined::Finished(_) => return Ok(()),
+            Joined::Lost => return Err(BrokerError::ShuttingDown),
+            Joined::None => {}
+        }
+        let (flow, attempt) = self.attempt_of(call, state).await?;
+        if attempt.value.consumed_by.is_some() || flow.value.state == FlowState::Open {
+            return Ok(());
+        }
+        Err(BrokerError::FlowEnded(ended(&flow.value)))
     }
 
     async fn consume_and_exchange(

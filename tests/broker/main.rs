@@ -14,5 +14,6 @@ mod observer;
 mod refreshing;
 mod revoking;
 mod tokens;
+mod trail;
 mod watching;
 mod world;
