@@ -18,6 +18,8 @@ use crate::{
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };
 
+mod held;
+
 /// Of the world's tokens, which live ten minutes, the last minute is the margin.
 const IN_MARGIN: Duration = Duration::from_secs(541);
 const LIFETIME: Duration = Duration::from_secs(600);
