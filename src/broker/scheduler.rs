@@ -10,13 +10,13 @@ use tokio::sync::Semaphore;
 
 use super::{Broker, BrokerError};
 use crate::{
-    domain::{AuditResult, ConnectionId, FlowId, FlowState, Timestamp},
+    domain::{AuditResult, ConnectionId, FlowId, FlowState, ProviderId, Timestamp},
     vault::{AttemptKey, Due, DueRecord, Tokens},
 };
 
 /// Records looked at in one turn.
 const PAGE: usize = 256;
-/// Refreshes and jobs at the same time.
+/// Of one lane, at the same time.
 const AT_ONCE: usize = 32;
 /// The longest sleep: bounds what a missed wake-up can cost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -33,6 +33,24 @@ struct Attended(Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>);
 struct Rest {
     until: Timestamp,
     pause: Duration,
+}
+
+/// Who waits for whom: a provider that does not answer holds up its own connections and nobody else's.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Lane {
+    Refreshes(ProviderId),
+    Jobs,
+    Housekeeping,
+}
+
+#[derive(Clone, Default)]
+struct Lanes(Arc<Mutex<HashMap<Lane, Arc<Semaphore>>>>);
+
+impl Lanes {
+    fn slots(&self, lane: Lane) -> Arc<Semaphore> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(lane).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+    }
 }
 
 impl Attended {
@@ -61,9 +79,9 @@ impl Attended {
 impl Broker {
     /// Runs until shutdown.
     pub async fn run_scheduler(self) {
-        let (slots, attended) = (Arc::new(Semaphore::new(AT_ONCE)), Attended::default());
+        let (lanes, attended) = (Lanes::default(), Attended::default());
         loop {
-            let next = match self.turn(&slots, &attended).await {
+            let next = match self.turn(&lanes, &attended).await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "the scheduler could not read what is due");
@@ -79,7 +97,7 @@ impl Broker {
     }
 
     /// Starts what is due and says when the next thing will be.
-    async fn turn(&self, slots: &Arc<Semaphore>, attended: &Attended) -> Result<Timestamp, BrokerError> {
+    async fn turn(&self, lanes: &Lanes, attended: &Attended) -> Result<Timestamp, BrokerError> {
         let now = self.now();
         self.close_audit_windows().await?;
         self.vault().begin_planning();
@@ -95,7 +113,7 @@ impl Broker {
                 let rests_until = attended.rests_until(due, now);
                 next = next.min(rests_until.unwrap_or(now.plus(PAUSE)));
                 if rests_until.is_none() {
-                    self.begin_attending(due.clone(), slots, attended);
+                    self.begin_attending(due.clone(), lanes, attended);
                 }
             }
             let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok(next) };
@@ -103,18 +121,31 @@ impl Broker {
         }
     }
 
-    fn begin_attending(&self, due: Due, slots: &Arc<Semaphore>, attended: &Attended) {
-        let (broker, slots, attended) = (self.clone(), Arc::clone(slots), attended.clone());
+    fn begin_attending(&self, due: Due, lanes: &Lanes, attended: &Attended) {
+        let (broker, lanes, attended) = (self.clone(), lanes.clone(), attended.clone());
         self.attended().spawn(due.record, async move {
-            let Ok(_slot) = slots.acquire().await else { return };
-            if broker.stopping().is_cancelled() {
-                return;
-            }
-            if let Err(error) = broker.attend(&due.record, due.at).await {
+            if let Err(error) = broker.attend_in_turn(&due, &lanes).await {
                 tracing::warn!(record = ?due.record, %error, "a due record could not be handled");
             }
             attended.note(&due, broker.now());
         });
+    }
+
+    async fn attend_in_turn(&self, due: &Due, lanes: &Lanes) -> Result<(), BrokerError> {
+        let lane = match &due.record {
+            DueRecord::Connection(id) => match self.vault().any_connection(*id).await? {
+                Some(stored) => Lane::Refreshes(stored.value.provider),
+                None => return Ok(()),
+            },
+            DueRecord::Job(_) => Lane::Jobs,
+            DueRecord::Flow(_) | DueRecord::Attempt(_) => Lane::Housekeeping,
+        };
+        let slots = lanes.slots(lane);
+        let _slot = slots.acquire().await;
+        if self.stopping().is_cancelled() {
+            return Ok(());
+        }
+        self.attend(&due.record, due.at).await
     }
 
     async fn attend(&self, record: &DueRecord, at: Timestamp) -> Result<(), BrokerError> {

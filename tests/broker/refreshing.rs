@@ -18,6 +18,10 @@ use crate::{
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };
 
+mod fairness;
+mod held;
+mod installation;
+
 /// Of the world's tokens, which live ten minutes, the last minute is the margin.
 const IN_MARGIN: Duration = Duration::from_secs(541);
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -474,6 +478,26 @@ mod the_end_of_a_grant {
 
 mod rotation {
     use super::*;
+
+    #[tokio::test]
+    async fn a_reconnect_during_a_refresh_wins_and_its_token_is_not_spent() {
+        let world = World::start().await;
+        let client = world.client("alice");
+        let connection = world.connect(&client, "alice").await;
+        let hold = world.provider.faults().hold(Endpoint::Metadata, HoldPoint::Request);
+        // The refresh waits for the provider's metadata, which is older than an hour.
+        world.clock.advance(61 * MINUTE);
+        in_time(hold.arrived(1)).await;
+        let renewed = world.connect(&client, "alice").await;
+        assert_eq!((renewed.connection_id, renewed.generation), (connection.connection_id, 2));
+        hold.release();
+        let served = token(&client).await.unwrap();
+        assert!(served.generation == 2 && world.accepts(&served));
+        world.clock.advance(LIFETIME);
+        let refreshed = token(&client).await.unwrap();
+        assert!(refreshed.generation == 3 && world.accepts(&refreshed));
+        assert_eq!(reuses(&world), 0);
+    }
 
     #[tokio::test]
     async fn an_answer_without_a_refresh_token_keeps_the_old_one() {

@@ -123,20 +123,20 @@ impl Broker {
         };
         for file in files {
             let Ok(bytes) = fs::read(&file) else { continue };
-            let Ok(held) = self.vault().open_held(&Sealed::from_bytes(bytes.into())).await else {
-                tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
-                continue;
-            };
-            match self.store_held(&Held(held)).await {
-                Ok(_) => remove(&file),
+            match self.recover(bytes).await {
+                Ok(()) => remove(&file),
                 Err(BrokerError::StoreUnavailable) => return Err(BrokerError::StoreUnavailable),
-                // One record that takes them no more must not keep the others from being served.
                 Err(error) => {
-                    tracing::error!(file = %file.display(), %error, "held tokens were not stored; the file stays")
+                    tracing::error!(file = %file.display(), %error, "held tokens cannot be applied; the file is left where it is");
                 }
             }
         }
         Ok(())
+    }
+
+    async fn recover(&self, file: Vec<u8>) -> Result<(), BrokerError> {
+        let held = self.vault().open_held(&Sealed::from_bytes(file.into())).await?;
+        self.store_held(&Held(held)).await.map(drop)
     }
 
     /// Applies tokens to the records as they are now; does nothing when that has happened already.
