@@ -194,17 +194,24 @@ impl Broker {
         Ok(())
     }
 
+    /// Does nothing when the flow has them already.
     pub(super) async fn try_park(&self, attempt: &Attempt, parked: &FlowTokens) -> Result<(), BrokerError> {
-        let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
-        if flow.value.state != FlowState::Exchanging {
-            return Ok(());
+        loop {
+            let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
+            if flow.value.state != FlowState::Exchanging {
+                return Ok(());
+            }
+            let exchanged = Flow { state: FlowState::Exchanged, ..flow.value.clone() };
+            let job = self.new_job(&attempt.tenant, attempt.subject, JobKind::SettleFlow { flow: attempt.flow })?;
+            let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
+            change.update_flow(&flow, &exchanged, Parked::Replace(parked));
+            change.insert_job(&job, None, self.now().plus(FIRST_RETRY));
+            match change.commit().await.map_err(BrokerError::from) {
+                // Giving up here would throw the tokens away.
+                Err(BrokerError::Conflict) => continue,
+                other => return other.map(|_| ()),
+            }
         }
-        let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
-        change.update_flow(&flow, &Flow { state: FlowState::Exchanged, ..flow.value.clone() }, Parked::Replace(parked));
-        let kind = JobKind::SettleFlow { flow: attempt.flow };
-        change.insert_job(&self.new_job(&attempt.tenant, attempt.subject, kind)?, None, self.now().plus(FIRST_RETRY));
-        change.commit().await?;
-        Ok(())
     }
 
     /// Undoes the consumption: nothing was sent, so the code is still good.
