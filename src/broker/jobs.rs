@@ -78,15 +78,22 @@ impl Broker {
     ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
         let provider = self.provider(provider)?;
-        if let Err(failure) = self.tell_of_tokens(provider, &tokens).await {
-            tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
-            return Ok(job.value.failures >= MOST_FAILURES);
-        }
+        let result = match self.tell_of_tokens(provider, &tokens).await {
+            Ok(RemoteRevocation::Failed) => AuditResult::Failed,
+            Ok(_) => AuditResult::Allowed,
+            Err(failure) => {
+                tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
+                if job.value.failures < MOST_FAILURES {
+                    return Ok(false);
+                }
+                AuditResult::Failed
+            }
+        };
         if let Some(id) = connection
             && let Some(stored) = self.vault().any_connection(id).await?
         {
             let mut change = self.vault().change(&job.value.tenant, None).await?;
-            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, AuditResult::Allowed, self.now()));
+            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, result, self.now()));
             change.commit().await?;
         }
         Ok(true)
