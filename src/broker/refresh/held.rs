@@ -92,17 +92,20 @@ impl Broker {
         tracing::error!("the store cannot take fresh tokens; they are held until it can");
         let file = self.write_held(&held.0, beside).await;
         let mut head = self.vault().store().watch_head();
+        head.mark_changed();
         let stored = loop {
-            // An error means that the store is closed for good: only the file is left.
-            if head.wait_for(|head| head.available).await.is_err() {
-                break Err(BrokerError::StoreUnavailable);
+            let available =
+                async { head.changed().await.is_ok() && head.wait_for(|head| head.available).await.is_ok() };
+            tokio::select! {
+                biased;
+                // No more news: the store is closed for good.
+                available = available => if !available { break Err(BrokerError::StoreUnavailable) },
+                // The next process stores what is in the file; what is in memory alone is waited for.
+                () = self.stopping().cancelled(), if file.is_some() => break Err(BrokerError::ShuttingDown),
             }
             match self.store_held(held).await {
                 Err(BrokerError::StoreUnavailable) => {}
                 other => break other,
-            }
-            if head.changed().await.is_err() {
-                break Err(BrokerError::StoreUnavailable);
             }
         };
         if stored.is_ok() {
