@@ -683,6 +683,24 @@ async fn events_come_back_by_revision_and_in_order() {
 }
 
 #[tokio::test]
+async fn an_event_that_does_not_open_ends_the_log_for_nobody() {
+    let fixture = Fixture::new().await;
+    let mut revisions = Vec::new();
+    for _ in 0..3 {
+        let mut change = fixture.change().await;
+        change.event(&event(&connection(1), EventKind::Refreshed));
+        revisions.push(change.commit().await.unwrap().revision);
+    }
+    fixture.store.spoil_events(revisions[1]);
+    let events = fixture.vault.events(Revision::default(), 100).await.unwrap();
+    let refreshed = vec![event(&connection(1), EventKind::Refreshed)];
+    let expected = [(revisions[0], refreshed.clone()), (revisions[1], vec![]), (revisions[2], refreshed)];
+    assert_eq!(events, expected);
+    // Nor for a reader whose whole page it is.
+    assert_eq!(fixture.vault.events(revisions[0], 1).await.unwrap(), [(revisions[1], vec![])]);
+}
+
+#[tokio::test]
 async fn audit_records_come_back_numbered_and_chained() {
     let fixture = Fixture::new().await;
     let mut change = fixture.change().await;

@@ -164,6 +164,10 @@ impl Broker {
         if self.now() < flow.value.forgotten_at() || flow.value.state == FlowState::Exchanged {
             return Ok(());
         }
+        // Nor while its tokens are on their way to it, or held until the store takes them.
+        if self.exchanges().has(&id) {
+            return Ok(());
+        }
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
         change.delete_flow(&flow);
         change.commit().await?;

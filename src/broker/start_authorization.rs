@@ -154,7 +154,7 @@ impl Broker {
     }
 
     /// The error that sends the user to consent. Its flow is opened now, or found open: a polling agent writes
-    /// nothing. With the quota used up, or a return URL that is not allowed, it comes without a flow.
+    /// nothing. With the quota used up it comes without a flow.
     pub(super) async fn authentication_required(
         &self,
         call: &Call,

@@ -148,7 +148,7 @@ impl Broker {
         answer: Answer,
     ) -> Exchanged {
         match self.consume(&call, &flow, &attempt, answer.digest).await {
-            Ok(()) => self.exchange(&attempt.value, &answer.state, &answer.code).await,
+            Ok(()) => self.exchange(&flow.value, &answer).await,
             Err(BrokerError::Conflict) => Exchanged::Contested,
             Err(error) => {
                 tracing::error!(flow.id = %flow.value.id, %error, "an attempt could not be consumed");
@@ -174,31 +174,28 @@ impl Broker {
         Ok(())
     }
 
-    async fn exchange(&self, attempt: &Attempt, state: &FlowSecret, code: &AuthorizationCode) -> Exchanged {
-        match self.try_exchange(attempt, state, code).await {
+    async fn exchange(&self, flow: &Flow, answer: &Answer) -> Exchanged {
+        match self.try_exchange(flow, answer).await {
             Ok(exchanged) => exchanged,
             Err(error) => {
-                tracing::error!(flow.id = %attempt.flow, %error, "an exchange could not be recorded");
+                tracing::error!(flow.id = %flow.id, %error, "an exchange could not be recorded");
                 Exchanged::Unavailable
             }
         }
     }
 
-    async fn try_exchange(
-        &self,
-        attempt: &Attempt,
-        state: &FlowSecret,
-        code: &AuthorizationCode,
-    ) -> Result<Exchanged, BrokerError> {
-        let stored = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
+    /// Everything that keeping the tokens needs is read before the code is spent: between the answer and the tokens'
+    /// first safe place nothing may fail.
+    async fn try_exchange(&self, flow: &Flow, answer: &Answer) -> Result<Exchanged, BrokerError> {
+        let stored = self.vault().attempt(&answer.state).await?.ok_or(BrokerError::FlowNotFound)?;
         let verifier = self.vault().attempt_verifier(&stored).await?;
+        let nonce = self.vault().attempt_nonce(&stored).await?;
+        let attempt = &stored.value;
         let provider = self.provider(&attempt.provider)?;
         let (endpoint, redirect_uri) = (&attempt.token_endpoint, &attempt.redirect_uri);
-        match self.servers().exchange(provider, endpoint, code, &verifier, redirect_uri).await {
+        match self.servers().exchange(provider, endpoint, &answer.code, &verifier, redirect_uri).await {
             Ok(tokens) => {
-                let nonce = self.vault().attempt_nonce(&stored).await?;
-                let flow = self.vault().flow(&attempt.tenant, attempt.flow).await?.ok_or(BrokerError::FlowNotFound)?;
-                self.park(&stored, &Self::waiting(tokens, &flow.value.scopes, nonce)).await?;
+                self.park(&stored, &Self::waiting(tokens, &flow.scopes, nonce)).await?;
                 self.settle_flow(&attempt.tenant, attempt.flow).await?;
                 Ok(Exchanged::Settled)
             }
@@ -221,17 +218,24 @@ impl Broker {
         Ok(())
     }
 
+    /// Does nothing when the flow has them already.
     pub(super) async fn try_park(&self, attempt: &Attempt, parked: &FlowTokens) -> Result<(), BrokerError> {
-        let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
-        if flow.value.state != FlowState::Exchanging {
-            return Ok(());
+        loop {
+            let Some(flow) = self.vault().flow(&attempt.tenant, attempt.flow).await? else { return Ok(()) };
+            if flow.value.state != FlowState::Exchanging {
+                return Ok(());
+            }
+            let exchanged = Flow { state: FlowState::Exchanged, ..flow.value.clone() };
+            let job = self.new_job(&attempt.tenant, attempt.subject, JobKind::SettleFlow { flow: attempt.flow })?;
+            let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
+            change.update_flow(&flow, &exchanged, Parked::Replace(parked));
+            change.insert_job(&job, None, self.now().plus(FIRST_RETRY));
+            match change.commit().await.map_err(BrokerError::from) {
+                // Giving up here would throw the tokens away.
+                Err(BrokerError::Conflict) => continue,
+                other => return other.map(|_| ()),
+            }
         }
-        let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
-        change.update_flow(&flow, &Flow { state: FlowState::Exchanged, ..flow.value.clone() }, Parked::Replace(parked));
-        let kind = JobKind::SettleFlow { flow: attempt.flow };
-        change.insert_job(&self.new_job(&attempt.tenant, attempt.subject, kind)?, None, self.now().plus(FIRST_RETRY));
-        change.commit().await?;
-        Ok(())
     }
 
     /// Undoes the consumption: nothing was sent, so the code is still good.

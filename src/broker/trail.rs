@@ -47,7 +47,9 @@ impl Broker {
     /// Records a refusal or failure, at most once a window. A trail that cannot be written must not hide the reason
     /// from the caller, who got nothing; so its own error is only logged.
     pub(super) async fn record_refusal(&self, call: &Call, action: AuditAction, about: About<'_>, error: &BrokerError) {
-        let mut record = allowed(call, action, about, self.now());
+        // An unknown plugin's name is the caller's own invention: each would open a window of its own.
+        let plugin = about.plugin.filter(|plugin| self.catalog().plugins.contains_key(plugin));
+        let mut record = allowed(call, action, About { plugin, ..about }, self.now());
         record.result = AuditResult::Failed;
         record.reason = Some(error.reason());
         if let BrokerError::Refused { link, .. } = error {

@@ -130,8 +130,7 @@ impl Credential {
 
     /// Whether the access token lives `remaining` longer; true when the expiry is unknown.
     pub fn is_fresh(&self, now: Timestamp, remaining: Duration) -> bool {
-        self.generation > 0
-            && self.expires_at.is_none_or(|at| now.plus(remaining) < at || (remaining.is_zero() && now < at))
+        self.generation > 0 && self.expires_at.is_none_or(|at| now.plus(remaining) < at)
     }
 
     /// A first or renewed authorization by the user: always a new generation.

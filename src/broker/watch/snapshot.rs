@@ -45,8 +45,11 @@ impl Broker {
     async fn caught_up(&self) -> Result<Revision, BrokerError> {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
-        let caught_up =
-            announced.wait_for(|revision| *revision >= durable).await.map_err(|_| BrokerError::ShuttingDown)?;
-        Ok(*caught_up)
+        tokio::select! {
+            caught_up = announced.wait_for(|revision| *revision >= durable) => {
+                caught_up.map(|revision| *revision).map_err(|_| BrokerError::ShuttingDown)
+            }
+            () = self.stopping().cancelled() => Err(BrokerError::ShuttingDown),
+        }
     }
 }
