@@ -10,8 +10,10 @@ mod support {
 }
 
 mod connecting;
+mod error_reasons;
 mod refreshing;
 mod revoking;
+mod starting;
 mod tokens;
 mod trail;
 mod watching;

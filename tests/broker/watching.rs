@@ -333,13 +333,13 @@ async fn a_token_from_a_future_that_was_lost_is_told_so() {
 }
 
 impl World {
-    fn copy_store(&self) -> std::path::PathBuf {
+    pub(crate) fn copy_store(&self) -> std::path::PathBuf {
         let copy = self.directory().join("copy");
         copy_all(&self.config().store.directory, &copy);
         copy
     }
 
-    fn put_store_back(&self, copy: &std::path::Path) {
+    pub(crate) fn put_store_back(&self, copy: &std::path::Path) {
         let store = self.config().store.directory;
         std::fs::remove_dir_all(&store).unwrap();
         copy_all(copy, &store);
