@@ -279,7 +279,7 @@ async fn broken_row(reached: &mut Reached) {
     records.close().await;
     world.run().await;
     let get = v1::GetConnectionRequest { connection_id };
-    let broken = world.client("alice").get_connection(get).await.err().expect("it does not open");
+    let broken = world.client("alice").get_connection(get).await.expect_err("it does not open");
     assert!(broken.request_id.is_some(), "the operator finds the cause by it");
     assert!(!broken.message.contains("seal"), "and nobody else does: {}", broken.message);
     reached.by(ErrorReason::Internal, Err::<(), _>(broken));

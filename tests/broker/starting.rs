@@ -19,6 +19,8 @@ async fn refused(world: &World, config: Config) -> String {
     }
 }
 
+type Edit = fn(&mut Config);
+
 fn table() -> toml::Value {
     toml::Value::Table(toml::Table::new())
 }
@@ -26,7 +28,7 @@ fn table() -> toml::Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_served_yet_is_not_silently_left_out() {
     let world = World::start().await;
-    let cases: [(&str, fn(&mut Config)); 4] = [
+    let cases: [(&str, Edit); 4] = [
         ("agents", |config| config.agents.push(table())),
         ("toolboxes", |config| config.toolboxes.push(table())),
         ("grants", |config| config.grants.push(table())),
