@@ -33,7 +33,7 @@ smells() {
     code_outside 'grpc/|client/' | grep -E '[^A-Za-z]Status::' | smell "status made outside grpc"
 
     # Flights, quotas and rates are about this process and end with it; the development server keeps its state in memory.
-    code_outside 'broker/flights\.rs|broker/watch/quota\.rs|grpc/layers/rate_limit\.rs|dev/' | grep -E 'Arc<[a-z_:]*(Mutex|RwLock)<' | smell "shared locked map"
+    code_outside 'broker/(flights|scheduler|watch/quota)\.rs|grpc/layers/rate_limit\.rs|dev/' | grep -E 'Arc<[a-z_:]*(Mutex|RwLock)<' | smell "shared locked map"
 
     { code; grep -rnE '//' tests --include='*.rs'; } |
         grep -E '[^/!]// +(Create|Get|Set|Check|Initialize|Call|Return|Handle|Loop|Convert|Parse|Build|Store|Fetch|Update|Now|First|Then|Finally|Step [0-9])\b' |

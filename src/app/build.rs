@@ -13,7 +13,7 @@ use crate::{
     identity::Authenticator,
     oauth::AuthorizationServers,
     outbound::{Outbound, Policy},
-    sealing::{AuditKey, Random, root_key},
+    sealing::{AuditKey, Random, RootKey, root_key},
     store::{
         Store,
         sled::{SledOptions, SledStore},
@@ -52,7 +52,23 @@ impl App {
         let root = root_key::file::load(&config.sealing.root_key)?;
         let audit_key = AuditKey::default();
         let store = open_store(&config, &audit_key, &random).await?;
-        let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key)
+        let app = Self::over(Arc::clone(&store), config, clock, random, root, &audit_key).await;
+        if app.is_err() {
+            // Whoever sees the error may try again at once, and the directory must be free then.
+            store.close().await;
+        }
+        app
+    }
+
+    async fn over(
+        store: Arc<dyn Store>,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        random: Random,
+        root: RootKey,
+        audit_key: &AuditKey,
+    ) -> anyhow::Result<Self> {
+        let vault = Vault::open(Arc::clone(&store), root, random.clone(), audit_key)
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
         let timeout = Duration::from_secs(config.outbound.timeout);

@@ -27,7 +27,7 @@ use crate::{
     world::{CALLBACK, MINUTE, PLUGIN, Settings, World, ask, code_of, outbound, parameter, reason, start},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 const VERIFIER: &str = "a-verifier-of-the-callers-own-that-is-long-enough";
 
 // The intent.
@@ -844,7 +844,7 @@ fn violation<T>(result: Result<T, ClientError>) -> String {
 }
 
 /// The store's revision.
-async fn head(client: &Client) -> u64 {
+pub(crate) async fn head(client: &Client) -> u64 {
     let mut stream = client.watch_credential_status(v1::WatchCredentialStatusRequest::default()).await.unwrap();
     match stream.message().await.unwrap().unwrap().body {
         Some(v1::watch_credential_status_response::Body::Opened(opened)) => opened.head_revision,

@@ -10,9 +10,11 @@ mod support {
 }
 
 mod connecting;
+mod error_reasons;
 mod observer;
 mod refreshing;
 mod revoking;
+mod starting;
 mod tokens;
 mod trail;
 mod watching;

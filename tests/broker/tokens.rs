@@ -140,10 +140,10 @@ async fn somebody_elses_connection_does_not_exist() {
     let connection = world.connect(&alice, "alice").await;
     let get = || v1::GetConnectionRequest { connection_id: connection.connection_id.clone() };
     assert_eq!(alice.get_connection(get()).await.unwrap().connection.unwrap(), connection);
-    let foreign = bob.get_connection(get()).await.err().expect("a refusal");
+    let foreign = bob.get_connection(get()).await.expect_err("a refusal");
     let mut flipped = get();
     flipped.connection_id = format!("con_{}", "0".repeat(flipped.connection_id.len() - 4));
-    let unknown = bob.get_connection(flipped).await.err().expect("a refusal");
+    let unknown = bob.get_connection(flipped).await.expect_err("a refusal");
     assert_eq!(foreign.reason, Some(ErrorReason::ConnectionNotFound));
     assert_eq!((foreign.code, foreign.message), (unknown.code, unknown.message), "and cannot be told from none");
     assert_eq!(bob.list_connections(v1::ListConnectionsRequest::default()).await.unwrap().connections, []);

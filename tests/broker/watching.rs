@@ -333,13 +333,13 @@ async fn a_token_from_a_future_that_was_lost_is_told_so() {
 }
 
 impl World {
-    fn copy_store(&self) -> std::path::PathBuf {
+    pub(crate) fn copy_store(&self) -> std::path::PathBuf {
         let copy = self.directory().join("copy");
         copy_all(&self.config().store.directory, &copy);
         copy
     }
 
-    fn put_store_back(&self, copy: &std::path::Path) {
+    pub(crate) fn put_store_back(&self, copy: &std::path::Path) {
         let store = self.config().store.directory;
         std::fs::remove_dir_all(&store).unwrap();
         copy_all(copy, &store);
@@ -546,23 +546,34 @@ async fn the_newest_state_of_each_is_enough_for_who_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_stalls_delays_nobody() {
-    let world = World::start_with(Settings { audit_window: 3600, ..Settings::default() }).await;
+async fn a_reader_that_stalls_delays_nobody_and_catches_up() {
+    let brief = Duration::from_secs(10);
+    let world = World::start_with(Settings { access_token_lifetime: brief, ..Settings::default() }).await;
     let alice = world.client("alice");
     world.connect(&alice, "alice").await;
-    // Never read from.
-    let _stalled = alice.watch_credential_status(watch()).await.unwrap();
+    // Room for two or three messages; it is not read from until the end.
+    let mut stalled = world.raw_with_window(&world.token("alice", &claims()), 1024);
+    let mut stalled = stalled.watch_credential_status(watch()).await.unwrap().into_inner();
     let mut watcher = Watcher::open_with_snapshot(&alice).await;
-    for wanted in 2..=30 {
-        refresh(&world, &alice).await;
+    for wanted in 2..=40 {
+        world.clock.advance(brief * 6 / 10);
+        alice.get_plugin_token(ask(PLUGIN)).await.unwrap();
         assert_eq!(watcher.events().await, [(Kind::Refreshed, wanted)]);
-        if watcher.heard.len() % 4 == 0 {
-            // Streams grow old on this clock.
-            let token = watcher.token();
-            let view = std::mem::take(&mut watcher.view);
-            watcher = Watcher::open(&alice, from(&token)).await;
-            watcher.view = view;
+    }
+    let mut newest = 0;
+    let (mut revision, mut listed) = (0, 0);
+    while newest < 40 {
+        let message = timeout(SOON, stalled.message()).await.unwrap().unwrap().unwrap();
+        match message.body.unwrap() {
+            Body::Snapshot(snapshot) => listed = snapshot.statuses[0].generation,
+            Body::Batch(batch) => {
+                assert!(message.revision > revision);
+                assert_eq!(generation(&batch.events[0]), newest.max(listed) + 1, "nothing is left out");
+                newest = generation(&batch.events[0]);
+            }
+            _ => {}
         }
+        revision = message.revision;
     }
 }
 

@@ -23,7 +23,10 @@ use claviger::{
     domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
-    proto::v1::{self, ErrorReason, token_broker_service_client::TokenBrokerServiceClient},
+    proto::v1::{
+        self, ErrorReason, connection_service_client::ConnectionServiceClient,
+        token_broker_service_client::TokenBrokerServiceClient,
+    },
     sealing::{Random, root_key},
 };
 use tempfile::TempDir;
@@ -41,6 +44,7 @@ pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
 pub(crate) const PLUGIN: &str = "calendar";
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+pub(crate) type RawConnections = ConnectionServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
 pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
 
 pub(crate) struct Settings {
@@ -182,10 +186,20 @@ impl World {
     }
 
     /// The generated client, for what the library's own does not show.
-    pub(crate) fn raw(&self, token: &PresentedToken) -> RawBroker {
+    pub(crate) fn raw_connections(&self, token: &PresentedToken) -> RawConnections {
         let channel = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap().connect_lazy();
-        let bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose()).parse().unwrap();
-        TokenBrokerServiceClient::with_interceptor(channel, Bearer(bearer))
+        ConnectionServiceClient::with_interceptor(channel, bearer(token))
+    }
+
+    pub(crate) fn raw(&self, token: &PresentedToken) -> RawBroker {
+        self.raw_with_window(token, 64 << 10)
+    }
+
+    /// Of which no more than `window` bytes of a stream are taken before it is read from.
+    pub(crate) fn raw_with_window(&self, token: &PresentedToken, window: u32) -> RawBroker {
+        let endpoint = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap();
+        let channel = endpoint.initial_stream_window_size(window).connect_lazy();
+        TokenBrokerServiceClient::with_interceptor(channel, bearer(token))
     }
 
     pub(crate) fn token(&self, user: &str, claims: &PlatformClaims) -> PresentedToken {
@@ -330,6 +344,10 @@ pub(crate) fn claims() -> PlatformClaims {
 
 pub(crate) fn outbound() -> Outbound {
     Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap()
+}
+
+fn bearer(token: &PresentedToken) -> Bearer {
+    Bearer(format!("Bearer {}", token.expose()).parse().unwrap())
 }
 
 pub(crate) fn ask(plugin: &str) -> v1::GetPluginTokenRequest {

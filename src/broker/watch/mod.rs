@@ -128,8 +128,9 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let seat = self.quota().take(call.caller.subject)?;
         let resume = Resume::new(self.vault().keys(), &self.hub().head(), &call.caller, &watch.filter.canonical());
+        let subscription = Subscription::open(self.clone(), call, watch, resume, seat).await?;
         self.record_read(call, AuditAction::WatchOpened, About::default(), "").await?;
-        Subscription::open(self.clone(), call, watch, resume, seat).await
+        Ok(subscription)
     }
 }
 

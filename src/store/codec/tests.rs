@@ -16,12 +16,12 @@ fn bytes(length: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Va
 }
 
 fn record() -> impl Strategy<Value = RecordKey> {
-    let kind = (1_u8..=8).prop_map(|byte| RecordKind::from_byte(byte).unwrap());
+    let kind = (1_u8..=8).prop_map(|byte| RecordKind::from_byte(byte).expect("1 to 8 are kinds"));
     (kind, bytes(0..=MAX_ID)).prop_map(|(kind, id)| RecordKey::new(kind, id))
 }
 
 fn index() -> impl Strategy<Value = IndexKind> {
-    (1_u8..=4).prop_map(|byte| IndexKind::from_byte(byte).unwrap())
+    (1_u8..=4).prop_map(|byte| IndexKind::from_byte(byte).expect("1 to 4 are kinds"))
 }
 
 fn index_entry() -> impl Strategy<Value = IndexEntry> {
@@ -60,7 +60,7 @@ impl Parts {
 }
 
 fn row() -> impl Strategy<Value = Parts> {
-    let tag = (1_u8..=8).prop_map(|byte| FieldTag::from_byte(byte).unwrap());
+    let tag = (1_u8..=8).prop_map(|byte| FieldTag::from_byte(byte).expect("1 to 8 are tags"));
     (record(), 1_u64.., any::<u64>(), vec((tag, bytes(0..200)), 0..8), vec(index_entry(), 0..4))
         .prop_map(|(key, version, revision, fields, index)| Parts { key, version, revision, fields, index })
 }
