@@ -1,4 +1,4 @@
-//! The only place that knows every concrete type: a [`Config`] becomes an [`App`], and an app serves listeners.
+//! The only place that knows every concrete type: a [`Config`](crate::config::Config) becomes an [`App`], and an app serves listeners.
 //!
 //! - [`build`]: floors put together · [`serve`]: run, drain, stop · [`clock`]: the system's time
 

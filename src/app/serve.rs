@@ -55,6 +55,9 @@ impl App {
             .into_future();
         let http = tokio::spawn(http);
         let served = server.serve(listeners.grpc, shutdown.cancelled_owned()).await.context("the gRPC server failed");
+        // The server waits for the broker only as long as for open calls, and not at all when it failed. A token request
+        // that is in the air must land before its store is closed.
+        self.broker.stop().await;
         ended.cancel();
         background.shutdown().await;
         // Health checks keep their connections open; nobody waits for them.

@@ -42,13 +42,10 @@ where
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let receiver = {
-            let mut flying = lock(&self.flying);
-            match flying.get(&key) {
-                Some(receiver) => receiver.clone(),
-                None => self.begin(&mut flying, key, work()),
-            }
-        };
+        let (receiver, begun) = self.enter(&key);
+        if let Some(sender) = begun {
+            self.begin(key, sender, work());
+        }
         wait(receiver).await
     }
 
@@ -57,10 +54,14 @@ where
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let mut flying = lock(&self.flying);
-        if !flying.contains_key(&key) {
-            self.begin(&mut flying, key, work);
+        if let (_, Some(sender)) = self.enter(&key) {
+            self.begin(key, sender, work);
         }
+    }
+
+    /// Whether the key has a flight under way.
+    pub(super) fn has(&self, key: &K) -> bool {
+        lock(&self.flying).contains_key(key)
     }
 
     /// Waits for the key's flight, if there is one.
@@ -72,24 +73,28 @@ where
         }
     }
 
-    fn begin<F>(
-        &self,
-        flying: &mut HashMap<K, watch::Receiver<Option<R>>>,
-        key: K,
-        work: F,
-    ) -> watch::Receiver<Option<R>>
+    /// The key's flight; with a sender when it was entered now and is to be begun.
+    fn enter(&self, key: &K) -> (watch::Receiver<Option<R>>, Option<watch::Sender<Option<R>>>) {
+        let mut flying = lock(&self.flying);
+        if let Some(receiver) = flying.get(key) {
+            return (receiver.clone(), None);
+        }
+        let (sender, receiver) = watch::channel(None);
+        flying.insert(key.clone(), receiver.clone());
+        (receiver, Some(sender))
+    }
+
+    /// Without the lock: a runtime that is being torn down drops the task at once, and its landing takes the lock.
+    fn begin<F>(&self, key: K, sender: watch::Sender<Option<R>>, work: F)
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let (sender, receiver) = watch::channel(None);
-        flying.insert(key.clone(), receiver.clone());
         let landing = Landing { key, flying: Arc::clone(&self.flying) };
         self.tasks.spawn(async move {
             let result = work.await;
             drop(landing);
             sender.send_replace(Some(result));
         });
-        receiver
     }
 }
 
@@ -114,4 +119,61 @@ async fn wait<R: Clone>(mut receiver: watch::Receiver<Option<R>>) -> Joined<R> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flight_outlives_who_began_it_and_answers_everybody() {
+        let flights = Arc::new(Flights::<u8, u8>::new(TaskTracker::new()));
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let beginner = tokio::spawn({
+            let flights = Arc::clone(&flights);
+            async move {
+                let work = || async move { released.await.map_or(0, |()| 7) };
+                flights.join_or_begin(1, work).await
+            }
+        });
+        while !flights.has(&1) {
+            tokio::task::yield_now().await;
+        }
+        beginner.abort();
+        assert!(beginner.await.unwrap_err().is_cancelled());
+        let joined = flights.join(&1);
+        release.send(()).unwrap();
+        assert!(matches!(joined.await, Joined::Finished(7)));
+        assert!(!flights.has(&1));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_is_lost_and_makes_room_for_the_next() {
+        let flights = Flights::<u8, u8>::new(TaskTracker::new());
+        let lost = flights.join_or_begin(1, || async { panic!("as a test of panics must") }).await;
+        assert!(matches!(lost, Joined::Lost));
+        assert!(matches!(flights.join_or_begin(1, || async { 7 }).await, Joined::Finished(7)));
+    }
+
+    #[test]
+    fn a_flight_that_a_dying_runtime_refuses_does_not_block() {
+        let flights = Arc::new(Flights::<u8, u8>::new(TaskTracker::new()));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let begin_when_dropped = BeginWhenDropped(Arc::clone(&flights));
+        runtime.spawn(async move {
+            let _begin_when_dropped = begin_when_dropped;
+            std::future::pending::<()>().await;
+        });
+        runtime.block_on(tokio::task::yield_now());
+        drop(runtime);
+        assert!(!flights.has(&1), "the refused flight is not in the air");
+    }
+
+    struct BeginWhenDropped(Arc<Flights<u8, u8>>);
+
+    impl Drop for BeginWhenDropped {
+        fn drop(&mut self) {
+            self.0.spawn(1, async { 7 });
+        }
+    }
 }

@@ -24,16 +24,13 @@ impl Broker {
 
     pub(super) async fn run_job(&self, id: JobId) -> Result<(), BrokerError> {
         let Some(stored) = self.vault().job(id).await? else { return Ok(()) };
-        let settled = match &stored.value.kind {
-            JobKind::RevokeConnection { connection } => {
-                self.revoke_connection(*connection, stored.value.failures).await?
-            }
-            JobKind::RevokeTokens { provider, connection } => {
-                self.revoke_tokens(&stored, provider, *connection).await?
-            }
-            JobKind::SettleFlow { flow } => {
-                self.settle_flow(&stored.value.tenant, *flow).await?;
-                true
+        let settled = match self.work_on(&stored).await {
+            Ok(settled) => settled,
+            Err(error @ (BrokerError::StoreUnavailable | BrokerError::Conflict)) => return Err(error),
+            // Put off like any other failure: what stays due at once would be tried every second.
+            Err(error) => {
+                tracing::error!(job.id = %id, %error, "a job could not be worked on");
+                false
             }
         };
         let (tenant, subject) = (&stored.value.tenant, stored.value.subject);
@@ -47,6 +44,15 @@ impl Broker {
         }
         change.commit().await?;
         Ok(())
+    }
+
+    /// Whether there is nothing left to do.
+    async fn work_on(&self, job: &Stored<Job>) -> Result<bool, BrokerError> {
+        match &job.value.kind {
+            JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, job.value.failures).await,
+            JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(job, provider, *connection).await,
+            JobKind::SettleFlow { flow } => self.settle_flow(&job.value.tenant, *flow).await.map(|()| true),
+        }
     }
 
     async fn revoke_connection(&self, id: ConnectionId, failures: u32) -> Result<bool, BrokerError> {
@@ -72,15 +78,22 @@ impl Broker {
     ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
         let provider = self.provider(provider)?;
-        if let Err(failure) = self.tell_of_tokens(provider, &tokens).await {
-            tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
-            return Ok(job.value.failures >= MOST_FAILURES);
-        }
+        let result = match self.tell_of_tokens(provider, &tokens).await {
+            Ok(RemoteRevocation::Failed) => AuditResult::Failed,
+            Ok(_) => AuditResult::Allowed,
+            Err(failure) => {
+                tracing::warn!(job.id = %job.value.id, provider.id = %provider.id, %failure, "the provider did not confirm a revocation");
+                if job.value.failures < MOST_FAILURES {
+                    return Ok(false);
+                }
+                AuditResult::Failed
+            }
+        };
         if let Some(id) = connection
             && let Some(stored) = self.vault().any_connection(id).await?
         {
             let mut change = self.vault().change(&job.value.tenant, None).await?;
-            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, AuditResult::Allowed, self.now()));
+            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, result, self.now()));
             change.commit().await?;
         }
         Ok(true)

@@ -48,6 +48,9 @@ impl Printer {
         if table.row_count() == 0 {
             return note(nothing);
         }
+        table.column_iter_mut().for_each(|column| {
+            column.set_padding((0, 2));
+        });
         self.line(&table.trim_fmt())
     }
 }

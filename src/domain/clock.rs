@@ -75,3 +75,46 @@ impl fmt::Display for Timestamp {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_arithmetic_overflows(at: i64, millis: u64) {
+            let (at, duration) = (Timestamp::from_millis(at), Duration::from_millis(millis));
+            let wide = |exact: i128| Timestamp::from_millis(exact.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
+            // A duration beyond i64::MAX ms counts as i64::MAX ms.
+            let step = i128::from(millis.min(i64::MAX as u64));
+            prop_assert_eq!(at.plus(duration), wide(i128::from(at.as_millis()) + step));
+            prop_assert_eq!(at.minus(duration), wide(i128::from(at.as_millis()) - step));
+        }
+
+        #[test]
+        fn time_between_two_moments_is_never_negative(a: i64, b: i64) {
+            let (a, b) = (Timestamp::from_millis(a), Timestamp::from_millis(b));
+            let (early, late) = (a.min(b), a.max(b));
+            prop_assert_eq!(early - late, Duration::ZERO);
+            prop_assert!(early.plus(late - early) == late || late - early == Duration::from_millis(i64::MAX as u64));
+        }
+
+        #[test]
+        fn seconds_round_down(millis in -10_000_000i64..10_000_000) {
+            let at = Timestamp::from_millis(millis);
+            prop_assert!(Timestamp::from_secs(at.as_secs()) <= at);
+            prop_assert!(at < Timestamp::from_secs(at.as_secs() + 1));
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_hold() {
+        assert_eq!(Timestamp::NEVER.plus(Duration::MAX), Timestamp::NEVER);
+        assert_eq!(Timestamp::EPOCH.plus(Duration::MAX), Timestamp::NEVER);
+        assert_eq!(Timestamp::from_secs(i64::MAX), Timestamp::NEVER);
+        assert!(Timestamp::EPOCH.minus(Duration::MAX) < Timestamp::EPOCH);
+        assert_eq!(Timestamp::from_millis(1_800_000_000_042).to_string(), "1800000000.042");
+    }
+}

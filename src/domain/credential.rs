@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialId, EntryId, EventKind, Reason, Rotation, ScopeSet, Timestamp};
+use super::{CredentialId, EventKind, Intent, Reason, Refresh, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,34 +56,6 @@ pub struct Credential {
     pub reason: Option<Reason>,
 }
 
-/// What is known of refreshing the present generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refresh {
-    /// Durable before each POST; unfinished after a crash, it says that the refresh token may be spent.
-    pub intent: Option<Intent>,
-    /// POSTs made with this generation's refresh token whose answer was lost, and the one under way.
-    pub attempts: u32,
-    /// Failures in a row, for back-off.
-    pub failures: u32,
-    /// Not before this time.
-    pub retry_at: Option<Timestamp>,
-}
-
-/// Intent and lease in one: committed before the POST that it announces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
-    /// The flight that owns it.
-    pub owner: EntryId,
-    /// 1 for the first POST of this generation.
-    pub attempt: u32,
-    pub generation: u64,
-    pub begun_at: Timestamp,
-    /// When the POST is certainly over: begun + the provider time-out.
-    pub until: Timestamp,
-    /// Keyed fingerprint of the refresh token that is being spent.
-    pub fingerprint: [u8; 32],
-}
-
 /// What a token response granted, without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -106,14 +78,6 @@ pub struct Transition {
 pub struct InvalidTransition {
     pub from: CredentialState,
     pub to: &'static str,
-}
-
-/// What to do about a refresh whose answer never came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterLostAnswer {
-    RetryAt(Timestamp),
-    /// A further POST would only prove the loss, or trigger the provider's theft alarm.
-    GiveUp,
 }
 
 impl CredentialState {
@@ -166,8 +130,7 @@ impl Credential {
 
     /// Whether the access token lives `remaining` longer; true when the expiry is unknown.
     pub fn is_fresh(&self, now: Timestamp, remaining: Duration) -> bool {
-        self.generation > 0
-            && self.expires_at.is_none_or(|at| now.plus(remaining) < at || (remaining.is_zero() && now < at))
+        self.generation > 0 && self.expires_at.is_none_or(|at| now.plus(remaining) < at)
     }
 
     /// A first or renewed authorization by the user: always a new generation.
@@ -178,10 +141,11 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(vec![EventKind::Connected]))
     }
 
-    /// Records the intent to POST this generation's refresh token. Nothing is announced: nothing has changed for
-    /// anybody outside.
+    /// Records the intent to POST this generation's refresh token; refused while another one is open. Nothing is
+    /// announced: nothing has changed for anybody outside.
     pub fn begin_refresh(&self, intent: Intent) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() || !self.refreshable || intent.generation != self.generation {
+        let under_way = self.refresh.intent.is_some();
+        if !self.state.refreshes() || !self.refreshable || under_way || intent.generation != self.generation {
             return Err(self.refuse("refreshing"));
         }
         let mut next = self.clone();
@@ -206,7 +170,7 @@ impl Credential {
         Ok(self.with_new_secret(granted, now).announcing(events))
     }
 
-    /// The refresh failed for a passing reason. `spent` says that the refresh token may have been consumed (the
+    /// The POST under way failed for a passing reason. `spent` says that the refresh token may have been consumed (the
     /// answer was lost), so the attempt stays counted.
     pub fn refresh_failed(
         &self,
@@ -214,14 +178,11 @@ impl Credential {
         retry_at: Timestamp,
         spent: bool,
     ) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() {
+        if !self.state.refreshes() || self.refresh.intent.is_none() {
             return Err(self.refuse("refresh failing"));
         }
         let mut next = self.clone();
-        next.refresh.intent = None;
-        if !spent {
-            next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
-        }
+        next.refresh.close_intent(spent);
         next.refresh.failures = next.refresh.failures.saturating_add(1);
         next.refresh.retry_at = Some(retry_at);
         next.reason = Some(reason);
@@ -234,8 +195,7 @@ impl Credential {
     /// intent is closed and the credential otherwise left alone until `retry_at`.
     pub fn refresh_deferred(&self, retry_at: Timestamp) -> Transition {
         let mut next = self.clone();
-        next.refresh.intent = None;
-        next.refresh.attempts = next.refresh.attempts.saturating_sub(1);
+        next.refresh.close_intent(false);
         next.refresh.retry_at = Some(retry_at);
         next.announcing(Vec::new())
     }
@@ -318,62 +278,14 @@ impl Credential {
             return Err(self.refuse("resumed"));
         }
         let mut next = self.clone();
-        next.state = CredentialState::Connected;
+        next.state = match (self.announced_expired, self.announced_expiring) {
+            (true, _) => CredentialState::Expired,
+            (false, true) => CredentialState::Expiring,
+            (false, false) => CredentialState::Connected,
+        };
         next.reason = None;
         next.refresh.retry_at = None;
         Ok(next.announcing(vec![EventKind::Resumed]))
-    }
-
-    /// When a refresh whose answer was lost may be tried again, by the provider's rotation policy. `begun_at` is the
-    /// lost attempt's; `timeout` the provider time-out: before it is over the old request may still arrive there.
-    pub fn after_lost_answer(
-        &self,
-        rotation: Rotation,
-        begun_at: Timestamp,
-        now: Timestamp,
-        timeout: Duration,
-    ) -> AfterLostAnswer {
-        match rotation {
-            Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < begun_at.plus(Duration::from_secs(seconds)) => {
-                AfterLostAnswer::RetryAt(now)
-            }
-            Rotation::Grace { .. } | Rotation::Strict => {
-                if self.refresh.attempts >= 2 {
-                    return AfterLostAnswer::GiveUp;
-                }
-                // A reuse alarm kills the access token too: first live off the one that still works.
-                let safe = begun_at.plus(timeout);
-                let spent = self.expires_at.map_or(safe, |at| at.minus(self.margin().min(timeout)));
-                AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
-            }
-        }
-    }
-
-    /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
-    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed.
-    pub fn next_action(&self, late: bool) -> Timestamp {
-        if !self.state.refreshes() {
-            return Timestamp::NEVER;
-        }
-        if let Some(intent) = &self.refresh.intent {
-            return intent.until;
-        }
-        let expiry = self.expires_at.unwrap_or(Timestamp::NEVER);
-        if !self.refreshable {
-            return match (self.announced_expiring, self.announced_expired) {
-                (false, false) => expiry.minus(self.margin()),
-                (true, false) => expiry,
-                (_, true) => Timestamp::NEVER,
-            };
-        }
-        let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
-        match self.refresh.retry_at {
-            Some(retry_at) => retry_at.min(unannounced_expiry),
-            None if late => unannounced_expiry,
-            None if self.expires_at.is_some() => expiry.minus(self.margin()),
-            None => Timestamp::NEVER,
-        }
     }
 
     fn with_new_secret(&self, granted: Granted, now: Timestamp) -> Self {

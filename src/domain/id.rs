@@ -194,3 +194,76 @@ fn nibble(hex: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_read_back_from_text_and_json(bytes: [u8; 16], wide: [u8; 32]) {
+            let (connection, subject) = (ConnectionId::from_bytes(bytes), SubjectId::from_bytes(wide));
+            prop_assert_eq!(connection.to_string().parse(), Ok(connection));
+            prop_assert_eq!(subject.to_string().parse(), Ok(subject));
+            let json = serde_json::to_string(&(connection, subject)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<(ConnectionId, SubjectId)>(&json).unwrap(), (connection, subject));
+        }
+
+        #[test]
+        fn names_are_kept_as_they_are_written(text in "[a-z0-9][a-z0-9._-]{0,63}") {
+            let name: TenantId = text.parse().unwrap();
+            prop_assert_eq!(name.as_str(), &text);
+            prop_assert_eq!(serde_json::to_value(&name).unwrap(), text.as_str());
+            prop_assert_eq!(serde_json::from_value::<TenantId>(text.into()).unwrap(), name);
+        }
+
+        #[test]
+        fn arbitrary_text_is_a_name_only_if_it_is_spelt_like_one(text in any::<String>()) {
+            let spelt = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+            let first = text.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            prop_assert_eq!(text.parse::<PluginId>().is_ok(), first && text.len() <= 64 && text.chars().all(spelt));
+        }
+    }
+
+    #[test]
+    fn illegal_names_are_refused() {
+        let long = "a".repeat(65);
+        for text in ["", "Acme", "-acme", ".acme", "_acme", "a/b", "a b", "a:b", "å", "acme\n", long.as_str()] {
+            assert!(text.parse::<ProviderId>().is_err(), "{text}");
+            assert!(serde_json::from_value::<ProviderId>(text.into()).is_err(), "{text}");
+        }
+        assert!(long[1..].parse::<ProviderId>().is_ok());
+    }
+
+    #[test]
+    fn another_kind_of_id_or_another_spelling_is_refused() {
+        let hex = "0123456789abcdef0123456789abcdef";
+        assert!(format!("con_{hex}").parse::<ConnectionId>().is_ok());
+        for text in [
+            String::new(),
+            hex.to_owned(),
+            format!("crd_{hex}"),
+            format!("con_{}", hex.to_uppercase()),
+            format!("con_{}", &hex[1..]),
+            format!("con_{hex}0"),
+            format!("con_{}g", &hex[1..]),
+            format!(" con_{hex}"),
+            format!("con_{}é", &hex[2..]),
+        ] {
+            assert!(text.parse::<ConnectionId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn opaque_names_are_visible_and_bounded() {
+        for (text, ok) in [("gid://agent/7?x=Y", true), ("", false), ("a b", false), ("a\u{7f}", false), ("é", false)]
+        {
+            assert_eq!(text.parse::<AgentId>().is_ok(), ok, "{text}");
+            assert_eq!(text.parse::<RequestId>().is_ok(), ok, "{text}");
+        }
+        assert!("x".repeat(256).parse::<AgentId>().is_ok() && "x".repeat(257).parse::<AgentId>().is_err());
+        assert!("x".repeat(128).parse::<RequestId>().is_ok() && "x".repeat(129).parse::<RequestId>().is_err());
+    }
+}

@@ -1,7 +1,8 @@
 //! The words of the field as types, and their rules. Pure: no I/O, no clock of its own, no randomness.
 //!
 //! - [`clock`]: `Timestamp`, `Clock` · [`id`]: names and ids · [`secret`]: secrets that cannot be printed
-//! - [`credential`]: the state machine · [`connection`], [`flow`], [`provider`]: what is connected, how, to what
+//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`]: what is
+//!   connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
 //! - [`mod@canonical`], [`sealed`], [`scope`]: encodings
@@ -19,6 +20,7 @@ mod id;
 mod job;
 mod provider;
 mod reason;
+mod refresh;
 mod scope;
 mod sealed;
 mod secret;
@@ -36,6 +38,7 @@ pub use id::*;
 pub use job::*;
 pub use provider::*;
 pub use reason::*;
+pub use refresh::*;
 pub use scope::*;
 pub use sealed::*;
 pub use secret::*;

@@ -149,3 +149,28 @@ impl std::fmt::Display for Reason {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_stored_name_is_the_wire_name() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            assert_eq!(serde_json::from_value::<Reason>(reason.as_str().into()).unwrap(), *reason);
+        }
+    }
+
+    #[test]
+    fn all_lists_every_reason_once() {
+        let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        // The discriminants are dense from 0, so a reason that the list lacks leaves a gap or comes after its end.
+        let mut numbers: Vec<_> = Reason::ALL.iter().map(|reason| *reason as usize).collect();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(0..Reason::Internal as usize + 1));
+    }
+}

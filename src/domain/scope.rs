@@ -108,3 +108,65 @@ impl fmt::Display for Scope {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn joining_and_parsing_are_inverse(scopes in scopes(), separator in prop_oneof![Just(' '), Just(','), Just('+')]) {
+            prop_assert_eq!(ScopeSet::parse(&scopes.join(separator), separator).unwrap(), scopes);
+        }
+
+        #[test]
+        fn order_repetition_and_empty_pieces_do_not_matter(names in vec("[a-d]", 0..8)) {
+            let (forth, back) = (names.join(" "), names.iter().rev().map(String::as_str).collect::<Vec<_>>().join("  "));
+            prop_assert_eq!(ScopeSet::parse(&forth, ' '), ScopeSet::parse(&format!(" {back} {forth}"), ' '));
+        }
+
+        #[test]
+        fn sets_behave_as_sets(a in scopes(), b in scopes(), c in scopes()) {
+            let union = a.union(&b);
+            prop_assert_eq!(&union, &b.union(&a));
+            prop_assert_eq!(union.union(&c), a.union(&b.union(&c)));
+            prop_assert!(union.contains_all(&a) && union.contains_all(&b));
+            prop_assert_eq!(a.minus(&b).union(&b), union);
+            prop_assert!(a.minus(&b).iter().all(|scope| !b.iter().any(|other| other == scope)));
+            prop_assert_eq!(a.contains_all(&b), b.minus(&a).is_empty());
+            prop_assert!(a.contains_all(&ScopeSet::default()));
+            prop_assert_eq!(a.len(), a.iter().count());
+            prop_assert_eq!(a.is_empty(), a.iter().next().is_none());
+        }
+
+        #[test]
+        fn the_stored_form_reads_back(scopes in scopes()) {
+            let json = serde_json::to_string(&scopes).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ScopeSet>(&json).unwrap(), scopes);
+        }
+
+        #[test]
+        fn only_the_characters_of_the_rfc_make_a_scope(text in any::<String>()) {
+            let legal = |c: char| matches!(c, '\u{21}' | '\u{23}'..='\u{5b}' | '\u{5d}'..='\u{7e}');
+            prop_assert_eq!(text.parse::<Scope>().is_ok(), (1..=512).contains(&text.len()) && text.chars().all(legal));
+        }
+    }
+
+    #[test]
+    fn what_is_no_scope_is_refused() {
+        let long = "x".repeat(513);
+        for text in ["", "a b", "a\"b", "a\\b", "ä", "a\n", long.as_str()] {
+            assert!(text.parse::<Scope>().is_err(), "{text}");
+            assert!(serde_json::from_value::<Scope>(text.into()).is_err(), "{text}");
+        }
+        assert!("!#[]~".parse::<Scope>().is_ok());
+        assert!(long[1..].parse::<Scope>().is_ok());
+        assert!(ScopeSet::parse("read \"write\"", ' ').is_err());
+    }
+
+    fn scopes() -> impl Strategy<Value = ScopeSet> {
+        vec("[a-c/:.]{1,2}", 0..6).prop_map(|names| names.iter().map(|name| name.parse().unwrap()).collect())
+    }
+}

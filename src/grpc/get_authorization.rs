@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::LONGEST_WAIT,
@@ -19,10 +19,10 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::GetAuthorizationResponse>, Status> {
     let (call, request) = received(request)?;
     let (id, wait) = parse(&request)?;
-    let flow = rpcs.broker.get_authorization(&call, id, wait).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let flow = rpcs.broker.get_authorization(&call, id, wait).await.map_err(refused(&call))?;
     let connection = match flow.state {
         FlowState::Completed { connection } => {
-            Some(rpcs.broker.get_connection(&call, connection).await.map_err(|e| rpcs.refusal(&call, &e))?)
+            Some(rpcs.broker.get_connection(&call, connection).await.map_err(refused(&call))?)
         }
         _ => None,
     };

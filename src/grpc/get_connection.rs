@@ -2,7 +2,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     encode, fields,
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::proto::v1;
 
@@ -12,6 +12,6 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::GetConnectionResponse>, Status> {
     let (call, request) = received(request)?;
     let id = fields::id("connection_id", &request.connection_id)?;
-    let connection = rpcs.broker.get_connection(&call, id).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let connection = rpcs.broker.get_connection(&call, id).await.map_err(refused(&call))?;
     Ok(Response::new(v1::GetConnectionResponse { connection: Some(encode::connection(&connection)) }))
 }

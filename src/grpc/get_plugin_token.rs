@@ -3,7 +3,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::{GetPluginToken, PluginToken, ScopeEnforcement},
@@ -21,7 +21,7 @@ pub(super) async fn answer(
     let (call, request) = received(request)?;
     let context = fields::context(&request.session_id, &request.task_id, &request.platform_request_id)?;
     let call = Call { context, ..call };
-    let token = rpcs.broker.get_plugin_token(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let token = rpcs.broker.get_plugin_token(&call, parse(request)?).await.map_err(refused(&call))?;
     Ok(Response::new(encode(&token, rpcs.clock.now())))
 }
 

@@ -42,7 +42,7 @@ impl Health for Readiness {
         if is_known(&request.get_ref().service) {
             Ok(Response::new(answer(serving(&self.broker))))
         } else {
-            Err(Status::not_found("there is no such service; list them by reflection"))
+            Err(status::service_unknown())
         }
     }
 

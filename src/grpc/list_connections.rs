@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{domain::ProviderId, proto::v1};
 
@@ -15,8 +15,7 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::ListConnectionsResponse>, Status> {
     let (call, request) = received(request)?;
     let provider = parse(&request)?;
-    let mut connections =
-        rpcs.broker.list_connections(&call, provider.as_ref()).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let mut connections = rpcs.broker.list_connections(&call, provider.as_ref()).await.map_err(refused(&call))?;
     connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
     Ok(Response::new(v1::ListConnectionsResponse { connections: connections.iter().map(encode::connection).collect() }))
 }

@@ -2,7 +2,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     fields::{self, InvalidField, invalid},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::{Revoke, RevokeTarget, RevokedConnection},
@@ -15,8 +15,11 @@ pub(super) async fn answer(
     request: Request<v1::RevokeRequest>,
 ) -> Result<Response<v1::RevokeResponse>, Status> {
     let (call, request) = received(request)?;
-    let revoked = rpcs.broker.revoke(&call, parse(&request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
-    Ok(Response::new(v1::RevokeResponse { results: revoked.into_iter().map(encode).collect() }))
+    let preview = request.preview;
+    let revoked = rpcs.broker.revoke(&call, parse(&request)?).await.map_err(refused(&call))?;
+    Ok(Response::new(v1::RevokeResponse {
+        results: revoked.into_iter().map(|revoked| encode(revoked, preview)).collect(),
+    }))
 }
 
 fn parse(request: &v1::RevokeRequest) -> Result<Revoke, InvalidField> {
@@ -30,8 +33,10 @@ fn parse(request: &v1::RevokeRequest) -> Result<Revoke, InvalidField> {
     Ok(Revoke { target, preview: request.preview })
 }
 
-fn encode(revoked: RevokedConnection) -> v1::RevokeResult {
+/// A preview says what would be stopped.
+fn encode(revoked: RevokedConnection, preview: bool) -> v1::RevokeResult {
     let RevokedConnection { connection, stopped, remote, side_effects } = revoked;
+    let stopped = if preview { !connection.credential.state.is_stopped() } else { stopped };
     v1::RevokeResult {
         connection_id: connection.id.to_string(),
         provider: connection.provider.to_string(),

@@ -13,7 +13,6 @@ use tonic_reflection::{
     },
     server::Builder as Reflection,
 };
-use url::Url;
 
 use super::{
     connection::accept,
@@ -59,16 +58,13 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub reflection: ReflectionPolicy,
     /// For each principal; `None`: no limit.
     pub rate: Option<Rate>,
     /// One call in so many gets a span; 0: none.
     pub one_span_in: u32,
-    /// The page that takes an open flow's id as its last path segment; `None`: there is none, and the users of
-    /// `AuthenticationRequired` start an authorization themselves.
-    pub connect_url: Option<Url>,
     /// How long open calls may take to end at shutdown before their connections are cut.
     pub drain: Duration,
 }
@@ -102,7 +98,6 @@ impl Default for Settings {
             reflection: ReflectionPolicy::default(),
             rate: Some(Rate { per_second: count(200), burst: count(1000) }),
             one_span_in: 1,
-            connect_url: None,
             drain: Duration::from_secs(20),
         }
     }
@@ -115,7 +110,7 @@ impl Server {
         if settings.reflection == ReflectionPolicy::Open {
             open.extend([REFLECTION, REFLECTION_ALPHA]);
         }
-        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), connect_url: settings.connect_url };
+        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock) };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
             Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(LONGEST_MESSAGE))

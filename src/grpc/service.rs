@@ -4,7 +4,6 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, async_trait};
-use url::Url;
 
 use super::{
     get_authorization, get_connection, get_plugin_token, list_connections, revoke, start_authorization, status,
@@ -21,16 +20,13 @@ use crate::{
 pub(super) struct Rpcs {
     pub(super) broker: Broker,
     pub(super) clock: Arc<dyn Clock>,
-    /// The page to which an open flow's id is appended.
-    pub(super) connect_url: Option<Url>,
 }
 
 pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchCredentialStatusResponse, Status>> + Send>>;
 
-impl Rpcs {
-    pub(super) fn refusal(&self, call: &Call, error: &BrokerError) -> Status {
-        status::of_broker(error, &call.request_id, self.connect_url.as_ref())
-    }
+/// Turns what a use case refused into what the caller sees.
+pub(super) fn refused(call: &Call) -> impl Fn(BrokerError) -> Status {
+    |error| status::of_broker(&error, &call.request_id)
 }
 
 /// The call that the layers have authenticated, and its message. Without one nothing is served.

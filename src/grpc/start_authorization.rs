@@ -3,7 +3,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField, invalid},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::{Binding, StartAuthorization, Target},
@@ -15,7 +15,7 @@ pub(super) async fn answer(
     request: Request<v1::StartAuthorizationRequest>,
 ) -> Result<Response<v1::StartAuthorizationResponse>, Status> {
     let (call, request) = received(request)?;
-    let started = rpcs.broker.start_authorization(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let started = rpcs.broker.start_authorization(&call, parse(request)?).await.map_err(refused(&call))?;
     Ok(Response::new(v1::StartAuthorizationResponse {
         authorization_url: started.authorization_url.into(),
         flow_id: started.flow.id.to_string(),

@@ -7,7 +7,6 @@ use prost::Message;
 use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb::{self as rpc, bad_request::FieldViolation};
-use url::Url;
 
 use super::{encode, fields::InvalidField};
 use crate::{
@@ -25,9 +24,8 @@ const MOST_ACCOUNTS: usize = 10;
 const LONGEST_ACCOUNT: usize = 128;
 const MOST_SCOPES_BYTES: usize = 1024;
 
-/// How a use case's refusal or failure looks to the client. `connect_url` is the page to which an open flow's id is
-/// appended, if there is one.
-pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: Option<&Url>) -> Status {
+/// How a use case's refusal or failure looks to the client.
+pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
     let reason = error.reason();
     if reason == Reason::Internal {
         tracing::error!(request.id = request.as_str(), error = error as &dyn Error, "a call failed");
@@ -36,12 +34,12 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
     match error {
         BrokerError::Refused { link, .. } => answer.fact("link", &link_name(*link)),
         BrokerError::AuthenticationRequired(required) => {
-            answer.detail("claviger.v1.AuthenticationRequired", &authentication_required(required, connect_url));
+            answer.detail("claviger.v1.AuthenticationRequired", &authentication_required(required));
         }
         BrokerError::AccountAmbiguous { accounts } => answer.accounts(accounts),
-        BrokerError::ProviderUnknown => answer.violation("provider", "is not configured"),
         BrokerError::Invalid { field, problem } => answer.violation(field, problem),
         BrokerError::ProviderUnreachable { retry_after }
+        | BrokerError::JwksUnavailable { retry_after }
         | BrokerError::ProviderRateLimited { retry_after }
         | BrokerError::RateLimited { retry_after }
         | BrokerError::FlowQuota { retry_after }
@@ -53,6 +51,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId, connect_url: O
         BrokerError::AheadOfLog { head } => answer.fact("head_revision", &head.0),
         BrokerError::AccountMismatch
         | BrokerError::PluginUnknown
+        | BrokerError::ProviderUnknown
         | BrokerError::ConnectionNotFound
         | BrokerError::FlowNotFound
         | BrokerError::FlowEnded(_)
@@ -104,6 +103,11 @@ pub(super) fn rate_limited(retry_after: Duration) -> Status {
     let mut answer = Answer::new(Reason::RateLimited);
     answer.retry(retry_after);
     answer.into_status()
+}
+
+/// As the health protocol has it; it knows no reasons of ours.
+pub(super) fn service_unknown() -> Status {
+    Status::not_found("there is no such service; ask for one that is served, or for the server as a whole")
 }
 
 /// Replaces what tonic answers to a message that it cannot decode: `INTERNAL` or `OUT_OF_RANGE`, as if we had failed
@@ -173,7 +177,9 @@ fn any(name: &str, message: &impl Message) -> Any {
     Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
 }
 
-fn authentication_required(required: &AuthenticationRequired, connect_url: Option<&Url>) -> v1::AuthenticationRequired {
+/// There is no page of ours yet that could be sent to the user, so `auth_url` is empty: the way on is an authorization
+/// with binding `CALLER`, which finds the flow that is named here.
+fn authentication_required(required: &AuthenticationRequired) -> v1::AuthenticationRequired {
     let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, flow, expires_at, context } = required;
     let mut room = MOST_SCOPES_BYTES;
     let fitting = missing_scopes.iter().take_while(|scope| {
@@ -182,11 +188,8 @@ fn authentication_required(required: &AuthenticationRequired, connect_url: Optio
         fits
     });
     v1::AuthenticationRequired {
-        auth_url: connect_url
-            .zip(*flow)
-            .map(|(page, flow)| format!("{}/{flow}", page.as_str().trim_end_matches('/')))
-            .unwrap_or_default(),
-        flow_id: flow.map(|flow| flow.to_string()).unwrap_or_default(),
+        auth_url: String::new(),
+        flow_id: flow.as_ref().map(ToString::to_string).unwrap_or_default(),
         expires_at: expires_at.map(encode::timestamp),
         session_id: context.session_id.clone().unwrap_or_default(),
         task_id: context.task_id.clone().unwrap_or_default(),
@@ -277,5 +280,191 @@ const fn sentence(reason: Reason) -> &'static str {
         R::AccountMismatch => "another account was authorized than the connected one; authorize with that one",
         R::InvalidArgument => "the request is not valid; correct it and call again",
         R::Internal => "the broker failed; tell the operator the request id",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::domain::{CallContext, CredentialState, FlowId, InvalidTransition, Revision, ScopeSet, Timestamp};
+
+    /// The table of the contract.
+    const TABLE: &[(Code, &[&str])] = &[
+        (
+            Code::Unauthenticated,
+            &[
+                "TOKEN_MISSING",
+                "TOKEN_INVALID",
+                "TOKEN_EXPIRED",
+                "TOKEN_NOT_YET_VALID",
+                "AUDIENCE_MISMATCH",
+                "ISSUER_UNKNOWN",
+                "TENANT_UNKNOWN",
+                "SUBJECT_MISSING",
+            ],
+        ),
+        (Code::PermissionDenied, &["ROLE_MISSING", "PLUGIN_DENIED", "SCOPE_EXCEEDED"]),
+        (
+            Code::FailedPrecondition,
+            &[
+                "CONSENT_REQUIRED",
+                "REAUTHORIZATION_REQUIRED",
+                "SCOPES_MISSING",
+                "ACCOUNT_AMBIGUOUS",
+                "SIGN_IN_NOT_CONFIGURED",
+                "PROVIDER_SUSPENDED",
+                "FLOW_EXPIRED",
+                "FLOW_CONSUMED",
+                "FLOW_DENIED",
+                "EXCHANGE_REFUSED",
+                "EXCHANGE_INTERRUPTED",
+                "ISSUER_MISMATCH",
+                "ROTATION_LOST",
+            ],
+        ),
+        (Code::NotFound, &["PLUGIN_UNKNOWN", "CONNECTION_NOT_FOUND", "FLOW_NOT_FOUND"]),
+        (
+            Code::Unavailable,
+            &[
+                "PROVIDER_UNREACHABLE",
+                "PROVIDER_RATE_LIMITED",
+                "PROVIDER_REPLY_INVALID",
+                "JWKS_UNAVAILABLE",
+                "SHUTTING_DOWN",
+                "STORE_UNAVAILABLE",
+            ],
+        ),
+        (Code::OutOfRange, &["REVISION_COMPACTED", "AHEAD_OF_LOG"]),
+        (Code::ResourceExhausted, &["STREAM_QUOTA", "RATE_LIMITED", "FLOW_QUOTA"]),
+        (Code::Aborted, &["CONFLICT"]),
+        (Code::AlreadyExists, &["ACCOUNT_MISMATCH"]),
+        (Code::InvalidArgument, &["INVALID_ARGUMENT"]),
+        (Code::Internal, &["INTERNAL"]),
+    ];
+
+    fn answered(error: &BrokerError) -> Status {
+        of_broker(error, &"req_1".parse().unwrap())
+    }
+
+    fn details(status: &Status) -> Vec<Any> {
+        rpc::Status::decode(status.details()).unwrap().details
+    }
+
+    #[test]
+    fn every_reason_has_the_code_of_the_table_and_says_what_to_do() {
+        let mut listed = 0;
+        for (code, names) in TABLE {
+            for name in *names {
+                let reason = *Reason::ALL.iter().find(|reason| reason.as_str() == *name).unwrap();
+                let status = of_reason(reason);
+                let info = status.get_details_error_info().unwrap();
+                assert_eq!((status.code(), info.reason.as_str(), info.domain.as_str()), (*code, *name, DOMAIN));
+                assert_eq!(rpc::Status::decode(status.details()).unwrap().code, i32::from(*code), "{name}");
+                let (happened, next) =
+                    status.message().split_once("; ").unwrap_or_else(|| status.message().split_once(", so ").unwrap());
+                assert!(!happened.is_empty() && !next.is_empty(), "{name}");
+                assert!(!status.message().ends_with('.'), "{name}");
+                listed += 1;
+            }
+        }
+        assert_eq!(listed, Reason::ALL.len());
+    }
+
+    #[test]
+    fn what_the_user_must_do_is_a_detail() {
+        let required = AuthenticationRequired {
+            reason: Reason::ScopesMissing,
+            provider: "acme".parse().unwrap(),
+            plugin: Some("calendar".parse().unwrap()),
+            missing_scopes: ScopeSet::parse("read write", ' ').unwrap(),
+            flow: Some(FlowId::from_bytes([7; 16])),
+            expires_at: Some(Timestamp::from_millis(1_800_000_000_250)),
+            context: CallContext { task_id: Some("t-1".to_owned()), ..CallContext::default() },
+        };
+        let status = answered(&BrokerError::AuthenticationRequired(Box::new(required)));
+        assert_eq!(status.get_details_error_info().unwrap().reason, "SCOPES_MISSING");
+        let details = details(&status);
+        let ours =
+            details.iter().find(|detail| detail.type_url == "type.googleapis.com/claviger.v1.AuthenticationRequired");
+        let decoded = v1::AuthenticationRequired::decode(ours.unwrap().value.as_slice()).unwrap();
+        assert_eq!(
+            decoded,
+            v1::AuthenticationRequired {
+                flow_id: FlowId::from_bytes([7; 16]).to_string(),
+                expires_at: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 250_000_000 }),
+                task_id: "t-1".to_owned(),
+                missing_scopes: vec!["read".to_owned(), "write".to_owned()],
+                provider: "acme".to_owned(),
+                plugin: "calendar".to_owned(),
+                ..Default::default()
+            }
+        );
+    }
+
+    #[test]
+    fn waiting_times_travel_as_retry_info() {
+        let retry_after = Duration::from_millis(1500);
+        for error in [
+            BrokerError::ProviderUnreachable { retry_after },
+            BrokerError::ProviderRateLimited { retry_after },
+            BrokerError::RateLimited { retry_after },
+            BrokerError::FlowQuota { retry_after },
+            BrokerError::StreamQuota { retry_after },
+        ] {
+            let told = answered(&error).get_details_retry_info().unwrap().retry_delay;
+            assert_eq!(told, Some(retry_after), "{error:?}");
+        }
+        let status = of_identity(IdentityError::JwksUnavailable { retry_after });
+        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(retry_after));
+    }
+
+    #[test]
+    fn a_refusal_names_its_link_and_a_lost_position_its_revisions() {
+        let refused = answered(&BrokerError::Refused { link: Link::Plugin, reason: Reason::PluginDenied });
+        assert_eq!(refused.get_details_error_info().unwrap().metadata["link"], "plugin");
+        let lost = answered(&BrokerError::RevisionCompacted { compacted: Revision(7), head: Revision(9) });
+        let metadata = lost.get_details_error_info().unwrap().metadata;
+        assert_eq!((metadata["compacted_revision"].as_str(), metadata["head_revision"].as_str()), ("7", "9"));
+    }
+
+    #[test]
+    fn an_invalid_field_is_named_in_the_detail_and_in_the_message() {
+        let status = answered(&BrokerError::Invalid { field: "return_url", problem: "is not on the tenant's list" });
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!((violations.len(), violations[0].field.as_str()), (1, "return_url"));
+        assert_eq!(status.message(), "`return_url` is not on the tenant's list; correct the request and call again");
+    }
+
+    #[test]
+    fn a_failure_of_ours_tells_the_client_nothing_of_its_cause() {
+        let cause = InvalidTransition { from: CredentialState::Revoked, to: "canary" };
+        let status = answered(&BrokerError::Transition(cause));
+        assert_eq!(status.code(), Code::Internal);
+        let told = format!("{} {}", status.message(), String::from_utf8_lossy(status.details()));
+        assert!(!told.contains("canary") && !told.to_lowercase().contains("revoked"), "{told}");
+    }
+
+    #[test]
+    fn no_list_makes_the_details_longer_than_clients_take() {
+        let long = |number: usize| format!("{number:0>128}");
+        let accounts = (0..1000).map(long).collect();
+        let ambiguous = answered(&BrokerError::AccountAmbiguous { accounts });
+        assert_eq!(ambiguous.get_details_error_info().unwrap().metadata["accounts"], "1000");
+        let id = Some("x".repeat(128));
+        let required = answered(&BrokerError::AuthenticationRequired(Box::new(AuthenticationRequired {
+            reason: Reason::ConsentRequired,
+            provider: "p".repeat(64).parse().unwrap(),
+            plugin: Some("p".repeat(64).parse().unwrap()),
+            missing_scopes: (0..64).map(|number| format!("{number:0>512}").parse().unwrap()).collect(),
+            flow: Some(FlowId::from_bytes([7; 16])),
+            expires_at: Some(Timestamp::NEVER),
+            context: CallContext { session_id: id.clone(), task_id: id.clone(), platform_request_id: id },
+        })));
+        for status in [ambiguous, required] {
+            // The header is base64, four characters for three bytes.
+            assert!(status.details().len() * 4 / 3 < 4096, "{}", status.details().len());
+        }
     }
 }

@@ -3,10 +3,10 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField, invalid},
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
-    broker::{StoreAuthCode, Target},
+    broker::{OwnFlow, StoreAuthCode, Target},
     domain::{AuthorizationCode, CodeVerifier, FlowSecret},
     proto::v1::{self, own_code, store_auth_code_request::Flow},
 };
@@ -20,7 +20,7 @@ pub(super) async fn answer(
     request: Request<v1::StoreAuthCodeRequest>,
 ) -> Result<Response<v1::StoreAuthCodeResponse>, Status> {
     let (call, request) = received(request)?;
-    let connection = rpcs.broker.store_auth_code(&call, parse(request)?).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let connection = rpcs.broker.store_auth_code(&call, parse(request)?).await.map_err(refused(&call))?;
     Ok(Response::new(v1::StoreAuthCodeResponse { connection: Some(encode::connection(&connection)) }))
 }
 
@@ -35,7 +35,7 @@ fn parse(request: v1::StoreAuthCodeRequest) -> Result<StoreAuthCode, InvalidFiel
                 iss => Some(fields::opaque("flow_code.iss", iss, LONGEST_ISSUER)?),
             },
         }),
-        Some(Flow::OwnCode(own)) => Ok(StoreAuthCode::Own {
+        Some(Flow::OwnCode(own)) => Ok(StoreAuthCode::Own(OwnFlow {
             target: match own.target {
                 None => return invalid("own_code.target", "is required"),
                 Some(own_code::Target::Plugin(plugin)) => Target::Plugin(fields::name("own_code.plugin", &plugin)?),
@@ -46,7 +46,8 @@ fn parse(request: v1::StoreAuthCodeRequest) -> Result<StoreAuthCode, InvalidFiel
             code: AuthorizationCode::new(fields::opaque("own_code.code", own.code, LONGEST_CODE)?),
             redirect_uri: fields::url("own_code.redirect_uri", &own.redirect_uri)?,
             verifier: verifier(own.code_verifier)?,
-        }),
+            scopes: fields::scopes("own_code.scopes", &own.scopes)?,
+        })),
     }
 }
 

@@ -2,7 +2,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     encode,
-    service::{Rpcs, received},
+    service::{Rpcs, received, refused},
 };
 use crate::{
     broker::Validation,
@@ -16,8 +16,7 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::ValidatePlatformTokenResponse>, Status> {
     let (call, request) = received(request)?;
     let unverified = (!request.token.is_empty()).then(|| PresentedToken::new(request.token));
-    let validation =
-        rpcs.broker.validate_platform_token(&call, unverified).await.map_err(|e| rpcs.refusal(&call, &e))?;
+    let validation = rpcs.broker.validate_platform_token(&call, unverified).await.map_err(refused(&call))?;
     Ok(Response::new(match validation {
         Validation::Valid(caller) => encode(&caller),
         Validation::Invalid(reason) => {

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use super::{
     encode,
     fields::{self, InvalidField, invalid},
-    service::{Rpcs, WatchStream, received},
+    service::{Rpcs, WatchStream, received, refused},
 };
 use crate::{
     broker::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage},
@@ -26,12 +26,8 @@ pub(super) async fn answer(
     let (call, request) = received(request)?;
     let watch = parse(request)?;
     let mut progress = Progress { delivery: watch.delivery, on_lost: watch.on_lost, revision: 0 };
-    let messages = rpcs.broker.watch(&call, watch).await.map_err(|e| rpcs.refusal(&call, &e))?;
-    let rpcs = rpcs.clone();
-    let answers = messages.map(move |message| match message {
-        Ok(message) => Ok(progress.encode(message)),
-        Err(error) => Err(rpcs.refusal(&call, &error)),
-    });
+    let messages = rpcs.broker.watch(&call, watch).await.map_err(refused(&call))?;
+    let answers = messages.map(move |message| message.map(|message| progress.encode(message)).map_err(refused(&call)));
     Ok(Response::new(Box::pin(answers)))
 }
 

@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FlowTokens, Stored, TokenSet, Vault, VaultError, place, records::encode, stored::GrantedRecord};
+use super::{FlowTokens, Stored, TokenSet, Vault, VaultError, place, records::encode_within, stored::GrantedRecord};
 use crate::{
     domain::{AccessToken, Attempt, ConnectionId, IdToken, Nonce, RefreshToken, Sealed},
     store::{FieldTag, RecordKey},
 };
+
+/// Room for the largest token answer that is read, and what is said of it, without growing: see `records`.
+const ROOM: usize = 40 * 1024;
 
 /// Whose tokens are held.
 #[derive(Clone, Serialize, Deserialize)]
@@ -55,7 +58,7 @@ impl Vault {
             id_token: tokens.id_token.as_ref().map(|token| Secret::of(token.expose())),
             nonce: nonce.as_ref().map(|nonce| Secret::of(nonce.expose())),
         };
-        Ok(holder.key.seal(&place::held(), &encode(&record), self.random())?)
+        Ok(holder.key.seal(&place::held(), &encode_within(ROOM, &record), self.random())?)
     }
 
     /// Opens what [`Vault::seal_held`] made, in this process or an earlier one.

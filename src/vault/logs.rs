@@ -10,7 +10,8 @@ use crate::{
 
 impl Vault {
     /// Events of revisions greater than `after`, oldest first, whole revisions only, stopping after the revision that
-    /// reaches `limit` events.
+    /// reaches `limit` events. An event that does not open is left out, and its revision stands there without it: one
+    /// damaged entry must not end the log for everybody.
     pub async fn events(
         &self,
         after: Revision,
@@ -18,10 +19,18 @@ impl Vault {
     ) -> Result<Vec<(Revision, Vec<CredentialEvent>)>, VaultError> {
         let mut revisions: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
         for entry in self.store().events(after, limit).await? {
-            let event = self.entry::<CredentialEvent>("event", &entry.id, place::event(&entry.id), &entry.body).await?;
+            let place = place::event(&entry.id);
+            let event = match self.entry::<CredentialEvent>("event", &entry.id, place, &entry.body).await {
+                Ok(event) => Some(event),
+                Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => {
+                    tracing::error!(event.revision = entry.revision.0, %error, "an event is left out of the log");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
             match revisions.last_mut() {
-                Some((revision, events)) if *revision == entry.revision => events.push(event),
-                _ => revisions.push((entry.revision, vec![event])),
+                Some((revision, events)) if *revision == entry.revision => events.extend(event),
+                _ => revisions.push((entry.revision, event.into_iter().collect())),
             }
         }
         Ok(revisions)

@@ -3,7 +3,7 @@
 //!
 //! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
 //! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`]: reads
-//! - [`change`]: building a change set; [`write`]: its writes · [`place`]: associated data and index keys
+//! - [`change`]: building a change set; [`mod@write`]: its writes · [`place`]: associated data and index keys
 //! - [`held`]: tokens that the store could not take · [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
 //!
 //! A row's `Record` field is the value as JSON, sealed for the row's version. Secrets are fields of their own, sealed

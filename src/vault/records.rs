@@ -114,7 +114,11 @@ pub(super) fn open<T: DeserializeOwned>(
 }
 
 pub(super) fn encode(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(RECORD_ROOM));
+    encode_within(RECORD_ROOM, value)
+}
+
+pub(super) fn encode_within(room: usize, value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     serde_json::to_writer(&mut *bytes, value).expect("domain values have no maps with odd keys and no failing fields");
     bytes
 }

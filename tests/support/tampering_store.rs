@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use claviger::{
-    domain::{BoxFuture, Revision},
+    domain::{BoxFuture, Revision, Sealed},
     store::{
         AuditEntry, ChangeSet, CommitError, EventEntry, FieldTag, Head, IndexEntry, IndexKind, Receipt, RecordKey,
         RecordKind, Row, Store, StoreError, WriteAction,
@@ -26,6 +26,8 @@ struct Hands {
     written: Vec<RecordKey>,
     /// What `row` answers instead.
     forged: HashMap<RecordKey, Option<Row>>,
+    /// The events of this revision are read with a bit flipped.
+    spoiled: Option<Revision>,
     /// Answers reads of this row only once that many have come together.
     gate: Option<(RecordKind, Arc<tokio::sync::Barrier>)>,
 }
@@ -59,6 +61,11 @@ impl TamperingStore {
     /// From now on this row is read instead of the real one; `None`: it is gone.
     pub(crate) fn forge(&self, key: &RecordKey, row: Option<Row>) {
         self.hands().forged.insert(key.clone(), row);
+    }
+
+    /// From now on the events of this revision do not open.
+    pub(crate) fn spoil_events(&self, revision: Revision) {
+        self.hands().spoiled = Some(revision);
     }
 
     pub(crate) fn repent(&self) {
@@ -124,7 +131,16 @@ impl Store for TamperingStore {
     }
 
     fn events(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>> {
-        self.inner.events(after, limit)
+        Box::pin(async move {
+            let mut entries = self.inner.events(after, limit).await?;
+            let spoiled = self.hands().spoiled;
+            for entry in entries.iter_mut().filter(|entry| Some(entry.revision) == spoiled) {
+                let mut body = entry.body.as_bytes().to_vec();
+                *body.last_mut().expect("a sealed body ends with its tag") ^= 1;
+                entry.body = Sealed::from_bytes(body.into());
+            }
+            Ok(entries)
+        })
     }
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {

@@ -13,7 +13,7 @@ use super::Flown;
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Attempt, Connection, ConnectionId, EntryId, Granted, Sealed, Timestamp},
-    vault::{FlowTokens, HeldTokens, Owner, Stored, TokenSet},
+    vault::{FlowTokens, HeldTokens, Owner, Stored, TokenSet, VaultError},
 };
 
 /// What is held, for one connection or one flow.
@@ -92,17 +92,20 @@ impl Broker {
         tracing::error!("the store cannot take fresh tokens; they are held until it can");
         let file = self.write_held(&held.0, beside).await;
         let mut head = self.vault().store().watch_head();
+        head.mark_changed();
         let stored = loop {
-            // An error means that the store is closed for good: only the file is left.
-            if head.wait_for(|head| head.available).await.is_err() {
-                break Err(BrokerError::StoreUnavailable);
+            let available =
+                async { head.changed().await.is_ok() && head.wait_for(|head| head.available).await.is_ok() };
+            tokio::select! {
+                biased;
+                // No more news: the store is closed for good.
+                available = available => if !available { break Err(BrokerError::StoreUnavailable) },
+                // The next process stores what is in the file; what is in memory alone is waited for.
+                () = self.stopping().cancelled(), if file.is_some() => break Err(BrokerError::ShuttingDown),
             }
             match self.store_held(held).await {
                 Err(BrokerError::StoreUnavailable) => {}
                 other => break other,
-            }
-            if head.changed().await.is_err() {
-                break Err(BrokerError::StoreUnavailable);
             }
         };
         if stored.is_ok() {
@@ -114,22 +117,32 @@ impl Broker {
         stored
     }
 
-    /// Applies what an earlier process could not store. Called before anything is served.
+    /// Applies what an earlier process could not store. Called before anything is served. A file that cannot be used is
+    /// left where it is: it is no reason to serve nobody.
     pub(in crate::broker) async fn recover_held(&self) -> Result<(), BrokerError> {
         let Some(directory) = &self.held().directory else { return Ok(()) };
-        let files = match fs::read_dir(directory) {
-            Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect::<Vec<_>>(),
-            Err(_) => return Ok(()),
+        let entries = match fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                tracing::error!(directory = %directory.display(), %error, "held tokens cannot be looked for");
+                return Ok(());
+            }
         };
-        for file in files {
-            let Ok(bytes) = fs::read(&file) else { continue };
-            let Ok(held) = self.vault().open_held(&Sealed::from_bytes(bytes.into())).await else {
-                tracing::error!(file = %file.display(), "held tokens do not open; the file is left where it is");
-                continue;
-            };
-            self.store_held(&Held(held)).await?;
-            remove(&file);
+        for file in entries.into_iter().map(|entry| entry.path()) {
+            match self.recover_file(&file).await {
+                Ok(()) => remove(&file),
+                Err(BrokerError::StoreUnavailable) => return Err(BrokerError::StoreUnavailable),
+                Err(error) => tracing::error!(file = %file.display(), %error, "held tokens cannot be stored"),
+            }
         }
+        Ok(())
+    }
+
+    async fn recover_file(&self, file: &Path) -> Result<(), BrokerError> {
+        let bytes = fs::read(file).map_err(|_| VaultError::Corrupt { record: "held tokens".to_owned() })?;
+        let held = self.vault().open_held(&Sealed::from_bytes(bytes.into())).await?;
+        self.store_held(&Held(held)).await?;
         Ok(())
     }
 

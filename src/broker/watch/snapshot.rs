@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Caller, CredentialId, CredentialStatus, Revision},
+    domain::{Caller, CredentialId, CredentialState, CredentialStatus, Revision},
 };
 
 impl Broker {
@@ -36,15 +36,20 @@ impl Broker {
             }
             cursor = complete;
         }
-        Ok((end, statuses.into_values().filter(|status| filter.shows(status)).collect()))
+        // What was revoked before the scan is not listed; what was revoked during it must not be either.
+        statuses.retain(|_, status| status.state != CredentialState::Revoked && filter.shows(status));
+        Ok((end, statuses.into_values().collect()))
     }
 
     /// Waits until the hub has announced everything that is durable now.
     async fn caught_up(&self) -> Result<Revision, BrokerError> {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
-        let caught_up =
-            announced.wait_for(|revision| *revision >= durable).await.map_err(|_| BrokerError::ShuttingDown)?;
-        Ok(*caught_up)
+        tokio::select! {
+            caught_up = announced.wait_for(|revision| *revision >= durable) => {
+                caught_up.map(|revision| *revision).map_err(|_| BrokerError::ShuttingDown)
+            }
+            () = self.stopping().cancelled() => Err(BrokerError::ShuttingDown),
+        }
     }
 }

@@ -12,8 +12,8 @@ use crate::{
     events::{Position, Resume, ResumeTokenError},
 };
 
-/// Events in one message: about 350 bytes each, so a message stays far below 256 KiB.
-const FRAGMENT: usize = 500;
+/// States or events in one message: with 4 KiB of scopes each it is 256 KiB, and usually a tenth of that.
+const FRAGMENT: usize = 64;
 /// A stream lives 50 min ± 20 %.
 const MAX_AGE: Duration = Duration::from_secs(3000);
 /// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
@@ -63,7 +63,7 @@ impl Subscription {
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
-            cursor: broker.hub().announced(),
+            cursor: head.revision,
             outbox: VecDeque::new(),
             sent: None,
             wants_snapshot: watch.start == Start::Snapshot,
@@ -177,11 +177,12 @@ impl Subscription {
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if matches!(self.ending, Ending::Open) && now >= self.ends_at {
             self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge })?;
-        } else if self.cursor < self.broker.hub().announced() {
-            self.take_events().await?;
         } else if now >= self.progress_at {
+            // Before what there is to read: a long stretch of other people's events must not look like silence.
             let (revision, token) = (self.cursor, self.token(Some(self.cursor)));
             self.outbox.push_back(WatchMessage::Progress { revision, token });
+        } else if self.cursor < self.broker.hub().announced() {
+            self.take_events().await?;
         } else if self.broker.stopping().is_cancelled() {
             self.drain(DrainReason::Shutdown)?;
         } else {

@@ -176,6 +176,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
             id: "dev".parse()?,
             definition: "oidc".to_owned(),
             issuer: Some(provider.issuer().parse()?),
+            rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(provider.client_secret()),
         }],

@@ -84,3 +84,42 @@ fn explained(response: &Response<Body>) -> Option<Status> {
     }
     status::of_undecoded(Status::from_header_map(headers)?.code())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, poll_fn, ready};
+
+    use futures_util::future::{BoxFuture, FutureExt as _};
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    async fn answered(
+        inner: impl FnMut(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>,
+    ) -> Status {
+        let response = Recover.layer(service_fn(inner)).oneshot(Request::new(Body::empty())).await;
+        let response = response.unwrap_or_else(|never| match never {});
+        Status::from_header_map(response.headers()).expect("the answer is a status")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_without_its_text() {
+        let status = answered(|_| poll_fn(|_| panic!("canary")).boxed()).await;
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::Internal, status::of_reason(Reason::Internal).message())
+        );
+        assert!(!String::from_utf8_lossy(status.details()).contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn only_what_is_unexplained_is_explained() {
+        let answer = |status: Status| -> Ready<_> { ready(Ok(status.into_http())) };
+        let undecoded = answered(move |_| answer(Status::internal("failed to decode")).boxed()).await;
+        assert_eq!(undecoded.code(), tonic::Code::InvalidArgument);
+        let unknown = answered(move |_| answer(Status::unimplemented("")).boxed()).await;
+        assert_eq!(unknown.code(), tonic::Code::Unimplemented);
+        let ours = answered(move |_| answer(status::of_reason(Reason::AheadOfLog)).boxed()).await;
+        assert_eq!(ours.code(), tonic::Code::OutOfRange);
+    }
+}

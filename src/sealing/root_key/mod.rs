@@ -1,6 +1,6 @@
 //! The root key: the one secret that is kept outside the store, and where it comes from.
 //!
-//! - [`file`]: a file that only its owner can read
+//! - [`mod@file`]: a file that only its owner can read
 
 pub mod file;
 

@@ -1,0 +1,14 @@
+//! The gRPC edge over real sockets: who gets in, how much they may send, how they are refused, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
+
+#[path = "../support/clock.rs"]
+mod clock;
+
+mod access;
+mod endings;
+mod health;
+mod input;
+mod limits;
+mod reflection;
+mod rig;

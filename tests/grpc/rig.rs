@@ -1,0 +1,221 @@
+//! A gRPC server on loopback over a whole broker, and a client that says exactly what it is told to.
+
+use std::{collections::HashMap, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+
+use claviger::{
+    audit::Chain,
+    broker::{self, Broker, Catalog, Tenant, UrlRule},
+    dev::{self, DevProvider, PlatformClaims},
+    domain::{Clock, EntryId, InstallationId, Plugin, Provider, Timestamp, TokenUsage},
+    events::Hub,
+    grpc::{self, RequestIds, Server, Settings},
+    identity::{Authenticator, Family},
+    oauth::{AuthorizationServers, definitions},
+    outbound::{Outbound, Policy},
+    proto::v1::{
+        connection_service_client::ConnectionServiceClient, token_broker_service_client::TokenBrokerServiceClient,
+    },
+    sealing::{AuditKey, Random, RootKey},
+    store::sled::{SledOptions, SledStore},
+    vault::Vault,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    client::Grpc,
+    metadata::{Ascii, MetadataKey},
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+
+use crate::clock::ManualClock;
+
+pub(crate) struct Rig {
+    pub(crate) clock: ManualClock,
+    pub(crate) broker: Broker,
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+    platform: DevProvider,
+    channel: Channel,
+    _directory: TempDir,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let clock = ManualClock::new();
+        let random = Random::system();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fill = move |bytes: &mut [u8]| Random::system().fill(bytes).unwrap();
+        let platform =
+            DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
+        let directory = TempDir::with_prefix("claviger-test-").unwrap();
+        let (broker, authenticator) = broker(&directory, &platform, &clock, &random).await;
+        let server = Server::new(grpc::Parts {
+            broker: broker.clone(),
+            authenticator,
+            clock: Arc::new(clock.clone()),
+            request_ids: RequestIds::new([1; 8]),
+            settings,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone().cancelled_owned();
+        let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self { clock, broker, address, shutdown, serving, platform, channel, _directory: directory }
+    }
+
+    pub(crate) fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// An `authorization` value of a user with an ordinary token.
+    pub(crate) fn bearer(&self, user: &str) -> String {
+        format!("Bearer {}", self.token(user))
+    }
+
+    pub(crate) fn token(&self, user: &str) -> String {
+        let claims = PlatformClaims { lifetime: Duration::from_secs(24 * 3600), ..PlatformClaims::to("claviger") };
+        self.platform.mint_platform_token(user, &claims).unwrap().expose().to_owned()
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn tokens(&self) -> TokenBrokerServiceClient<Channel> {
+        TokenBrokerServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel())
+    }
+
+    /// Alice's call with this message.
+    pub(crate) fn by_alice<T>(&self, message: T) -> Request<T> {
+        with_metadata(message, &[("authorization", &self.bearer("alice"))])
+    }
+
+    /// Calls any path with an empty message.
+    pub(crate) async fn call(&self, path: &str, metadata: &[(&str, &str)]) -> Result<Response<()>, Status> {
+        let mut client = Grpc::new(self.channel());
+        client.ready().await.unwrap();
+        let codec = ProstCodec::<(), ()>::default();
+        client.unary(with_metadata((), metadata), path.parse().unwrap(), codec).await
+    }
+}
+
+pub(crate) const VALIDATE: &str = "/claviger.v1.TokenBrokerService/ValidatePlatformToken";
+
+pub(crate) fn with_metadata<T>(message: T, metadata: &[(&str, &str)]) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        request.metadata_mut().append(name.parse::<MetadataKey<Ascii>>().unwrap(), value.parse().unwrap());
+    }
+    request
+}
+
+/// The reason's name as it stands in the details; empty where the status has none.
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_details_error_info().filter(|info| info.domain == "claviger").map(|info| info.reason).unwrap_or_default()
+}
+
+/// Returns once the server has closed the connection, in good order or with a reset.
+pub(crate) async fn closed(socket: &mut TcpStream) {
+    let mut rest = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut rest).await {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+async fn broker(
+    directory: &TempDir,
+    platform: &DevProvider,
+    clock: &ManualClock,
+    random: &Random,
+) -> (Broker, Arc<Authenticator>) {
+    let audit_key = AuditKey::default();
+    let options = SledOptions {
+        directory: directory.path().join("store"),
+        page_cache: 8 << 20,
+        row_cache: 1 << 20,
+        installation: InstallationId::from_bytes(random.bytes().unwrap()),
+        epoch: EntryId::from_bytes(random.bytes().unwrap()),
+    };
+    let store = SledStore::open(options, Box::new(Chain::new(audit_key.clone()))).await.unwrap();
+    let root = RootKey::from_secret(&random.secret().unwrap());
+    let vault = Vault::open(Arc::new(store), root, random.clone(), &audit_key).await.unwrap();
+    let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
+    let keys = vault.keys().clone();
+    let authenticator = Authenticator::new(
+        vec![family(platform)],
+        &outbound,
+        Arc::new(clock.clone()),
+        Box::new(move |family, realm, claims| keys.subject_id(family, realm, claims)),
+        &random.secret().unwrap(),
+    );
+    let authenticator = Arc::new(authenticator.unwrap());
+    let hub = Hub::new(vault.clone());
+    tokio::spawn(hub.clone().run(CancellationToken::new()));
+    let parts = broker::Parts {
+        vault,
+        servers: AuthorizationServers::new(outbound, Arc::new(clock.clone())),
+        authenticator: Arc::clone(&authenticator),
+        catalog: catalog(platform),
+        hub,
+        clock: Arc::new(clock.clone()),
+        settings: broker::Settings {
+            provider_timeout: Duration::from_secs(10),
+            audit_window: Duration::from_secs(10),
+            held_directory: None,
+        },
+    };
+    (Broker::start(parts).await.unwrap(), authenticator)
+}
+
+fn family(platform: &DevProvider) -> Family {
+    let text = format!(
+        "id = \"platform\"\n[[issuers]]\nissuer = \"{}\"\naudiences = [\"claviger\"]\ntenant = {{ fixed = \"acme\" }}",
+        platform.platform_issuer()
+    );
+    toml::from_str(&text).unwrap()
+}
+
+fn catalog(platform: &DevProvider) -> Catalog {
+    let mut definition = definitions::shipped("oidc").unwrap();
+    definition.issuer = Some(platform.issuer().parse().unwrap());
+    let provider = Provider {
+        id: "dev".parse().unwrap(),
+        definition,
+        client_id: dev::CLIENT_ID.to_owned(),
+        client_secret: Some(platform.client_secret()),
+    };
+    let plugins = dev::PLUGINS.iter().map(|plugin| Plugin {
+        id: plugin.id.parse().unwrap(),
+        display_name: plugin.name.to_owned(),
+        provider: provider.id.clone(),
+        scopes: plugin.scopes(),
+        usage: TokenUsage::default(),
+        enabled: true,
+    });
+    let tenant =
+        Tenant { return_urls: Vec::new(), redirect_uris: vec![UrlRule::Loopback { path: "/callback".to_owned() }] };
+    Catalog {
+        tenants: HashMap::from([("acme".parse().unwrap(), tenant)]),
+        plugins: plugins.map(|plugin| (plugin.id.clone(), plugin)).collect(),
+        providers: HashMap::from([(provider.id.clone(), provider)]),
+    }
+}
