@@ -88,11 +88,11 @@ defect "the provider is not told of a revocation" "after the revocation the plug
 defect "a revocation stops nothing here" "the provider did not confirm" \
     src/broker/revoke.rs 's/(async fn stop_serving\([^{]*\{\n)/$1        if !stored.value.credential.state.is_stopped() { return Ok(true); }\n/' \
     tour
-defect "a revoked connection still counts" "a token was served after the revocation" \
-    src/broker/get_plugin_token.rs 's/candidates\.retain\(\|stored\| !stored\.value\.credential\.state\.is_stopped\(\)\);//' \
+defect "a revoked connection is served" "a token was served after the revocation" \
+    src/domain/credential.rs 's/(fn revoked\(&self\).*?state = CredentialState::)Revoked;/$1Connected;/s' \
     tour
 defect "watchers hear of nothing" "CREDENTIAL_EVENT_KIND_CONNECTED never came" \
-    src/events/hub.rs 's/self\.0\.announced\.send_replace\(cursor\);//' \
+    src/events/hub.rs 's/self\.ring\(\)\.push\(page\);/drop(page);/' \
     tour
 defect "writes are acknowledged before they are durable" "FAILED" \
     src/store/sled/engine.rs 's/self\.data\.sync_data\(\)\?;//' \
