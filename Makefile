@@ -28,6 +28,7 @@ bench: ## speed, as ratios measured in one run
 
 soak: ## the long form of the long tests
 	CLAVIGER_SOAK=1 $(CARGO) test --locked --release
+	scripts/broken-on-purpose.sh
 
 tools: ## installs what the tests need beyond Rust, a C compiler and make
 	@scripts/tools.sh $(TOOLS)

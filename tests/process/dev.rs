@@ -15,9 +15,9 @@ use claviger::{
     outbound::{Outbound, Policy, Request},
     proto::v1::{self, store_auth_code_request::Flow},
 };
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
 
@@ -116,8 +116,16 @@ impl Dev<'_> {
         format!("http://{}", self.grpc)
     }
 
+    pub(crate) fn issuer(&self) -> String {
+        format!("http://{}", self.place.provider)
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.place.directory()
+    }
+
     pub(crate) fn token_file(&self) -> PathBuf {
-        self.place.directory().join("alice.token")
+        self.directory().join("alice.token")
     }
 
     pub(crate) fn token(&self) -> String {
@@ -164,13 +172,22 @@ impl Dev<'_> {
         self.client().store_auth_code(request).await.unwrap().connection.unwrap()
     }
 
-    /// Arms a fault of the provider's.
-    pub(crate) async fn arm(&self, fault: &Value) {
-        let url = format!("http://{}/dev/faults", self.place.provider).parse().unwrap();
-        let mut request = Request::post_form(url, fault.to_string().into_bytes().into());
+    /// Every request to `endpoint` suffers `fault` until [`Self::disarm`].
+    pub(crate) async fn arm(&self, endpoint: &str, fault: &Value) {
+        let armed = json!({ "endpoint": endpoint, "count": 1000, "fault": fault }).to_string();
+        let mut request = Request::post_form(self.faults(), armed.into_bytes().into());
         request.headers.insert("content-type", HeaderValue::from_static("application/json"));
         let reply = outbound().send(request).await.unwrap();
         assert!(reply.status.is_success(), "{}", reply.status);
+    }
+
+    pub(crate) async fn disarm(&self) {
+        let request = Request { method: Method::DELETE, ..Request::get(self.faults()) };
+        assert!(outbound().send(request).await.unwrap().status.is_success());
+    }
+
+    fn faults(&self) -> Url {
+        format!("{}/dev/faults", self.issuer()).parse().unwrap()
     }
 }
 

@@ -1,24 +1,29 @@
 //! A child process whose output is read as it comes, and that never outlives its test.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Longer than anything here takes. What is not there by then never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here is silent. What has not come by then never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Process {
     child: Child,
-    lines: Receiver<String>,
-    /// The lines of standard output that were read so far.
-    read: Vec<String>,
-    stderr: Option<JoinHandle<String>>,
+    lines: Receiver<(Stream, String)>,
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Output,
+    Error,
 }
 
 pub(crate) struct Finished {
@@ -31,44 +36,28 @@ impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            stderr.read_to_end(&mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes).into_owned()
-        });
-        Self { child, lines, read: Vec::new(), stderr: Some(stderr) }
+        read(Stream::Output, child.stdout.take().unwrap(), sender.clone());
+        read(Stream::Error, child.stderr.take().unwrap(), sender);
+        Self { child, lines, stdout: Vec::new(), stderr: Vec::new() }
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Reads standard output up to the line that `wanted` holds for.
+    /// Waits for the line of standard output that `wanted` holds for.
     pub(crate) fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.read.push(line.clone());
-                    if wanted(&line) {
-                        return line;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => panic!("the line never came: {:#?}", self.read),
-                Err(RecvTimeoutError::Disconnected) => {
-                    let finished = self.end();
-                    panic!("it ended ({}) without the line:\n{}{}", finished.status, finished.stdout, finished.stderr);
-                }
-            }
-        }
+        self.await_line(Stream::Output, wanted)
     }
 
-    /// What was printed up to the last awaited line.
+    /// Waits for the line of standard error that `wanted` holds for.
+    pub(crate) fn error_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        self.await_line(Stream::Error, wanted)
+    }
+
+    /// What has been read of standard output.
     pub(crate) fn printed(&self) -> &[String] {
-        &self.read
+        &self.stdout
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -79,28 +68,38 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, which closes standard output.
-    pub(crate) fn finish(mut self) -> Finished {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => self.read.push(line),
-                Err(RecvTimeoutError::Disconnected) => return self.end(),
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end; it printed {:#?}", self.read),
-            }
-        }
-    }
-
     pub(crate) fn stop(self, signal: Signal) -> Finished {
         self.signal(signal);
         self.finish()
     }
 
-    fn end(&mut self) -> Finished {
+    /// Waits for its end, which closes both streams.
+    pub(crate) fn finish(mut self) -> Finished {
+        while self.receive() {}
         let status = self.child.wait().unwrap();
-        let stdout = self.read.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        let stderr = self.stderr.take().map(|reading| reading.join().unwrap()).unwrap_or_default();
-        Finished { status, stdout, stderr }
+        let text = |lines: &[String]| lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        Finished { status, stdout: text(&self.stdout), stderr: text(&self.stderr) }
+    }
+
+    fn await_line(&mut self, stream: Stream, wanted: impl Fn(&str) -> bool) -> String {
+        loop {
+            let lines = if stream == Stream::Output { &self.stdout } else { &self.stderr };
+            if let Some(line) = lines.iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            assert!(self.receive(), "it ended without the line: {:#?} {:#?}", self.stdout, self.stderr);
+        }
+    }
+
+    /// False when both streams have ended.
+    fn receive(&mut self) -> bool {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok((Stream::Output, line)) => self.stdout.push(line),
+            Ok((Stream::Error, line)) => self.stderr.push(line),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing more comes: {:#?} {:#?}", self.stdout, self.stderr),
+        }
+        true
     }
 }
 
@@ -118,4 +117,10 @@ impl Finished {
         assert_eq!(self.status.code(), Some(code), "{}\n{}", self.stdout, self.stderr);
         self
     }
+}
+
+fn read(stream: Stream, bytes: impl Read + Send + 'static, lines: Sender<(Stream, String)>) {
+    thread::spawn(move || {
+        BufReader::new(bytes).lines().map_while(Result::ok).try_for_each(|line| lines.send((stream, line)))
+    });
 }

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Proves that the checks can fail: plants one defect at a time in a copy of HEAD and demands that the tour, or the test
+# that is there for it, fails for that defect's reason. A defect that cannot be planted any more fails too.
+# Usage: scripts/broken-on-purpose.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+place=$target/broken-on-purpose
+tree=$place/tree
+export CARGO_TARGET_DIR=$place/build
+unset CLAVIGER_LOG CLAVIGER_SOAK
+
+copy_head() {
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    git archive HEAD | tar -x -C "$tree"
+}
+
+# What the tree's own build has of dependencies need not be built again. Cargo replaces files, so links are safe.
+borrow_dependencies() {
+    [ -d "$CARGO_TARGET_DIR" ] && return
+    mkdir -p "$CARGO_TARGET_DIR/debug"
+    local part
+    for part in deps build .fingerprint; do
+        [ ! -d "$target/debug/$part" ] || cp -al "$target/debug/$part" "$CARGO_TARGET_DIR/debug/"
+    done
+}
+
+# plant FILE PERL: applies a substitution that must match exactly once.
+plant() {
+    git show "HEAD:$1" >"$tree/$1"
+    perl -0777 -pi -e "\$planted = $2; END { exit(\$planted != 1) }" "$tree/$1" || {
+        echo "the defect does not fit $1 any more: $2" >&2
+        exit 1
+    }
+}
+
+heal() {
+    git show "HEAD:$1" >"$tree/$1"
+}
+
+in_tree() {
+    (cd "$tree" && "$@")
+}
+
+tour() {
+    in_tree cargo build --quiet --locked || { echo "the defect does not compile" >&2; exit 1; }
+    timeout 60 "$CARGO_TARGET_DIR/debug/claviger" dev --tour 2>&1
+}
+
+failures=0
+
+# defect NAME COMPLAINT FILE PERL COMMAND...: with the defect, the command must fail and say COMPLAINT.
+defect() {
+    local name=$1 complaint=$2 file=$3 substitution=$4 said code=0
+    shift 4
+    plant "$file" "$substitution"
+    said=$("$@") || code=$?
+    heal "$file"
+    if [ "$code" -ne 0 ] && [ "$code" -ne 124 ] && grep -qF -- "$complaint" <<<"$said"; then
+        printf 'caught  %s\n' "$name"
+    else
+        printf 'MISSED  %s (exit code %s)\n%s\n' "$name" "$code" "$said"
+        failures=$((failures + 1))
+    fi
+}
+
+durability() {
+    in_tree cargo test --quiet --locked --test store_durability every_acknowledgement 2>&1
+}
+
+copy_head
+borrow_dependencies
+tour >/dev/null || { echo "the tour fails without a defect" >&2; exit 1; }
+durability >/dev/null || { echo "store_durability fails without a defect" >&2; exit 1; }
+echo "sound   without a defect"
+
+defect "signatures are not checked" "a token with a forged signature was let in" \
+    src/identity/token.rs 's/Ok\(false\) \| Err\(_\) => Err\(Flaw::Signature\)/Ok(false) | Err(_) => Ok(VerifiedToken { claims: self.unverified_claims, kind: self.unverified_type })/' \
+    tour
+defect "nothing is refreshed" "CREDENTIAL_EVENT_KIND_REFRESHED never came" \
+    src/broker/refresh/flight.rs 's/(async fn refresh\(&self, id: ConnectionId, generation: u64\) -> Flown \{\n)/$1        if generation > 0 { return Flown::StoreUnavailable; }\n/' \
+    tour
+defect "the provider is not told of a revocation" "after the revocation the plugin's API answered 200" \
+    src/broker/revoke.rs 's/self\.servers\(\)\.revoke\(provider, Some\(&tokens\.access\), tokens\.refresh\.as_ref\(\)\)\.await/{ let _ = (provider, tokens); Ok(RemoteRevocation::Confirmed) }/' \
+    tour
+defect "a revocation stops nothing here" "the provider did not confirm" \
+    src/broker/revoke.rs 's/(async fn stop_serving\([^{]*\{\n)/$1        if !stored.value.credential.state.is_stopped() { return Ok(true); }\n/' \
+    tour
+defect "a revoked connection is served" "a token was served after the revocation" \
+    src/domain/credential.rs 's/(fn revoked\(&self\).*?state = CredentialState::)Revoked;/$1Connected;/s' \
+    tour
+defect "watchers hear of nothing" "CREDENTIAL_EVENT_KIND_CONNECTED never came" \
+    src/events/hub.rs 's/self\.ring\(\)\.push\(page\);/drop(page);/' \
+    tour
+defect "writes are acknowledged before they are durable" "FAILED" \
+    src/store/sled/engine.rs 's/self\.data\.sync_data\(\)\?;//' \
+    durability
+
+exit "$((failures > 0))"
