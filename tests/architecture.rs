@@ -73,6 +73,34 @@ fn every_arrow_of_the_table_points_down() {
 }
 
 #[test]
+fn the_document_has_the_same_table() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md"))
+        .expect("the document is text");
+    let written: Vec<String> = document
+        .lines()
+        .skip_while(|line| !line.starts_with("| floor |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            format!("{} {} {}", cells[1], cells[2].trim_matches('`'), cells[4])
+        })
+        .collect();
+    let table: Vec<String> = FLOORS
+        .iter()
+        .map(|Row { module, floor, may_import }| {
+            let imports = match *may_import {
+                [] => "—".to_owned(),
+                ["*"] => "everything below".to_owned(),
+                some => some.join(", "),
+            };
+            format!("{floor} {module} {imports}")
+        })
+        .collect();
+    assert_eq!(written, table);
+}
+
+#[test]
 fn a_planted_import_is_found() {
     for planted in [
         "use crate::broker::Broker;",

@@ -14,6 +14,7 @@ use CredentialState::{
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TIMEOUT: Duration = Duration::from_secs(10);
+const UNDER_WAY: &str = "a POST is under way";
 const STATES: [CredentialState; 9] =
     [Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired, Suspended, Revoking, Revoked];
 
@@ -187,10 +188,11 @@ fn a_lost_answer_by_rotation_policy() {
         (Rotation::None, 9, None, 3, retry(3)),
         (Rotation::Reuse, 1, Some(3600), 3, retry(3)),
         (Rotation::Reuse, 9, None, 3, retry(3)),
-        (grace, 1, Some(3600), 29, retry(29)),
-        (grace, 5, Some(3600), 29, retry(29)),
-        (grace, 1, None, 30, retry(10)),
-        (grace, 2, None, 30, AfterLostAnswer::GiveUp),
+        // The last 5 of its 30 seconds are left for the way there.
+        (grace, 1, Some(3600), 24, retry(24)),
+        (grace, 5, Some(3600), 24, retry(24)),
+        (grace, 1, None, 25, retry(10)),
+        (grace, 2, None, 25, AfterLostAnswer::GiveUp),
         // Not before the lost POST is certainly over, and not before the living access token has nearly lapsed.
         (Rotation::Strict, 1, None, 3, retry(10)),
         (Rotation::Strict, 1, Some(3600), 3, retry(3590)),
@@ -208,15 +210,15 @@ fn a_lost_answer_by_rotation_policy() {
 
 #[test]
 fn grace_counts_from_the_first_post_that_may_have_spent_the_token() {
-    let (grace, later) = (Rotation::Grace { seconds: 30 }, START.plus(Duration::from_secs(25)));
+    let (grace, later) = (Rotation::Grace { seconds: 30 }, START.plus(Duration::from_secs(20)));
     let lost = Credential { refresh: under_way(1, START), ..connected(None, true) }
         .refresh_failed(Reason::ProviderUnreachable, later, true)
         .unwrap()
         .credential;
     let again = lost.begin_refresh(intent(2, later)).unwrap().credential;
     let after = |seconds| again.after_lost_answer(grace, later, START.plus(Duration::from_secs(seconds)), TIMEOUT);
-    assert_eq!(after(29), AfterLostAnswer::RetryAt(START.plus(Duration::from_secs(29))));
-    assert_eq!(after(35), AfterLostAnswer::GiveUp);
+    assert_eq!(after(24), AfterLostAnswer::RetryAt(START.plus(Duration::from_secs(24))));
+    assert_eq!(after(30), AfterLostAnswer::GiveUp);
 }
 
 #[test]
@@ -365,20 +367,24 @@ impl Flights {
         self.now = self.now.max(self.credential.refresh.retry_at.unwrap_or(self.now));
         let begun_at = self.now;
         let intent = intent(self.credential.refresh.attempts + 1, begun_at);
-        self.credential = self.credential.begin_refresh(intent).unwrap().credential;
+        self.credential = self.credential.begin_refresh(intent).expect("nothing is under way").credential;
         self.now = self.now.plus(TIMEOUT);
         let later = self.now.plus(Duration::from_secs(1));
         self.credential = match answer {
-            Answer::Refused => self.credential.refresh_failed(Reason::ProviderUnreachable, later, false).unwrap(),
+            Answer::Refused => {
+                self.credential.refresh_failed(Reason::ProviderUnreachable, later, false).expect(UNDER_WAY)
+            }
             Answer::Deferred => self.credential.refresh_deferred(later),
             Answer::Lost => {
                 self.unanswered += 1;
                 self.first_unanswered.get_or_insert(begun_at);
                 self.last_verdict_at = self.now;
                 match self.credential.after_lost_answer(self.rotation, begun_at, self.now, TIMEOUT) {
-                    AfterLostAnswer::GiveUp => self.credential.reauthorization_required(Reason::RotationLost).unwrap(),
+                    AfterLostAnswer::GiveUp => {
+                        self.credential.reauthorization_required(Reason::RotationLost).expect(UNDER_WAY)
+                    }
                     AfterLostAnswer::RetryAt(at) => {
-                        self.credential.refresh_failed(Reason::ProviderUnreachable, at, true).unwrap()
+                        self.credential.refresh_failed(Reason::ProviderUnreachable, at, true).expect(UNDER_WAY)
                     }
                 }
             }
@@ -414,7 +420,7 @@ fn apply(credential: &Credential, step: &Step, now: Timestamp) -> Option<(Creden
 impl Grant {
     fn at(&self, now: Timestamp) -> Granted {
         Granted {
-            scopes: ScopeSet::parse("read write", ' ').unwrap(),
+            scopes: ScopeSet::parse("read write", ' ').expect("legal scopes"),
             expires_at: self.lifetime.map(|seconds| now.plus(Duration::from_secs(seconds))),
             refreshable: self.refreshable,
         }
@@ -450,7 +456,10 @@ fn answer() -> impl Strategy<Value = Answer> {
 /// Generation 1, obtained at [`START`].
 fn connected(lifetime: Option<u64>, refreshable: bool) -> Credential {
     let granted = Grant { lifetime, refreshable }.at(START);
-    Credential::pending(id(), START).authorized(granted, START).unwrap().credential
+    Credential::pending(id(), START)
+        .authorized(granted, START)
+        .expect("a new credential takes its first secret")
+        .credential
 }
 
 fn under_way(attempt: u32, begun_at: Timestamp) -> Refresh {

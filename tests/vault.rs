@@ -21,9 +21,9 @@ use claviger::{
     audit::{Chain, check},
     domain::{
         AccessToken, Attempt, AuditAction, AuditRecord, AuditResult, CallContext, CodeVerifier, Connection,
-        ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EntryId, EventKind, Flow,
-        FlowId, FlowSecret, FlowState, Granted, IdToken, InstallationId, Job, JobId, JobKind, Nonce, RefreshToken,
-        Revision, ScopeSet, Sealed, SubjectId, TenantId, Timestamp,
+        ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EntryId, EventKind,
+        FLOW_MEMORY, Flow, FlowId, FlowSecret, FlowState, Granted, IdToken, InstallationId, Job, JobId, JobKind, Nonce,
+        RefreshToken, Revision, ScopeSet, Sealed, SubjectId, TenantId, Timestamp,
     },
     sealing::{AuditKey, Random, RandomUnavailable, RootKey},
     store::{
@@ -515,12 +515,15 @@ async fn a_subjects_flows_are_counted_up_to_the_limit() {
         (0..50).for_each(|number| change.insert_flow(&flow(page * 50 + number)));
         change.commit().await.unwrap();
     }
-    let count = async |subject, limit| fixture.vault.flows_of(&acme(), subject, limit).await.unwrap();
+    let count =
+        async |subject, limit| fixture.vault.flows_of(&acme(), subject, flow(7).created_at, limit).await.unwrap();
     assert_eq!(count(alice(), 1000).await, 300);
     assert_eq!(count(alice(), 20).await, 20);
     assert_eq!(count(alice(), 256).await, 256);
     assert_eq!(count(alice(), 280).await, 280);
     assert_eq!(count(bob(), 20).await, 0);
+    let over = fixture.vault.flows_of(&acme(), alice(), flow(7).expires_at, 20).await.unwrap();
+    assert_eq!(over, 0, "a flow that is over is remembered, and counts no more");
 
     let stored = fixture.vault.any_flow(flow(7).id).await.unwrap().unwrap();
     let mut change = fixture.change().await;
@@ -628,13 +631,19 @@ async fn a_job_keeps_its_tokens_until_it_is_deleted() {
 async fn what_is_due_comes_in_order_of_time_whatever_it_is() {
     let fixture = Fixture::new().await;
     let at = Timestamp::from_millis;
-    let flow = Flow { expires_at: at(40), ..flow(1) };
+    // Flows and attempts are due when they can be forgotten.
+    let flow = Flow { expires_at: at(40).minus(FLOW_MEMORY), ..flow(1) };
     let mut change = fixture.change().await;
     change.insert_connection(&connection(1), &tokens(1), at(-50));
     change.insert_connection(&connection(2), &tokens(1), at(30));
     change.insert_connection(&connection(3), &tokens(1), Timestamp::NEVER);
     change.insert_flow(&flow);
-    change.insert_attempt(&Attempt { expires_at: at(20), ..attempt(&flow) }, &state(1), &verifier(), None);
+    change.insert_attempt(
+        &Attempt { expires_at: at(20).minus(FLOW_MEMORY), ..attempt(&flow) },
+        &state(1),
+        &verifier(),
+        None,
+    );
     change.insert_job(&job(1, JobKind::SettleFlow { flow: flow.id }), None, at(10));
     change.commit().await.unwrap();
 

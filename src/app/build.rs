@@ -48,9 +48,10 @@ impl App {
             return Err(NotConfigured(problems).into());
         }
         install_crypto();
+        // Before the store: a start that must fail should leave no new store behind, nor hold the old one.
+        let root = root_key::file::load(&config.sealing.root_key)?;
         let audit_key = AuditKey::default();
         let store = open_store(&config, &audit_key, &random).await?;
-        let root = root_key::file::load(&config.sealing.root_key)?;
         let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key)
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;

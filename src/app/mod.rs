@@ -8,4 +8,4 @@ mod serve;
 
 pub use build::{App, NotConfigured};
 pub use clock::SystemClock;
-pub use serve::Listeners;
+pub use serve::{Listeners, NotListening, listen};

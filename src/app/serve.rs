@@ -1,6 +1,6 @@
 //! Runs an app: listen, drain, stop within a bound.
 
-use std::{future::IntoFuture, num::NonZeroU32};
+use std::{future::IntoFuture, io, net::SocketAddr, num::NonZeroU32};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -19,12 +19,21 @@ pub struct Listeners {
     pub http: TcpListener,
 }
 
+/// An address cannot be served on: taken, not of this machine, or not for this user.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} cannot be listened on; stop what listens there, or choose another address")]
+pub struct NotListening {
+    pub address: SocketAddr,
+    source: io::Error,
+}
+
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, NotListening> {
+    TcpListener::bind(address).await.map_err(|source| NotListening { address, source })
+}
+
 impl Listeners {
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = async |address| {
-            TcpListener::bind(address).await.with_context(|| format!("{address} cannot be listened on; is it taken?"))
-        };
-        Ok(Self { grpc: bind(config.grpc.listen).await?, http: bind(config.http.listen).await? })
+    pub async fn bind(config: &Config) -> Result<Self, NotListening> {
+        Ok(Self { grpc: listen(config.grpc.listen).await?, http: listen(config.http.listen).await? })
     }
 }
 
@@ -32,6 +41,9 @@ impl App {
     /// Serves until `shutdown`, then: readiness off, watchers told to drain, what is in the air landed, store closed.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
         let server = Server::new(self.grpc_parts()?);
+        if let (Ok(grpc), Ok(http)) = (listeners.grpc.local_addr(), listeners.http.local_addr()) {
+            tracing::info!(grpc.address = %grpc, http.address = %http, "serving");
+        }
         let ended = CancellationToken::new();
         let mut background = JoinSet::new();
         background.spawn(self.broker.clone().run_scheduler());
@@ -51,6 +63,7 @@ impl App {
         // Health checks keep their connections open; nobody waits for them.
         http.abort();
         self.store.close().await;
+        tracing::info!("stopped");
         served
     }
 

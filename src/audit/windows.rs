@@ -67,8 +67,7 @@ impl Windows {
     pub fn cover(&self, key: &WindowKey, now: Timestamp) -> Coverage {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         match open.get_mut(key) {
-            // A clock that was set back must not stretch a window.
-            Some(window) if now >= window.opened_at && now < window.opened_at.plus(self.length) => {
+            Some(window) if !self.is_over(window, now) => {
                 window.count += 1;
                 window.last_at = now;
                 Coverage::Covered
@@ -93,12 +92,32 @@ impl Windows {
 
     /// Removes the windows that are over and returns the `READS_REPEATED` records of those that covered something.
     pub fn closed(&self, now: Timestamp) -> Vec<AuditRecord> {
+        self.take(now, |window| self.is_over(window, now))
+    }
+
+    /// As [`Windows::closed`], of one key alone.
+    pub fn close(&self, key: &WindowKey, now: Timestamp) -> Option<AuditRecord> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = |window: &Window| now < window.opened_at || now >= window.opened_at.plus(self.length);
-        open.extract_if(|_, window| over(window))
+        open.get(key).filter(|window| self.is_over(window, now))?;
+        open.remove(key).filter(|window| window.count > 0).map(|window| window.repeated(now))
+    }
+
+    /// Closes every window before its time: what is counted would be lost with the process.
+    pub fn end(&self, now: Timestamp) -> Vec<AuditRecord> {
+        self.take(now, |_| true)
+    }
+
+    fn take(&self, now: Timestamp, which: impl Fn(&Window) -> bool) -> Vec<AuditRecord> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.extract_if(|_, window| which(window))
             .filter(|(_, window)| window.count > 0)
             .map(|(_, window)| window.repeated(now))
             .collect()
+    }
+
+    /// A clock that was set back must not stretch a window.
+    fn is_over(&self, window: &Window, now: Timestamp) -> bool {
+        now < window.opened_at || now >= window.opened_at.plus(self.length)
     }
 
     /// When the next window closes.

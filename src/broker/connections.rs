@@ -18,31 +18,42 @@ impl Broker {
         call: &Call,
         provider: Option<&ProviderId>,
     ) -> Result<Vec<Connection>, BrokerError> {
-        self.authorize_session(call, Role::User).await?;
-        let caller = &call.caller;
-        let mut connections: Vec<_> = self
-            .vault()
-            .connections(&caller.tenant, caller.subject, provider)
-            .await?
-            .into_iter()
-            .map(|stored| stored.value)
-            .collect();
-        connections.sort_by_key(|connection| (connection.created_at, connection.id));
-        self.record_read(call, AuditAction::ConnectionsRead, About::default(), "").await?;
-        Ok(connections)
+        let outcome = self.connections_of(call, provider).await;
+        self.record_answer(call, AuditAction::ConnectionsRead, About::default(), outcome.as_ref().err()).await?;
+        outcome
     }
 
     pub async fn get_connection(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
-        self.authorize_session(call, Role::User).await?;
-        let connection = self.own_connection(call, id).await?.value;
-        let about = About { plugin: None, connection: Some(&connection) };
-        self.record_read(call, AuditAction::ConnectionsRead, about, "").await?;
-        Ok(connection)
+        let outcome = self.connection_of(call, id).await;
+        let about = About { plugin: None, connection: outcome.as_ref().ok() };
+        self.record_answer(call, AuditAction::ConnectionsRead, about, outcome.as_ref().err()).await?;
+        outcome
     }
 
     /// How a flow stands, waiting up to `wait` for it to end. An expired flow is shown as one for as long as its
     /// record is there.
     pub async fn get_authorization(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {
+        let outcome = self.flow_of(call, id, wait).await;
+        let plugin = outcome.as_ref().ok().and_then(|flow| flow.plugin.as_ref());
+        let about = About { plugin, connection: None };
+        self.record_answer(call, AuditAction::AuthorizationRead, about, outcome.as_ref().err()).await?;
+        outcome
+    }
+
+    async fn connections_of(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
+        let mut connections: Vec<_> = stored.into_iter().map(|stored| stored.value).collect();
+        connections.sort_by_key(|connection| (connection.created_at, connection.id));
+        Ok(connections)
+    }
+
+    async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        Ok(self.own_connection(call, id).await?.value)
+    }
+
+    async fn flow_of(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let deadline = self.now().plus(wait.min(LONGEST_WAIT));
         let mut head = self.vault().store().watch_head();

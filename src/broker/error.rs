@@ -48,6 +48,9 @@ pub enum BrokerError {
     ProviderUnreachable { retry_after: Duration },
     #[error("the provider asks for fewer requests")]
     ProviderRateLimited { retry_after: Duration },
+    /// Whether a token that was asked about is valid cannot be said now.
+    #[error("the issuer's keys are not available")]
+    JwksUnavailable { retry_after: Duration },
     /// The provider's answer or metadata cannot be used.
     #[error("the provider's answer cannot be used")]
     ProviderReplyInvalid,
@@ -97,8 +100,8 @@ impl BrokerError {
             Self::AuthenticationRequired(required) => required.reason,
             Self::AccountAmbiguous { .. } => Reason::AccountAmbiguous,
             Self::AccountMismatch => Reason::AccountMismatch,
-            Self::PluginUnknown => Reason::PluginUnknown,
-            Self::ProviderUnknown | Self::Invalid { .. } => Reason::InvalidArgument,
+            Self::PluginUnknown | Self::ProviderUnknown => Reason::PluginUnknown,
+            Self::Invalid { .. } => Reason::InvalidArgument,
             Self::ConnectionNotFound => Reason::ConnectionNotFound,
             Self::FlowNotFound => Reason::FlowNotFound,
             Self::IssuerMismatch => Reason::IssuerMismatch,
@@ -106,6 +109,7 @@ impl BrokerError {
             Self::ProviderSuspended => Reason::ProviderSuspended,
             Self::ProviderUnreachable { .. } => Reason::ProviderUnreachable,
             Self::ProviderRateLimited { .. } => Reason::ProviderRateLimited,
+            Self::JwksUnavailable { .. } => Reason::JwksUnavailable,
             Self::ProviderReplyInvalid => Reason::ProviderReplyInvalid,
             Self::RateLimited { .. } => Reason::RateLimited,
             Self::FlowQuota { .. } => Reason::FlowQuota,

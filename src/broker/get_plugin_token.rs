@@ -136,9 +136,7 @@ impl Broker {
         if request.min_generation.is_some_and(|wanted| wanted > credential.generation) {
             return Err(BrokerError::Invalid { field: "min_generation", problem: "is ahead of the credential" });
         }
-        if let Some(rejected) = request.rejected_token_sha256
-            && self.vault().is_access_token(stored, &rejected).await?
-        {
+        if self.is_rejected(stored, request).await? {
             let again_at = credential.obtained_at.plus(REJECTION_COOL_DOWN);
             return if now < again_at {
                 Err(BrokerError::RateLimited { retry_after: again_at - now })
@@ -153,6 +151,14 @@ impl Broker {
         Ok(!credential.is_fresh(now, remaining))
     }
 
+    /// Whether the stored token is the one that the caller says was refused.
+    async fn is_rejected(&self, stored: &Stored<Connection>, request: &GetPluginToken) -> Result<bool, BrokerError> {
+        match &request.rejected_token_sha256 {
+            Some(rejected) => Ok(self.vault().is_access_token(stored, rejected).await?),
+            None => Ok(false),
+        }
+    }
+
     /// A flight ended without a new token. The one at hand is served while it lives, unless the caller says that it
     /// does not work.
     async fn still_usable(
@@ -163,7 +169,7 @@ impl Broker {
         stored: &Stored<Connection>,
         flown: Flown,
     ) -> Result<(), BrokerError> {
-        let live = stored.value.credential.is_live(self.now()) && request.rejected_token_sha256.is_none();
+        let live = stored.value.credential.is_live(self.now()) && !self.is_rejected(stored, request).await?;
         let scopes = request.scopes.as_ref().unwrap_or(&plugin.scopes);
         match flown {
             Flown::Stopped => Err(self
@@ -203,7 +209,9 @@ impl Broker {
             return Err(BrokerError::Conflict);
         }
         let connection = stored.value.clone();
-        let enforcement = match connection.credential.scopes == *scopes {
+        // What every authorization at this provider carries (`openid`, `offline_access`) opens no API.
+        let always = &self.provider(&connection.provider)?.definition.always_scopes;
+        let enforcement = match connection.credential.scopes.minus(scopes).minus(always).is_empty() {
             true => ScopeEnforcement::Exact,
             false => ScopeEnforcement::Advisory,
         };

@@ -38,7 +38,7 @@ pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
-pub use store_auth_code::StoreAuthCode;
+pub use store_auth_code::{OwnFlow, StoreAuthCode};
 pub use validate_platform_token::Validation;
 pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage};
 
@@ -94,6 +94,7 @@ struct Inner {
     attended: Flights<DueRecord, ()>,
     held: HeldPlace,
     quota: watch::Quota,
+    opening: start_authorization::Turns,
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -111,6 +112,7 @@ impl Broker {
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
             quota: watch::Quota::default(),
+            opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             tasks,
             stopping: CancellationToken::new(),
@@ -131,7 +133,8 @@ impl Broker {
         self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        if let Err(error) = self.close_audit_windows().await {
+        let last = self.windows().end(self.now());
+        if let Err(error) = self.record_repeated(last).await {
             tracing::warn!(%error, "the last audit windows could not be closed");
         }
     }
@@ -198,6 +201,10 @@ impl Broker {
 
     fn quota(&self) -> &watch::Quota {
         &self.0.quota
+    }
+
+    fn opening(&self) -> &start_authorization::Turns {
+        &self.0.opening
     }
 
     fn provider(&self, id: &ProviderId) -> Result<&Provider, BrokerError> {

@@ -1,5 +1,7 @@
 //! Takes access away: here at once, at the provider by a durable job.
 
+use futures_util::future::join_all;
+
 use super::{
     Broker, BrokerError,
     trail::{About, allowed, by_broker},
@@ -30,7 +32,7 @@ pub enum RevokeTarget {
 /// One connection's outcome.
 pub struct RevokedConnection {
     pub connection: Connection,
-    /// Whether this call stops it, or with a preview would; false: it was stopped before.
+    /// Whether this call stopped it, or with a preview would have; false: it had been stopped before.
     pub stopped: bool,
     pub remote: RemoteRevocation,
     /// What else falls at the provider, in words; empty: nothing.
@@ -49,15 +51,13 @@ impl Broker {
     async fn revoke_targets(&self, call: &Call, request: &Revoke) -> Result<Vec<RevokedConnection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let targets = self.targets(call, &request.target).await?;
-        let mut outcomes = Vec::with_capacity(targets.len());
-        for stored in targets {
-            outcomes.push(if request.preview {
-                self.preview(stored.value)
-            } else {
-                self.stop_and_tell(call, stored).await?
-            });
+        if request.preview {
+            return Ok(targets.into_iter().map(|stored| self.preview(stored.value)).collect());
         }
-        Ok(outcomes)
+        // A task of its own: a caller who goes away does not leave half of the connections serving.
+        let (broker, call) = (self.clone(), call.clone());
+        let stopping = self.0.tasks.spawn(async move { broker.stop_and_tell(&call, targets).await });
+        stopping.await.unwrap_or(Err(BrokerError::ShuttingDown))
     }
 
     async fn targets(&self, call: &Call, target: &RevokeTarget) -> Result<Vec<Stored<Connection>>, BrokerError> {
@@ -74,6 +74,9 @@ impl Broker {
     }
 
     fn preview(&self, connection: Connection) -> RevokedConnection {
+        if connection.credential.state.is_stopped() {
+            return self.outcome_of(connection, false);
+        }
         let remote =
             self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
                 match provider.definition.revocation {
@@ -81,27 +84,36 @@ impl Broker {
                     _ => RemoteRevocation::Pending,
                 }
             });
-        let stopped = !connection.credential.state.is_stopped();
-        self.outcome_of(connection, stopped, remote)
+        self.outcome_of(Connection { remote_revocation: Some(remote), ..connection }, true)
     }
 
-    async fn stop_and_tell(&self, call: &Call, stored: Stored<Connection>) -> Result<RevokedConnection, BrokerError> {
-        let id = stored.value.id;
-        let stopped = !stored.value.credential.state.is_stopped();
-        self.stop_serving(call, stored).await?;
-        // The access is gone here; telling the provider goes on in a task of its own whatever becomes of this call.
-        let broker = self.clone();
-        self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await }).await;
-        let connection = self.own_connection(call, id).await?.value;
-        let remote = connection.remote_revocation.unwrap_or(RemoteRevocation::Pending);
-        Ok(self.outcome_of(connection, stopped, remote))
+    /// Stops all of them before any provider is asked: one that does not answer must not keep the others serving.
+    async fn stop_and_tell(
+        &self,
+        call: &Call,
+        targets: Vec<Stored<Connection>>,
+    ) -> Result<Vec<RevokedConnection>, BrokerError> {
+        let mut stopped = Vec::with_capacity(targets.len());
+        for stored in targets {
+            stopped.push((stored.value.id, self.stop_serving(call, stored).await?));
+        }
+        let telling = stopped.iter().map(|(id, _)| {
+            let (broker, id) = (self.clone(), *id);
+            self.revocations().join_or_begin(id, move || async move { broker.tell_provider(id).await })
+        });
+        join_all(telling).await;
+        let mut outcomes = Vec::with_capacity(stopped.len());
+        for (id, by_this_call) in stopped {
+            outcomes.push(self.outcome_of(self.own_connection(call, id).await?.value, by_this_call));
+        }
+        Ok(outcomes)
     }
 
-    /// Stops serving: state, event, audit record and follow-up job in one change set.
-    async fn stop_serving(&self, call: &Call, mut stored: Stored<Connection>) -> Result<(), BrokerError> {
+    /// Stops serving: state, event, audit record and follow-up job in one change set. False: it had been stopped.
+    async fn stop_serving(&self, call: &Call, mut stored: Stored<Connection>) -> Result<bool, BrokerError> {
         loop {
             if stored.value.credential.state.is_stopped() {
-                return Ok(());
+                return Ok(false);
             }
             let transition = stored.value.credential.begin_revocation()?;
             let next = Connection {
@@ -118,7 +130,7 @@ impl Broker {
             let job = self.new_job(&next.tenant, next.subject, kind)?;
             change.insert_job(&job, None, self.now().plus(super::jobs::FIRST_RETRY));
             match change.commit().await.map_err(BrokerError::from) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
                 Err(BrokerError::Conflict) => stored = self.own_connection(call, next.id).await?,
                 Err(error) => return Err(error),
             }
@@ -189,7 +201,8 @@ impl Broker {
         Ok(())
     }
 
-    fn outcome_of(&self, connection: Connection, stopped: bool, remote: RemoteRevocation) -> RevokedConnection {
+    fn outcome_of(&self, connection: Connection, stopped: bool) -> RevokedConnection {
+        let remote = connection.remote_revocation.unwrap_or(RemoteRevocation::Pending);
         let side_effects = self
             .catalog()
             .providers

@@ -1,30 +1,87 @@
 //! The timer loop: looks at what is due, and sleeps until the next thing is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 
 use super::{Broker, BrokerError};
 use crate::{
-    domain::{AuditResult, ConnectionId, FlowId, FlowState, Timestamp},
-    vault::{AttemptKey, DueRecord, Tokens},
+    domain::{AuditResult, ConnectionId, FlowId, FlowState, ProviderId, Timestamp},
+    vault::{AttemptKey, Due, DueRecord, Tokens},
 };
 
 /// Records looked at in one turn.
 const PAGE: usize = 256;
-/// Refreshes and jobs at the same time.
+/// Of one lane, at the same time.
 const AT_ONCE: usize = 32;
 /// The longest sleep: bounds what a missed wake-up can cost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How long a record that could not be handled now is left alone.
+/// How long a record that is still due after it was attended to is left alone; doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Records that were attended to, by the time at which they were due. One that stays due at that time could not be
+/// handled (its provider is suspended, its row is corrupt) and waits, while the turn goes on to those behind it.
+#[derive(Clone, Default)]
+struct Attended(Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>);
+
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Timestamp,
+    pause: Duration,
+}
+
+/// Who waits for whom: a provider that does not answer holds up its own connections and nobody else's.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Lane {
+    Refreshes(ProviderId),
+    Jobs,
+    Housekeeping,
+}
+
+#[derive(Clone, Default)]
+struct Lanes(Arc<Mutex<HashMap<Lane, Arc<Semaphore>>>>);
+
+impl Lanes {
+    fn slots(&self, lane: Lane) -> Arc<Semaphore> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(lane).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+    }
+}
+
+impl Attended {
+    /// Until when the record is left alone.
+    fn rests_until(&self, due: &Due, now: Timestamp) -> Option<Timestamp> {
+        self.rests().get(&(due.record, due.at)).map(|rest| rest.until).filter(|until| now < *until)
+    }
+
+    fn note(&self, due: &Due, now: Timestamp) {
+        let mut rests = self.rests();
+        let before = rests.get(&(due.record, due.at));
+        let pause = before.map_or(PAUSE, |rest| (rest.pause * 2).min(LONGEST_PAUSE));
+        rests.insert((due.record, due.at), Rest { until: now.plus(pause), pause });
+    }
+
+    /// Forgets those that have not been due for a while.
+    fn sweep(&self, now: Timestamp) {
+        self.rests().retain(|_, rest| now < rest.until.plus(LONGEST_PAUSE));
+    }
+
+    fn rests(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Broker {
     /// Runs until shutdown.
     pub async fn run_scheduler(self) {
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let (lanes, attended) = (Lanes::default(), Attended::default());
         loop {
-            let next = match self.turn(&slots).await {
+            let next = match self.turn(&lanes, &attended).await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "the scheduler could not read what is due");
@@ -40,27 +97,55 @@ impl Broker {
     }
 
     /// Starts what is due and says when the next thing will be.
-    async fn turn(&self, slots: &Arc<Semaphore>) -> Result<Timestamp, BrokerError> {
+    async fn turn(&self, lanes: &Lanes, attended: &Attended) -> Result<Timestamp, BrokerError> {
         let now = self.now();
         self.close_audit_windows().await?;
         self.vault().begin_planning();
+        attended.sweep(now);
         let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        for item in self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await? {
-            if item.at > now {
-                next = next.min(item.at);
-                break;
-            }
-            // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
-            next = next.min(now.plus(PAUSE));
-            let (broker, slots) = (self.clone(), Arc::clone(slots));
-            self.attended().spawn(item.record, async move {
-                let Ok(_slot) = slots.acquire().await else { return };
-                if let Err(error) = broker.attend(&item.record, item.at).await {
-                    tracing::warn!(record = ?item.record, %error, "a due record could not be handled");
+        let mut page = self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await?;
+        loop {
+            for due in &page {
+                if due.at > now {
+                    return Ok(next.min(due.at));
                 }
-            });
+                // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
+                let rests_until = attended.rests_until(due, now);
+                next = next.min(rests_until.unwrap_or(now.plus(PAUSE)));
+                if rests_until.is_none() {
+                    self.begin_attending(due.clone(), lanes, attended);
+                }
+            }
+            let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok(next) };
+            page = self.vault().due_after(last, now.plus(LONGEST_SLEEP), PAGE).await?;
         }
-        Ok(next)
+    }
+
+    fn begin_attending(&self, due: Due, lanes: &Lanes, attended: &Attended) {
+        let (broker, lanes, attended) = (self.clone(), lanes.clone(), attended.clone());
+        self.attended().spawn(due.record, async move {
+            if let Err(error) = broker.attend_in_turn(&due, &lanes).await {
+                tracing::warn!(record = ?due.record, %error, "a due record could not be handled");
+            }
+            attended.note(&due, broker.now());
+        });
+    }
+
+    async fn attend_in_turn(&self, due: &Due, lanes: &Lanes) -> Result<(), BrokerError> {
+        let lane = match &due.record {
+            DueRecord::Connection(id) => match self.vault().any_connection(*id).await? {
+                Some(stored) => Lane::Refreshes(stored.value.provider),
+                None => return Ok(()),
+            },
+            DueRecord::Job(_) => Lane::Jobs,
+            DueRecord::Flow(_) | DueRecord::Attempt(_) => Lane::Housekeeping,
+        };
+        let slots = lanes.slots(lane);
+        let _slot = slots.acquire().await;
+        if self.stopping().is_cancelled() {
+            return Ok(());
+        }
+        self.attend(&due.record, due.at).await
     }
 
     async fn attend(&self, record: &DueRecord, at: Timestamp) -> Result<(), BrokerError> {
@@ -76,7 +161,7 @@ impl Broker {
     async fn forget_flow(&self, id: FlowId) -> Result<(), BrokerError> {
         let Some(flow) = self.vault().any_flow(id).await? else { return Ok(()) };
         // Tokens that wait in it are still to be judged; its job does that.
-        if flow.value.is_live(self.now()) || flow.value.state == FlowState::Exchanged {
+        if self.now() < flow.value.forgotten_at() || flow.value.state == FlowState::Exchanged {
             return Ok(());
         }
         // Nor while its tokens are on their way to it, or held until the store takes them.
@@ -91,7 +176,7 @@ impl Broker {
 
     async fn forget_attempt(&self, key: &AttemptKey) -> Result<(), BrokerError> {
         let Some(attempt) = self.vault().attempt_by_key(key).await? else { return Ok(()) };
-        if self.now() < attempt.value.expires_at {
+        if self.now() < attempt.value.forgotten_at() {
             return Ok(());
         }
         let mut change = self.vault().change(&attempt.value.tenant, Some(attempt.value.subject)).await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         Attempt, AuditAction, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId, Provider,
-        ProviderId, Reason, Role, ScopeSet, Timestamp,
+        ProviderId, Reason, Role, ScopeSet, SubjectId, Timestamp,
     },
     oauth::{AuthorizationRequest, AuthorizationUrl},
     vault::{FlowIntent, Parked, Stored},
@@ -79,7 +80,7 @@ impl Broker {
         if !tenant.redirect_uris.iter().any(|rule| rule.allows(redirect_uri)) {
             return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
         }
-        let renews = self.renewable(call, &provider.id, request.account.as_deref()).await?;
+        let (renews, scopes) = self.aim(call, &provider.id, request.account.as_deref(), scopes).await?;
         let intent = FlowIntent {
             subject: call.caller.subject,
             agent: call.caller.agent.as_ref(),
@@ -90,8 +91,14 @@ impl Broker {
             return_url: request.return_url.as_ref(),
             renews,
         };
-        let flow = self.open_flow(call, &intent).await?.ok_or_else(|| quota(self.now(), None))?;
-        self.mint(call, flow, provider, redirect_uri).await
+        loop {
+            let flow = self.open_flow(call, &intent).await?.ok_or_else(|| quota(self.now(), None))?;
+            match self.mint(call, flow, provider, redirect_uri).await {
+                // Another call has minted an attempt of this flow, or ended it.
+                Err(BrokerError::Conflict) => {}
+                other => return other,
+            }
+        }
     }
 
     /// The provider and the scopes to ask for.
@@ -111,17 +118,39 @@ impl Broker {
         }
     }
 
-    /// The connection that a new authorization would renew: the one of the named account, or the only one.
-    async fn renewable(
+    /// The connection that a new authorization renews, and the scopes to ask for. It follows GetPluginToken's choice, so
+    /// that what is started because of its answer is the flow that the answer named: the named account's connection, or
+    /// the only one if that is dead or lacks scopes. A connection that works is not renewed unless it is named: then the
+    /// user may be adding another account.
+    ///
+    /// The scopes of what may be renewed are always kept: at many providers a new grant replaces the old one, and asking
+    /// for the new scopes alone would take the others away from the plugins that use them.
+    async fn aim(
         &self,
         call: &Call,
         provider: &ProviderId,
         account: Option<&str>,
-    ) -> Result<Option<ConnectionId>, BrokerError> {
-        let Some(account) = account else { return Ok(None) };
-        let connections = self.vault().connections(&call.caller.tenant, call.caller.subject, Some(provider)).await?;
-        let named = connections.iter().find(|stored| stored.value.account.as_deref() == Some(account));
-        Ok(named.map(|stored| stored.value.id))
+        scopes: ScopeSet,
+    ) -> Result<(Option<ConnectionId>, ScopeSet), BrokerError> {
+        let mut connections =
+            self.vault().connections(&call.caller.tenant, call.caller.subject, Some(provider)).await?;
+        connections.retain(|stored| !stored.value.credential.state.is_stopped());
+        if account.is_some() {
+            connections.retain(|stored| stored.value.account.as_deref() == account);
+        }
+        if connections.iter().any(|stored| stored.value.credential.state.serves()) {
+            connections.retain(|stored| stored.value.credential.state.serves());
+        }
+        let renews = match connections.as_slice() {
+            [only] => {
+                let credential = &only.value.credential;
+                let works = credential.state.serves() && credential.scopes.contains_all(&scopes);
+                (account.is_some() || !works).then_some(only.value.id)
+            }
+            _ => None,
+        };
+        let all = connections.iter().fold(scopes, |all, stored| all.union(&stored.value.credential.scopes));
+        Ok((renews, all))
     }
 
     /// The error that sends the user to consent. Its flow is opened now, or found open: a polling agent writes
@@ -160,8 +189,14 @@ impl Broker {
         if let Some(open) = self.vault().open_flow(&caller.tenant, intent, now).await? {
             return Ok(Some(open));
         }
-        if self.vault().flows_of(&caller.tenant, caller.subject, MOST_FLOWS).await? >= MOST_FLOWS {
-            return Ok(None);
+        let _turn = self.opening().wait(caller.subject).await;
+        if let Some(open) = self.vault().open_flow(&caller.tenant, intent, now).await? {
+            return Ok(Some(open));
+        }
+        match self.require_room_for_flow(call).await {
+            Ok(()) => {}
+            Err(BrokerError::FlowQuota { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         }
         let flow = self.new_flow(call, intent)?;
         let mut change = self.vault().change(&caller.tenant, Some(caller.subject)).await?;
@@ -170,6 +205,13 @@ impl Broker {
         change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, now));
         change.commit().await?;
         Ok(self.vault().flow(&caller.tenant, flow.id).await?)
+    }
+
+    /// Refuses a subject that has too many flows already.
+    pub(super) async fn require_room_for_flow(&self, call: &Call) -> Result<(), BrokerError> {
+        let (caller, now) = (&call.caller, self.now());
+        let flows = self.vault().flows_of(&caller.tenant, caller.subject, now, MOST_FLOWS).await?;
+        if flows < MOST_FLOWS { Ok(()) } else { Err(quota(now, None)) }
     }
 
     pub(super) fn new_flow(&self, call: &Call, intent: &FlowIntent<'_>) -> Result<Flow, BrokerError> {
@@ -235,6 +277,22 @@ impl Broker {
         change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, self.now()));
         change.commit().await?;
         Ok(StartedAuthorization { flow: minted, authorization_url: url })
+    }
+}
+
+/// Lets the calls of one subject open flows one after the other: two that ask for the same at once must find one flow,
+/// and together must not pass the quota. A subject shares its turn with others, so that nothing here grows.
+pub(super) struct Turns([Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Turns {
+    async fn wait(&self, subject: SubjectId) -> MutexGuard<'_, ()> {
+        self.0[usize::from(subject.as_bytes()[0]) % self.0.len()].lock().await
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{
         Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowId,
-        FlowSecret, FlowState, JobKind, Reason, ReplyClass, Role, ScopeSet,
+        FlowSecret, FlowState, JobKind, PluginId, Provider, Reason, ReplyClass, Role, ScopeSet,
     },
     oauth::{Evidence, IssuerMismatch, TokenFailure, check_issuer},
     vault::{FlowIntent, FlowTokens, Parked, Stored},
@@ -27,7 +27,18 @@ pub enum StoreAuthCode {
     /// Of a flow that StartAuthorization began.
     Flow { state: FlowSecret, code: AuthorizationCode, iss: Option<String> },
     /// Of a flow that the caller ran itself.
-    Own { target: Target, code: AuthorizationCode, redirect_uri: Url, verifier: CodeVerifier },
+    Own(OwnFlow),
+}
+
+/// An authorization that the caller ran itself.
+pub struct OwnFlow {
+    pub target: Target,
+    pub code: AuthorizationCode,
+    pub redirect_uri: Url,
+    pub verifier: CodeVerifier,
+    /// What was asked for, as far as the caller says: granted where the provider does not say otherwise. Empty: the
+    /// plugin's.
+    pub scopes: ScopeSet,
 }
 
 /// How an exchange ended, for everybody who waits for it.
@@ -65,10 +76,7 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let (state, code, iss) = match request {
             StoreAuthCode::Flow { state, code, iss } => (state, code, iss),
-            StoreAuthCode::Own { target, code, redirect_uri, verifier } => {
-                let state = self.adopt(call, &target, &code, &redirect_uri, &verifier).await?;
-                (state, code, None)
-            }
+            StoreAuthCode::Own(own) => (self.adopt(call, &own).await?, own.code, None),
         };
         let answer = Answer { digest: self.vault().keys().code_digest(&code), state, code, iss };
         loop {
@@ -76,8 +84,12 @@ impl Broker {
             match attempt.value.consumed_by {
                 Some(by) if by == answer.digest => return self.outcome(call, flow.value.id).await,
                 Some(_) => return Err(BrokerError::FlowEnded(Reason::FlowConsumed)),
+                None if self.now() >= attempt.value.expires_at => {
+                    return Err(BrokerError::FlowEnded(Reason::FlowExpired));
+                }
                 None if !matches!(flow.value.state, FlowState::Open) => {
-                    return Err(BrokerError::FlowEnded(ended(&flow.value)));
+                    self.await_other(call, &answer.state, &flow.value).await?;
+                    continue;
                 }
                 None => {}
             }
@@ -98,7 +110,7 @@ impl Broker {
         }
     }
 
-    /// The attempt and flow behind a state, if they are this caller's and alive.
+    /// The attempt and flow behind a state, if they are this caller's.
     async fn attempt_of(
         &self,
         call: &Call,
@@ -110,10 +122,22 @@ impl Broker {
         }
         let flow =
             self.vault().flow(&attempt.value.tenant, attempt.value.flow).await?.ok_or(BrokerError::FlowNotFound)?;
-        if self.now() >= attempt.value.expires_at {
-            return Err(BrokerError::FlowEnded(Reason::FlowExpired));
-        }
         Ok((flow, attempt))
+    }
+
+    /// An attempt is unused and its flow is not open: another attempt of the flow was used, or this one was between the
+    /// two reads. Returns when it is worth another look; the error says how the flow ended.
+    async fn await_other(&self, call: &Call, state: &FlowSecret, seen: &Flow) -> Result<(), BrokerError> {
+        match self.exchanges().join(&seen.id).await {
+            Joined::Finished(_) => return Ok(()),
+            Joined::Lost => return Err(BrokerError::ShuttingDown),
+            Joined::None => {}
+        }
+        let (flow, attempt) = self.attempt_of(call, state).await?;
+        if attempt.value.consumed_by.is_some() || flow.value.state == FlowState::Open {
+            return Ok(());
+        }
+        Err(BrokerError::FlowEnded(ended(&flow.value)))
     }
 
     async fn consume_and_exchange(
@@ -226,6 +250,8 @@ impl Broker {
 
     async fn outcome(&self, call: &Call, id: FlowId) -> Result<Connection, BrokerError> {
         self.exchanges().join(&id).await;
+        // A process that died after the exchange left its tokens here. Nobody need wait for the job that judges them.
+        self.settle_flow(&call.caller.tenant, id).await?;
         let flow = self.vault().flow(&call.caller.tenant, id).await?.ok_or(BrokerError::FlowNotFound)?.value;
         match &flow.state {
             FlowState::Completed { connection } => {
@@ -239,32 +265,19 @@ impl Broker {
 
     /// Makes a flow for an authorization that the caller ran itself, under a state made of its code, so that it is
     /// repeat-safe in the same way.
-    async fn adopt(
-        &self,
-        call: &Call,
-        target: &Target,
-        code: &AuthorizationCode,
-        redirect_uri: &Url,
-        verifier: &CodeVerifier,
-    ) -> Result<FlowSecret, BrokerError> {
-        let state = adopted_state(&self.vault().keys().code_digest(code));
+    async fn adopt(&self, call: &Call, own: &OwnFlow) -> Result<FlowSecret, BrokerError> {
+        let state = adopted_state(&self.vault().keys().code_digest(&own.code));
         if self.vault().attempt(&state).await?.is_some() {
             return Ok(state);
         }
-        let catalog = self.catalog();
-        let (provider, plugin, scopes) = match target {
-            Target::Plugin(id) => {
-                let allowed = Self::authorize_plugin(catalog, &Access { plugin: id, scopes: None })?;
-                (self.provider(&allowed.plugin.provider)?, Some(id), allowed.scopes.clone())
-            }
-            Target::Provider(id) => (self.provider(id)?, None, ScopeSet::default()),
-        };
+        let (provider, plugin, scopes) = self.asked_by_caller(own)?;
+        self.require_room_for_flow(call).await?;
         let intent = FlowIntent {
             subject: call.caller.subject,
             agent: call.caller.agent.as_ref(),
             plugin,
             provider: &provider.id,
-            scopes: &scopes,
+            scopes,
             account: None,
             return_url: None,
             renews: None,
@@ -277,7 +290,7 @@ impl Broker {
             tenant: flow.tenant.clone(),
             subject: flow.subject,
             provider: provider.id.clone(),
-            redirect_uri: redirect_uri.clone(),
+            redirect_uri: own.redirect_uri.clone(),
             issuer: None,
             iss_parameter_supported: false,
             token_endpoint: server.token,
@@ -286,10 +299,27 @@ impl Broker {
         };
         let mut change = self.vault().change(&flow.tenant, Some(flow.subject)).await?;
         change.insert_flow(&flow);
-        change.insert_attempt(&attempt, &state, verifier, None);
+        change.insert_attempt(&attempt, &state, &own.verifier, None);
         change.audit(&allowed(call, AuditAction::AuthorizationStarted, About { plugin, connection: None }, now));
-        change.commit().await?;
-        Ok(state)
+        match change.commit().await.map_err(BrokerError::from) {
+            // The same code came twice at once, and the other call was first.
+            Err(BrokerError::Conflict) if self.vault().attempt(&state).await?.is_some() => Ok(state),
+            other => other.map(|_| state),
+        }
+    }
+
+    fn asked_by_caller<'a>(
+        &'a self,
+        own: &'a OwnFlow,
+    ) -> Result<(&'a Provider, Option<&'a PluginId>, &'a ScopeSet), BrokerError> {
+        match &own.target {
+            Target::Plugin(id) => {
+                let allowed = Self::authorize_plugin(self.catalog(), &Access { plugin: id, scopes: None })?;
+                let scopes = if own.scopes.is_empty() { allowed.scopes } else { &own.scopes };
+                Ok((self.provider(&allowed.plugin.provider)?, Some(id), scopes))
+            }
+            Target::Provider(id) => Ok((self.provider(id)?, None, &own.scopes)),
+        }
     }
 }
 

@@ -27,6 +27,23 @@ impl Broker {
         self.record_windowed(record, scopes).await
     }
 
+    /// Records a read or why it was refused, before the answer may leave.
+    pub(super) async fn record_answer(
+        &self,
+        call: &Call,
+        action: AuditAction,
+        about: About<'_>,
+        refused: Option<&BrokerError>,
+    ) -> Result<(), BrokerError> {
+        match refused {
+            None => self.record_read(call, action, about, "").await,
+            Some(error) => {
+                self.record_refusal(call, action, about, error).await;
+                Ok(())
+            }
+        }
+    }
+
     /// Records a refusal or failure, at most once a window. A trail that cannot be written must not hide the reason
     /// from the caller, who got nothing; so its own error is only logged.
     pub(super) async fn record_refusal(&self, call: &Call, action: AuditAction, about: About<'_>, error: &BrokerError) {
@@ -46,7 +63,11 @@ impl Broker {
 
     /// Appends `READS_REPEATED` for every window that has closed by now.
     pub(super) async fn close_audit_windows(&self) -> Result<(), BrokerError> {
-        let mut closed = self.windows().closed(self.now());
+        let closed = self.windows().closed(self.now());
+        self.record_repeated(closed).await
+    }
+
+    pub(super) async fn record_repeated(&self, mut closed: Vec<AuditRecord>) -> Result<(), BrokerError> {
         closed.sort_by(|a, b| a.tenant.cmp(&b.tenant));
         for records in closed.chunk_by(|a, b| a.tenant == b.tenant).flat_map(|of_tenant| of_tenant.chunks(100)) {
             let mut change = self.vault().change(&records[0].tenant, None).await?;
@@ -62,9 +83,14 @@ impl Broker {
             return Ok(());
         }
         let mut change = self.vault().change(&record.tenant, None).await?;
+        // A window that is over makes room for the next at once, or every read until the timer comes by would be on
+        // its own.
+        if let Some(repeated) = self.windows().close(&key, record.at) {
+            change.audit(&repeated);
+        }
         change.audit(&record);
         let receipt = change.commit().await?;
-        if let Some(sequence) = receipt.audit.first() {
+        if let Some(sequence) = receipt.audit.last() {
             self.windows().open(key, *sequence, record);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Broker, BrokerError, trail::About};
 use crate::{
     domain::{AuditAction, Call, Caller, PresentedToken, Reason},
-    identity::TokenSource,
+    identity::{IdentityError, TokenSource},
 };
 
 /// What a token says, or why it says nothing.
@@ -25,6 +25,10 @@ impl Broker {
             None => Validation::Valid(Arc::clone(&call.caller)),
             Some(token) => match self.authenticator().authenticate(&token, TokenSource::Field).await {
                 Ok(caller) => Validation::Valid(caller),
+                // No verdict on the token: it may well be valid.
+                Err(IdentityError::JwksUnavailable { retry_after }) => {
+                    return Err(BrokerError::JwksUnavailable { retry_after });
+                }
                 Err(error) => Validation::Invalid(error.reason()),
             },
         };

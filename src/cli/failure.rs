@@ -10,10 +10,18 @@ use serde_json::json;
 use tonic::Code;
 
 use super::{
+    dev::RootKeyGone,
     options::Format,
     output::{self, harmless},
 };
-use crate::client::{ClientError, ConnectError};
+use crate::{
+    app::{NotConfigured, NotListening},
+    client::{ClientError, ConnectError},
+    sealing::root_key::file::RootKeyFileError,
+    store::sled::OpenError,
+    telemetry::TelemetryError,
+    vault::VaultError,
+};
 
 // sysexits.h
 const EX_DATAERR: u8 = 65;
@@ -48,6 +56,24 @@ pub(super) enum Failure {
     TimedOut,
     #[error("cannot print")]
     Output(#[from] io::Error),
+}
+
+/// For what runs here: which of the facts in the chain an operator's script wants to tell apart.
+pub(super) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
+    let misconfigured = error.is::<RootKeyFileError>()
+        || error.is::<RootKeyGone>()
+        || error.is::<NotConfigured>()
+        || matches!(error.downcast_ref(), Some(TelemetryError::Filter(_)))
+        || matches!(error.downcast_ref(), Some(VaultError::WrongRootKey { .. }));
+    if misconfigured {
+        ExitCode::from(EX_CONFIG)
+    } else if error.is::<NotListening>() {
+        ExitCode::from(EX_UNAVAILABLE)
+    } else if matches!(error.downcast_ref(), Some(OpenError::InUse { .. })) {
+        ExitCode::from(EX_TEMPFAIL)
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 impl Failure {

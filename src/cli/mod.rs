@@ -2,12 +2,14 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
+//! - [`dev`]: the broker with a provider, for development · [`generate_key`]
 //! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
 
 mod connect;
 mod connections;
 mod dev;
 mod failure;
+mod generate_key;
 mod loopback;
 mod options;
 mod output;
@@ -40,6 +42,8 @@ pub enum Command {
     Connections(connections::Connections),
     /// Run the broker with a development authorization server, on this machine alone
     Dev(dev::Dev),
+    /// Make a root key
+    GenerateKey(generate_key::GenerateKey),
     /// Follow what happens to your credentials
     Watch(watch::Watch),
     /// End connections, here and at their providers
@@ -53,6 +57,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Dev(command) => edge(command.run().await),
+        Command::GenerateKey(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,
     }
@@ -64,7 +69,7 @@ fn edge(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("claviger: {error:#}");
-            ExitCode::FAILURE
+            failure::exit_code_of(&error)
         }
     }
 }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Config, Problem};
 use crate::{
-    domain::{ClientSecret, Definition, Issuer, PluginId, ProviderId, ScopeSet, TenantId, TokenUsage},
+    domain::{ClientSecret, Definition, Issuer, PluginId, ProviderId, Rotation, ScopeSet, TenantId, TokenUsage},
     identity::TenantRule,
     oauth,
 };
@@ -44,6 +44,9 @@ pub struct ProviderSection {
     /// For definitions that leave it open.
     #[serde(default)]
     pub issuer: Option<Issuer>,
+    /// What the provider does with a used refresh token, where the definition can only guess.
+    #[serde(default)]
+    pub rotation: Option<Rotation>,
     pub client_id: String,
     /// Absent for a public client. Never stands in a configuration file.
     #[serde(skip)]
@@ -72,6 +75,7 @@ impl ProviderSection {
         if let Some(issuer) = &self.issuer {
             definition.issuer = Some(issuer.clone());
         }
+        definition.rotation = self.rotation.unwrap_or(definition.rotation);
         oauth::definitions::check(&definition)
             .map_err(|problem| Problem::Definition { provider: self.id.clone(), problem: problem.to_string() })?;
         Ok(definition)

@@ -10,6 +10,10 @@ use super::{AgentId, ConnectionId, FlowId, PluginId, ProviderId, Reason, ScopeSe
 /// How long a flow and its attempts live.
 pub const FLOW_LIFETIME: Duration = Duration::from_secs(600);
 
+/// How long a flow and its attempts are remembered after their time, so that whoever comes late is told that it is
+/// over, and not that it never was.
+pub const FLOW_MEMORY: Duration = Duration::from_secs(600);
+
 /// An open or ended authorization. It holds no secret: those belong to its [`Attempt`]s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -74,7 +78,17 @@ impl Flow {
         now < self.expires_at
     }
 
+    pub fn forgotten_at(&self) -> Timestamp {
+        self.expires_at.plus(FLOW_MEMORY)
+    }
+
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.state == FlowState::Open && self.is_live(now)
+    }
+}
+
+impl Attempt {
+    pub fn forgotten_at(&self) -> Timestamp {
+        self.expires_at.plus(FLOW_MEMORY)
     }
 }

@@ -66,12 +66,9 @@ impl Credential {
         now: Timestamp,
         timeout: Duration,
     ) -> AfterLostAnswer {
-        let first_lost_at = self.refresh.first_lost_at.unwrap_or(begun_at);
         match rotation {
             Rotation::None | Rotation::Reuse => AfterLostAnswer::RetryAt(now),
-            Rotation::Grace { seconds } if now < first_lost_at.plus(Duration::from_secs(seconds)) => {
-                AfterLostAnswer::RetryAt(now)
-            }
+            Rotation::Grace { seconds } if self.in_grace(seconds, begun_at, now) => AfterLostAnswer::RetryAt(now),
             Rotation::Grace { .. } | Rotation::Strict => {
                 if self.refresh.attempts >= 2 {
                     return AfterLostAnswer::GiveUp;
@@ -82,6 +79,23 @@ impl Credential {
                 AfterLostAnswer::RetryAt(safe.max(spent.min(self.expires_at.unwrap_or(safe))))
             }
         }
+    }
+
+    /// Whether the refresh token may be sent once more. It always may before its first answer was lost.
+    pub fn may_post(&self, rotation: Rotation, now: Timestamp) -> bool {
+        match rotation {
+            Rotation::None | Rotation::Reuse => true,
+            Rotation::Grace { seconds } => self.refresh.attempts < 2 || self.in_grace(seconds, now, now),
+            Rotation::Strict => self.refresh.attempts < 2,
+        }
+    }
+
+    /// Whether a POST that begins now arrives while the provider still takes the old token. Its last quarter, at most
+    /// 5 s, is left for the way there.
+    fn in_grace(&self, seconds: u64, begun_at: Timestamp, now: Timestamp) -> bool {
+        let grace = Duration::from_secs(seconds);
+        let way = (grace / 4).min(Duration::from_secs(5));
+        now < self.refresh.first_lost_at.unwrap_or(begun_at).plus(grace - way)
     }
 
     /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old

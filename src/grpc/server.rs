@@ -177,12 +177,14 @@ fn transport() -> transport::Server {
         .http2_max_local_error_reset_streams(Some(MOST_ERROR_RESETS))
 }
 
-/// Both versions: many installed clients know only the older one.
+/// Both versions: many installed clients know only the older one. The error details are described too: clients that
+/// live by reflection could show them as bytes only.
 fn with_reflection(routes: Routes) -> Routes {
     let described = || {
         Reflection::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let embedded = "the embedded descriptor sets are complete";
     routes

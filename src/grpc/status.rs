@@ -37,9 +37,9 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
             answer.detail("claviger.v1.AuthenticationRequired", &authentication_required(required));
         }
         BrokerError::AccountAmbiguous { accounts } => answer.accounts(accounts),
-        BrokerError::ProviderUnknown => answer.violation("provider", "is not configured"),
         BrokerError::Invalid { field, problem } => answer.violation(field, problem),
         BrokerError::ProviderUnreachable { retry_after }
+        | BrokerError::JwksUnavailable { retry_after }
         | BrokerError::ProviderRateLimited { retry_after }
         | BrokerError::RateLimited { retry_after }
         | BrokerError::FlowQuota { retry_after }
@@ -51,6 +51,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
         BrokerError::AheadOfLog { head } => answer.fact("head_revision", &head.0),
         BrokerError::AccountMismatch
         | BrokerError::PluginUnknown
+        | BrokerError::ProviderUnknown
         | BrokerError::ConnectionNotFound
         | BrokerError::FlowNotFound
         | BrokerError::FlowEnded(_)

@@ -6,7 +6,7 @@ use super::{
     service::{Rpcs, received, refused},
 };
 use crate::{
-    broker::{StoreAuthCode, Target},
+    broker::{OwnFlow, StoreAuthCode, Target},
     domain::{AuthorizationCode, CodeVerifier, FlowSecret},
     proto::v1::{self, own_code, store_auth_code_request::Flow},
 };
@@ -35,11 +35,7 @@ fn parse(request: v1::StoreAuthCodeRequest) -> Result<StoreAuthCode, InvalidFiel
                 iss => Some(fields::opaque("flow_code.iss", iss, LONGEST_ISSUER)?),
             },
         }),
-        // What the provider does not repeat was granted as asked: without knowing what was asked, that would be guessed.
-        Some(Flow::OwnCode(own)) if !own.scopes.is_empty() => {
-            invalid("own_code.scopes", "is not served yet: leave it empty and authorize for the plugin's scopes")
-        }
-        Some(Flow::OwnCode(own)) => Ok(StoreAuthCode::Own {
+        Some(Flow::OwnCode(own)) => Ok(StoreAuthCode::Own(OwnFlow {
             target: match own.target {
                 None => return invalid("own_code.target", "is required"),
                 Some(own_code::Target::Plugin(plugin)) => Target::Plugin(fields::name("own_code.plugin", &plugin)?),
@@ -50,7 +46,8 @@ fn parse(request: v1::StoreAuthCodeRequest) -> Result<StoreAuthCode, InvalidFiel
             code: AuthorizationCode::new(fields::opaque("own_code.code", own.code, LONGEST_CODE)?),
             redirect_uri: fields::url("own_code.redirect_uri", &own.redirect_uri)?,
             verifier: verifier(own.code_verifier)?,
-        }),
+            scopes: fields::scopes("own_code.scopes", &own.scopes)?,
+        })),
     }
 }
 

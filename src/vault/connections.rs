@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Index entries read at a time.
-pub(super) const PAGE: usize = 256;
+const PAGE: usize = 256;
 
 impl Vault {
     /// `None` also for another tenant's connection: it does not exist for this one.

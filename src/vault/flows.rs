@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{AttemptKey, FlowTokens, Stored, Vault, VaultError, connections::PAGE, place};
+use super::{AttemptKey, FlowTokens, Stored, Vault, VaultError, place};
 use crate::{
     domain::{
         AgentId, Attempt, CodeVerifier, ConnectionId, Flow, FlowId, FlowSecret, Nonce, PluginId, ProviderId, ScopeSet,
@@ -72,18 +72,24 @@ impl Vault {
         Ok(None)
     }
 
-    /// How many flows of the subject are stored, ended ones included; never more than `limit`.
-    pub async fn flows_of(&self, tenant: &TenantId, subject: SubjectId, limit: usize) -> Result<usize, VaultError> {
-        let prefix = bytes::Bytes::from(place::flows_prefix(self.keys(), tenant, subject));
-        let (mut count, mut after) = (0, None);
-        loop {
-            let page = self.store().index(IndexKind::FlowsOfSubject, prefix.clone(), after, PAGE.min(limit)).await?;
-            count += page.len();
-            if page.len() < PAGE || count >= limit {
-                return Ok(count.min(limit));
+    /// How many flows of the subject are within their time, ended ones included; never more than `limit`.
+    pub async fn flows_of(
+        &self,
+        tenant: &TenantId,
+        subject: SubjectId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<usize, VaultError> {
+        let mut count = 0;
+        for record in self.indexed(IndexKind::FlowsOfSubject, place::flows_prefix(self.keys(), tenant, subject)).await?
+        {
+            let live = self.read::<Flow>(record).await?.is_some_and(|flow| flow.value.is_live(now));
+            count += usize::from(live);
+            if count >= limit {
+                break;
             }
-            after = page.last().map(|entry| entry.key.clone());
         }
+        Ok(count)
     }
 
     /// The tokens that wait in the flow; `None` when none do.

@@ -29,9 +29,9 @@ pub struct Due {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DueRecord {
     Connection(ConnectionId),
-    /// Has outlived its time.
+    /// Can be forgotten.
     Flow(FlowId),
-    /// Has outlived its time.
+    /// Can be forgotten.
     Attempt(AttemptKey),
     Job(JobId),
 }

@@ -129,12 +129,12 @@ pub(super) fn flow_index(keys: &InstallationKeys, flow: &Flow, version: u64) -> 
     vec![
         plain(IndexKind::FlowsByIntent, intent, flow.id.as_bytes(), &record),
         plain(IndexKind::FlowsOfSubject, owner, flow.id.as_bytes(), &record),
-        IndexEntry::due(flow.expires_at, record, version),
+        IndexEntry::due(flow.forgotten_at(), record, version),
     ]
 }
 
 pub(super) fn attempt_index(record: &RecordKey, attempt: &Attempt, version: u64) -> Vec<IndexEntry> {
-    vec![IndexEntry::due(attempt.expires_at, record.clone(), version)]
+    vec![IndexEntry::due(attempt.forgotten_at(), record.clone(), version)]
 }
 
 pub(super) fn job_index(job: &Job, at: Timestamp, version: u64) -> Vec<IndexEntry> {

@@ -58,7 +58,7 @@ impl Change {
         });
     }
 
-    /// The flow is due when it expires.
+    /// The flow is due when it can be forgotten.
     pub fn insert_flow(&mut self, flow: &Flow) {
         self.build(|change| {
             let index = place::flow_index(change.vault.keys(), flow, 1);
@@ -86,7 +86,7 @@ impl Change {
         self.delete(flow);
     }
 
-    /// The attempt is found by its `state`, of which only a keyed hash is kept, and is due when it expires.
+    /// The attempt is found by its `state`, of which only a keyed hash is kept, and is due when it can be forgotten.
     pub fn insert_attempt(
         &mut self,
         attempt: &Attempt,

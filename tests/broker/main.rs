@@ -10,8 +10,10 @@ mod support {
 }
 
 mod connecting;
+mod observer;
 mod refreshing;
 mod revoking;
 mod tokens;
+mod trail;
 mod watching;
 mod world;

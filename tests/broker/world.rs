@@ -1,7 +1,13 @@
 //! A whole broker over real sockets: sled in a temporary directory, a development authorization server beyond the
 //! process edge, and a clock that moves when a test says so. Restarting it keeps the directory and the provider.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use claviger::{
     app::{App, Listeners},
@@ -17,12 +23,16 @@ use claviger::{
     domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
-    proto::v1::{self, ErrorReason},
+    proto::v1::{self, ErrorReason, token_broker_service_client::TokenBrokerServiceClient},
     sealing::{Random, root_key},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use url::Url;
 
 use crate::support::clock::ManualClock;
@@ -31,16 +41,29 @@ pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
 pub(crate) const PLUGIN: &str = "calendar";
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
+
 pub(crate) struct Settings {
     pub(crate) access_token_lifetime: Duration,
     pub(crate) rotation: Rotation,
     pub(crate) audit_window: u64,
     pub(crate) rate: u32,
+    /// The provider keeps its state in files, so that it can be stopped and started again.
+    pub(crate) durable_provider: bool,
+    /// What an operator wrote otherwise.
+    pub(crate) configure: Box<dyn Fn(&mut Config) + Send + Sync>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { access_token_lifetime: 10 * MINUTE, rotation: Rotation::Strict, audit_window: 10, rate: 100_000 }
+        Self {
+            access_token_lifetime: 10 * MINUTE,
+            rotation: Rotation::Strict,
+            audit_window: 10,
+            rate: 100_000,
+            durable_provider: false,
+            configure: Box::new(|_| {}),
+        }
     }
 }
 
@@ -49,6 +72,8 @@ pub(crate) struct World {
     pub(crate) provider: DevProvider,
     settings: Settings,
     directory: TempDir,
+    /// Below `directory`; another one after each crash.
+    store: PathBuf,
     running: Option<Running>,
 }
 
@@ -57,6 +82,16 @@ struct Running {
     http: SocketAddr,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
 }
 
 impl World {
@@ -68,17 +103,10 @@ impl World {
         let clock = ManualClock::new();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
         root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
-        let options = dev::Options {
-            redirect_uris: vec![CALLBACK.parse().unwrap()],
-            access_token_lifetime: settings.access_token_lifetime,
-            rotation: settings.rotation,
-            ..dev::Options::default()
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let random = Random::system();
-        let fill = move |bytes: &mut [u8]| random.fill(bytes).unwrap();
-        let provider = DevProvider::start(listener, options, Arc::new(clock.clone()), fill).await.unwrap();
-        let mut world = Self { clock, provider, settings, directory, running: None };
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let provider = start_provider(anywhere, &settings, &directory, &clock).await;
+        let store = directory.path().join("store");
+        let mut world = Self { clock, provider, settings, directory, store, running: None };
         world.run().await;
         world
     }
@@ -96,6 +124,20 @@ impl World {
         }
     }
 
+    /// Ends the broker as a kill would, for whoever comes next: they find the disk as it is at this moment. What the
+    /// killed one still had in the air may land, but nobody will ever read it. Nothing may be writing while this runs.
+    pub(crate) async fn crash(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.serving.abort();
+            assert!(running.serving.await.is_err_and(|error| error.is_cancelled()));
+        }
+        let mut image = self.store.clone().into_os_string();
+        image.push("-left");
+        let image = PathBuf::from(image);
+        copy(&self.store, &image);
+        self.store = image;
+    }
+
     pub(crate) async fn run(&mut self) {
         let config = self.config();
         let listeners = Listeners::bind(&config).await.unwrap();
@@ -104,6 +146,17 @@ impl World {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
         self.running = Some(Running { grpc, http, shutdown, serving });
+    }
+
+    /// Starts the broker again with another configuration.
+    pub(crate) async fn reconfigure(&mut self, configure: impl Fn(&mut Config) + Send + Sync + 'static) {
+        self.settings.configure = Box::new(configure);
+        self.restart().await;
+    }
+
+    /// Starts a stopped provider again, at its address and with its state: see [`Settings::durable_provider`].
+    pub(crate) async fn start_provider(&mut self) {
+        self.provider = start_provider(self.provider.address(), &self.settings, &self.directory, &self.clock).await;
     }
 
     pub(crate) fn grpc(&self) -> SocketAddr {
@@ -126,6 +179,13 @@ impl World {
     pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = format!("http://{}", self.grpc());
         Connect { endpoint, ca: None, allow_plaintext: false }.with_token(token).unwrap()
+    }
+
+    /// The generated client, for what the library's own does not show.
+    pub(crate) fn raw(&self, token: &PresentedToken) -> RawBroker {
+        let channel = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap().connect_lazy();
+        let bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose()).parse().unwrap();
+        TokenBrokerServiceClient::with_interceptor(channel, Bearer(bearer))
     }
 
     pub(crate) fn token(&self, user: &str, claims: &PlatformClaims) -> PresentedToken {
@@ -172,10 +232,10 @@ impl World {
     pub(crate) fn config(&self) -> Config {
         let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let path = self.directory.path();
-        Config {
+        let mut config = Config {
             grpc: GrpcSection { listen: anywhere, reflection: Reflection::Authenticated, rate: self.settings.rate },
             http: HttpSection { listen: anywhere },
-            store: StoreSection { directory: path.join("store"), page_cache: 8 << 20, row_cache: 1 << 20 },
+            store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
             audit: AuditSection { window: self.settings.audit_window },
@@ -190,6 +250,7 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret: Some(self.provider.client_secret()),
             }],
@@ -197,7 +258,9 @@ impl World {
             agents: Vec::new(),
             toolboxes: Vec::new(),
             grants: Vec::new(),
-        }
+        };
+        (self.settings.configure)(&mut config);
+        config
     }
 
     fn family(&self) -> Family {
@@ -217,6 +280,37 @@ impl World {
             }],
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target);
+        } else {
+            fs::copy(&source, &target).unwrap();
+        }
+    }
+}
+
+async fn start_provider(
+    address: SocketAddr,
+    settings: &Settings,
+    directory: &TempDir,
+    clock: &ManualClock,
+) -> DevProvider {
+    let options = dev::Options {
+        directory: settings.durable_provider.then(|| directory.path().join("provider")),
+        redirect_uris: vec![CALLBACK.parse().unwrap()],
+        access_token_lifetime: settings.access_token_lifetime,
+        rotation: settings.rotation,
+        ..dev::Options::default()
+    };
+    let listener = TcpListener::bind(address).await.unwrap();
+    let random = Random::system();
+    let fill = move |bytes: &mut [u8]| random.fill(bytes).unwrap();
+    DevProvider::start(listener, options, Arc::new(clock.clone()), fill).await.unwrap()
 }
 
 fn plugin(plugin: &dev::DemoPlugin) -> PluginSection {

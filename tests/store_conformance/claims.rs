@@ -1,11 +1,6 @@
 //! The promises of the trait, one a test.
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Waker},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use claviger::{
@@ -17,7 +12,7 @@ use claviger::{
     },
 };
 
-use crate::words::{Chain, EPOCH, INSTALLATION, Set, fields, key, listed, listing, page, sealed};
+use crate::words::{Chain, EPOCH, INSTALLATION, Set, fields, key, listed, listing, page, poll_once, sealed};
 
 type AnyStore = Arc<dyn Store>;
 
@@ -235,7 +230,7 @@ pub(crate) async fn index_entries_follow_their_row(store: AnyStore) {
     let changed = claviger::store::IndexEntry { value: Bytes::from_static(b"new"), ..listed(1, "kept") };
     Set::default().write(Write::put(key(1), Expect::Version(2), fields("x"), vec![changed.clone()])).on(&*store).await;
     let found = store.index(IndexKind::ConnectionsOfSubject, Bytes::new(), None, 10).await.unwrap();
-    assert_eq!(found, [changed.clone()]);
+    assert_eq!(found, std::slice::from_ref(&changed));
     assert_eq!(store.row(key(1)).await.unwrap().unwrap().index, [changed]);
     Set::default().replace(1, 3, "unlisted").on(&*store).await;
     assert!(listing(&*store, "").await.is_empty());
@@ -434,11 +429,4 @@ pub(crate) async fn nobody_reads_back_behind_an_acknowledged_commit(store: AnySt
 
 async fn refuses(store: &AnyStore, set: Set, error: CommitError) {
     assert_eq!(store.commit(set.0).await, Err(error));
-}
-
-fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        std::task::Poll::Ready(output) => Some(output),
-        std::task::Poll::Pending => None,
-    }
 }

@@ -1,7 +1,7 @@
 //! What the embedded store promises of its files.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
@@ -19,7 +19,7 @@ use claviger::{
 };
 use tempfile::TempDir;
 
-use crate::words::{Chain, Set, fields, key, listed, listing, open_at, options, sealed};
+use crate::words::{Chain, Set, fields, key, listed, listing, open_at, options, poll_once, sealed};
 
 #[tokio::test]
 async fn an_acknowledged_change_set_survives_reopening() {
@@ -163,7 +163,8 @@ async fn a_large_set_that_lost_a_part_is_named() {
     four_thousand_rows().on(&store).await;
     store.close().await;
     remove(directory.path(), &Place::Commit { slot: 1, part: 1 });
-    assert!(matches!(refusal(directory.path()).await, OpenError::TornChangeSet { revision: Revision(1) }));
+    let error = refusal(directory.path()).await;
+    assert!(matches!(error, OpenError::TornChangeSet { revision: Revision(1) }), "{error}");
 }
 
 #[tokio::test]
@@ -312,6 +313,35 @@ async fn a_store_without_its_own_row_is_corrupt() {
 }
 
 #[tokio::test]
+async fn a_directory_that_lost_its_files_is_not_begun_anew() {
+    let directory = three_sets().await;
+    for file in fs::read_dir(directory.path().join("store")).unwrap().map(Result::unwrap) {
+        if file.file_name() == "db" || file.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
+    assert!(matches!(refusal(directory.path()).await, OpenError::Corrupt { row } if row == "Meta"));
+}
+
+#[tokio::test]
+async fn more_change_sets_than_there_is_room_for_wait_and_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_at(directory.path()).await.unwrap();
+    let body = "x".repeat(30_000);
+    // 24 MB, of which 16 may wait
+    let sets = (0..200_u8).map(|id| Set::default().create(id, &body).event(id, &body).event(id, &body));
+    let mut commits: Vec<_> = sets.map(|set| store.commit(set.0)).collect();
+    let answers: Vec<_> = commits.iter_mut().map(poll_once).collect();
+    assert!(answers.iter().all(Option::is_none));
+    let mut revisions = Vec::new();
+    for commit in commits {
+        revisions.push(commit.await.unwrap().revision.0);
+    }
+    assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
+    store.close().await;
+}
+
+#[tokio::test]
 async fn many_rounds_of_opening_leave_the_store_as_it_is() {
     let directory = three_sets().await;
     for _ in 0..20 {
@@ -352,6 +382,9 @@ fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     let db = sled::files(&directory.join("store")).open().unwrap();
     change(&db);
     db.flush().unwrap();
+    drop(db);
+    // sled's threads let go of the file a moment later
+    File::open(directory.join("store/db")).unwrap().lock().unwrap();
 }
 
 fn remove(directory: &Path, place: &Place) {

@@ -3,7 +3,9 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -154,5 +156,13 @@ impl Set {
     /// Commits, which must succeed.
     pub(crate) async fn on(self, store: &dyn Store) -> Receipt {
         store.commit(self.0).await.unwrap()
+    }
+}
+
+/// Starts the future, and answers if it is done at once.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
         AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
-        Provider, Reason, ReplyClass, Timestamp,
+        Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
     },
     oauth::TokenFailure,
     vault::{FlowTokens, Stored, Tokens},
@@ -43,12 +43,12 @@ impl Broker {
                 Err(BrokerError::Conflict) => continue,
                 Err(error) => return Err(error),
             };
-            let Posting { provider, intent } = match next {
+            let posting = match next {
                 Next::Post(posting) => *posting,
                 Next::Again => continue,
                 Next::Land(flown) => return Ok(flown),
             };
-            if let Some(flown) = self.post_and_settle(id, provider, &intent).await? {
+            if let Some(flown) = self.post_and_settle(&stored, posting).await? {
                 return Ok(flown);
             }
         }
@@ -80,8 +80,14 @@ impl Broker {
             let reason = credential.reason.unwrap_or(Reason::ProviderUnreachable);
             return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
         }
-        let intent = self.commit_intent(stored, now).await?;
-        Ok(Next::Post(Box::new(Posting { provider, intent })))
+        if !credential.may_post(provider.definition.rotation, now) {
+            return self.settle_dead(stored, Reason::RotationLost).await.map(Next::Land);
+        }
+        let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
+            return Ok(Next::Land(Flown::ReauthorizationRequired));
+        };
+        let intent = self.commit_intent(stored, &refresh_token, now).await?;
+        Ok(Next::Post(Box::new(Posting { provider, intent, refresh_token })))
     }
 
     /// An intent without an answer: this process or the one before died, or lost the answer, after it may have POSTed.
@@ -100,8 +106,12 @@ impl Broker {
         Ok(flown.map_or(Next::Again, Next::Land))
     }
 
-    async fn commit_intent(&self, stored: &Stored<Connection>, now: Timestamp) -> Result<Intent, BrokerError> {
-        let refresh_token = self.vault().refresh_token(stored).await?.ok_or(BrokerError::Conflict)?;
+    async fn commit_intent(
+        &self,
+        stored: &Stored<Connection>,
+        refresh_token: &RefreshToken,
+        now: Timestamp,
+    ) -> Result<Intent, BrokerError> {
         let credential = &stored.value.credential;
         let intent = Intent {
             owner: EntryId::from_bytes(self.fresh()?),
@@ -109,7 +119,7 @@ impl Broker {
             generation: credential.generation,
             begun_at: now,
             until: now.plus(self.settings().provider_timeout),
-            fingerprint: self.vault().keys().refresh_token_fingerprint(&refresh_token),
+            fingerprint: self.vault().keys().refresh_token_fingerprint(refresh_token),
         };
         let transition = credential.begin_refresh(intent.clone())?;
         let next = Connection { credential: transition.credential, ..stored.value.clone() };
@@ -120,15 +130,15 @@ impl Broker {
         Ok(intent)
     }
 
-    /// `None`: try again at once.
+    /// `None`: try again at once. What is spent is the token that the intent names, whatever stands in the record by
+    /// now: a token that the user's reconnecting put there is not this flight's to spend.
     async fn post_and_settle(
         &self,
-        id: ConnectionId,
-        provider: &Provider,
-        intent: &Intent,
+        stored: &Stored<Connection>,
+        posting: Posting<'_>,
     ) -> Result<Option<Flown>, BrokerError> {
-        let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Some(Flown::Stopped)) };
-        let Some(refresh_token) = self.vault().refresh_token(&stored).await? else { return Ok(Some(Flown::Stopped)) };
+        let Posting { provider, intent, refresh_token } = posting;
+        let id = stored.value.id;
         match self.servers().refresh(provider, &refresh_token, None).await {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
@@ -136,11 +146,11 @@ impl Broker {
                 // RFC 6749 §6: without a new refresh token the old one stays.
                 tokens.refresh.get_or_insert(refresh_token);
                 granted.refreshable = true;
-                self.settle_tokens(&stored, Held::of_connection(id, intent.generation, tokens, granted, obtained_at))
+                self.settle_tokens(stored, Held::of_connection(id, intent.generation, tokens, granted, obtained_at))
                     .await
                     .map(Some)
             }
-            Err(failure) => self.settle_failure(id, provider, intent, &failure).await,
+            Err(failure) => self.settle_failure(id, provider, &intent, &failure).await,
         }
     }
 
@@ -188,7 +198,9 @@ impl Broker {
         let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {
-                let reason = if intent.attempt > 1 { Reason::RotationLost } else { Reason::ReauthorizationRequired };
+                let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
+                let lost = rotates && intent.attempt > 1;
+                let reason = if lost { Reason::RotationLost } else { Reason::ReauthorizationRequired };
                 self.settle_dead(stored, reason).await.map(Some)
             }
             ReplyClass::Configuration => {
@@ -239,4 +251,5 @@ enum Next<'a> {
 struct Posting<'a> {
     provider: &'a Provider,
     intent: Intent,
+    refresh_token: RefreshToken,
 }

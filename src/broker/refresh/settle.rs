@@ -30,6 +30,13 @@ impl Broker {
             if credential.generation != held.generation() {
                 return Ok(Flown::Generation(credential.generation));
             }
+            if credential.state == CredentialState::ReauthorizationRequired {
+                // Given up before these turned up: watchers were told that it is the end, and the user was asked.
+                match self.hand_to_revocation(&stored, held.tokens()).await {
+                    Err(BrokerError::Conflict) => continue,
+                    other => return other.map(|()| Flown::ReauthorizationRequired),
+                }
+            }
             let transition = credential.refreshed(held.granted().clone(), self.now())?;
             let generation = transition.credential.generation;
             match self.settle(&stored, transition, Tokens::Replace(held.tokens()), AuditResult::Allowed).await {

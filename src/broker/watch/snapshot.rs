@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Caller, CredentialId, CredentialStatus, Revision},
+    domain::{Caller, CredentialId, CredentialState, CredentialStatus, Revision},
 };
 
 impl Broker {
@@ -36,7 +36,9 @@ impl Broker {
             }
             cursor = complete;
         }
-        Ok((end, statuses.into_values().filter(|status| filter.shows(status)).collect()))
+        // What was revoked before the scan is not listed; what was revoked during it must not be either.
+        statuses.retain(|_, status| status.state != CredentialState::Revoked && filter.shows(status));
+        Ok((end, statuses.into_values().collect()))
     }
 
     /// Waits until the hub has announced everything that is durable now.

@@ -63,7 +63,7 @@ impl Subscription {
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
-            cursor: broker.hub().announced(),
+            cursor: head.revision,
             outbox: VecDeque::new(),
             sent: None,
             wants_snapshot: watch.start == Start::Snapshot,

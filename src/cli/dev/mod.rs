@@ -3,15 +3,27 @@
 //! - [`world`]: what runs · [`quick_start`]: what is printed to paste · [`tour`]: the main job, walked through
 
 mod quick_start;
+mod signals;
 mod tour;
 mod world;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{AddrParseError, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
+use signals::Signals;
+pub(super) use world::RootKeyGone;
 use world::World;
+
+use crate::{
+    sealing::hardening,
+    telemetry::{LogFormat, Telemetry, TelemetryGuard},
+};
 
 /// Run the broker with a development authorization server, on this machine alone
 #[derive(Debug, Args)]
@@ -22,42 +34,55 @@ pub struct Dev {
     /// Keys, store and state
     #[arg(long, value_name = "DIRECTORY", default_value = "claviger-dev")]
     directory: PathBuf,
-    /// Where the broker listens for gRPC
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    /// Where the broker listens for gRPC; port 0 takes any
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = loopback)]
     grpc: SocketAddr,
-    /// Where the broker listens for HTTP
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Where the broker listens for HTTP; port 0 takes any
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = loopback)]
     http: SocketAddr,
-    /// Where the development authorization server listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    /// Where the development authorization server listens; connections are bound to this address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = loopback)]
     provider: SocketAddr,
     /// How long the provider's access tokens live, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     access_token_lifetime: u64,
+    /// What to log on standard error, such as `claviger=debug,info` [default: info, on the tour warn]
+    #[arg(long, value_name = "FILTER", env = "CLAVIGER_LOG")]
+    log: Option<String>,
 }
 
 impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        for address in [self.grpc, self.http, self.provider] {
-            if !address.ip().is_loopback() {
-                bail!(
-                    "{address} is not a loopback address: users log in without passwords here, so `dev` serves this machine alone"
-                );
+        hardening::disable_core_dumps()?;
+        let _telemetry = self.telemetry()?;
+        // From here on a signal waits for a good end, also one that comes while things start.
+        let signals = Signals::listen().context("signals cannot be listened for")?;
+        if self.tour { tour::walk(signals).await } else { self.serve(signals).await }
+    }
+
+    fn telemetry(&self) -> anyhow::Result<TelemetryGuard> {
+        let usual = if self.tour { "warn" } else { "info" };
+        let filter = self.log.as_deref().unwrap_or(usual);
+        let telemetry = Telemetry { format: LogFormat::Text, filter, otlp_endpoint: None };
+        telemetry.start().with_context(|| format!("--log {filter}"))
+    }
+
+    async fn serve(self, mut signals: Signals) -> anyhow::Result<()> {
+        let directory = std::path::absolute(&self.directory)?;
+        let world = World::start(world::Settings { directory: directory.clone(), ..self.into() }).await?;
+        let result = async {
+            let token_file = quick_start::write_token(&directory, &world.token("alice")?)
+                .with_context(|| format!("the token could not be written to {}", directory.display()))?;
+            quick_start::print(&world, &token_file).await?;
+            tokio::select! {
+                () = signals.received() => {}
+                () = world.ended() => {}
             }
-        }
-        if self.tour {
-            return tour::walk().await;
-        }
-        let directory = self.directory.clone();
-        let world = World::start(self.into()).await?;
-        let token_file = quick_start::write_token(&directory, &world.token("alice")?)
-            .with_context(|| format!("the token could not be written to {}", directory.display()))?;
-        quick_start::print(&world, &token_file).await?;
-        tokio::select! {
-            () = interrupted() => {}
-            () = world.ended() => {}
-        }
-        world.stop().await
+            Ok(())
+        };
+        let result = result.await;
+        let stopped = world.stop().await;
+        result.and(stopped)
     }
 }
 
@@ -73,18 +98,18 @@ impl From<Dev> for world::Settings {
     }
 }
 
-/// SIGINT or SIGTERM.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
+/// Why an address is not one to serve on.
+#[derive(Debug, thiserror::Error)]
+enum NotServed {
+    #[error("an address with a port is needed, such as 127.0.0.1:50051")]
+    Malformed(#[from] AddrParseError),
+    #[error(
+        "users log in without passwords here, so `dev` serves this machine alone: give a loopback address, such as 127.0.0.1:{port}"
+    )]
+    NotLoopback { port: u16 },
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, NotServed> {
+    let address: SocketAddr = text.parse()?;
+    if address.ip().is_loopback() { Ok(address) } else { Err(NotServed::NotLoopback { port: address.port() }) }
 }

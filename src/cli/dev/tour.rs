@@ -1,15 +1,20 @@
 //! The main job, walked through with real calls over the wire. Each step says what it saw; the first that does not
 //! hold ends the tour with an error.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use http::HeaderValue;
 use tonic::Streaming;
 use url::Url;
 
 use super::{
     quick_start,
+    signals::Signals,
     world::{Settings, World},
 };
 use crate::{
@@ -27,26 +32,35 @@ const LIFETIME: Duration = Duration::from_secs(4);
 /// No step waits longer than this.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// Runs in a directory and on ports of its own, so that a running `dev` is left alone.
-pub(super) async fn walk() -> anyhow::Result<()> {
+/// Runs in a directory and on ports of its own, so that a running `dev` is left alone, and leaves nothing behind.
+pub(super) async fn walk(signals: Signals) -> anyhow::Result<()> {
     let name: [u8; 8] = Random::system().bytes()?;
     let directory = std::env::temp_dir().join(format!("claviger-tour-{:016x}", u64::from_be_bytes(name)));
+    let walked = walk_in(&directory, signals).await;
+    let removed = match std::fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("{} is left behind", directory.display())),
+    };
+    walked.and(removed)?;
+    say("The tour is over: every step held.")
+}
+
+async fn walk_in(directory: &Path, mut signals: Signals) -> anyhow::Result<()> {
     let anywhere = "127.0.0.1:0".parse()?;
     let settings = Settings {
-        directory: directory.clone(),
+        directory: directory.to_owned(),
         grpc: anywhere,
         http: anywhere,
         provider: anywhere,
         access_token_lifetime: LIFETIME,
     };
     let world = World::start(settings).await?;
-    let result = steps(&world).await;
+    let result = tokio::select! {
+        result = steps(&world) => result,
+        () = signals.received() => Err(anyhow!("the tour was interrupted")),
+    };
     let stopped = world.stop().await;
-    std::fs::remove_dir_all(&directory).with_context(|| format!("{} could not be removed", directory.display()))?;
-    result?;
-    stopped?;
-    println!("The tour is over: every step held.");
-    Ok(())
+    result.and(stopped)
 }
 
 async fn steps(world: &World) -> anyhow::Result<()> {
@@ -65,11 +79,11 @@ async fn steps(world: &World) -> anyhow::Result<()> {
 async fn identify(world: &World, alice: &Client) -> anyhow::Result<()> {
     let said = alice.validate_platform_token(v1::ValidatePlatformTokenRequest::default()).await?;
     ensure!(said.valid && said.external_id == "alice", "alice's own token is not taken for hers");
-    step(&format!("ValidatePlatformToken: alice is {}", said.subject));
+    step(&format!("ValidatePlatformToken: alice is {}", said.subject))?;
     let forger = world.client(&world.forged_token("alice")?)?;
     let refused = forger.validate_platform_token(v1::ValidatePlatformTokenRequest::default()).await;
     expect_reason(refused, ErrorReason::TokenInvalid).context("a token with a forged signature was let in")?;
-    step("a token with a forged signature is refused: TOKEN_INVALID");
+    step("a token with a forged signature is refused: TOKEN_INVALID")?;
     Ok(())
 }
 
@@ -77,7 +91,7 @@ async fn ask_too_early(alice: &Client) -> anyhow::Result<()> {
     let error = expect_reason(alice.get_plugin_token(request()).await, ErrorReason::ConsentRequired)?;
     let required = error.authentication_required.context("the refusal does not say what the user must do")?;
     ensure!(!required.flow_id.is_empty(), "the refusal names no flow");
-    step(&format!("GetPluginToken before consent: AuthenticationRequired, flow {}", required.flow_id));
+    step(&format!("GetPluginToken before consent: AuthenticationRequired, flow {}", required.flow_id))?;
     Ok(())
 }
 
@@ -85,13 +99,13 @@ async fn open_watch(alice: &Client) -> anyhow::Result<Streaming<v1::WatchCredent
     let mut watch = alice.watch_credential_status(v1::WatchCredentialStatusRequest::default()).await?;
     ensure!(matches!(next(&mut watch).await?, Body::Opened(_)), "the stream does not begin with `opened`");
     ensure!(matches!(next(&mut watch).await?, Body::SnapshotEnd(_)), "nothing is connected, yet something is listed");
-    step("WatchCredentialStatus: open, the snapshot is empty");
+    step("WatchCredentialStatus: open, the snapshot is empty")?;
     Ok(watch)
 }
 
 async fn log_in(world: &World) -> anyhow::Result<Url> {
     let answer = quick_start::authorize(world).await?;
-    step("StartAuthorization, and alice logged in and approved at the provider");
+    step("StartAuthorization, and alice logged in and approved at the provider")?;
     Ok(answer)
 }
 
@@ -104,11 +118,11 @@ async fn store_the_code(world: &World, alice: &Client, answer: &Url) -> anyhow::
     let bob = world.client(&world.token("bob")?)?;
     expect_reason(bob.store_auth_code(request()).await, ErrorReason::FlowNotFound)
         .context("bob finished alice's flow")?;
-    step("StoreAuthCode by bob, with alice's code: FLOW_NOT_FOUND");
+    step("StoreAuthCode by bob, with alice's code: FLOW_NOT_FOUND")?;
     let stored = alice.store_auth_code(request()).await?.connection.context("no connection was stored")?;
     let again = alice.store_auth_code(request()).await?.connection.context("no connection was stored")?;
     ensure!(stored.connection_id == again.connection_id, "a repeated StoreAuthCode made another connection");
-    step(&format!("StoreAuthCode by alice: connection {}, account {}", stored.connection_id, stored.account));
+    step(&format!("StoreAuthCode by alice: connection {}, account {}", stored.connection_id, stored.account))?;
     Ok(())
 }
 
@@ -117,7 +131,7 @@ async fn use_token(alice: &Client, generation: u64) -> anyhow::Result<v1::GetPlu
     ensure!(token.generation >= generation, "generation {} was served, {generation} was asked", token.generation);
     let status = call_api(&token).await?;
     ensure!(status == 200, "the plugin's API answered {status}");
-    step(&format!("GetPluginToken: generation {}, and the calendar's API accepts it", token.generation));
+    step(&format!("GetPluginToken: generation {}, and the calendar's API accepts it", token.generation))?;
     Ok(token)
 }
 
@@ -143,16 +157,16 @@ async fn revoke(
     ensure!(revoked.results.len() == 1, "{} connections were revoked, not one", revoked.results.len());
     let remote = revoked.results[0].remote_outcome();
     ensure!(remote == v1::RemoteOutcome::Confirmed, "the provider did not confirm: {}", remote.as_str_name());
-    step("Revoke: stopped here, confirmed by the provider");
+    step("Revoke: stopped here, confirmed by the provider")?;
     expect_event(watch, CredentialEventKind::Revoked, 0).await?;
     let status = call_api(&last).await?;
     ensure!(status == 401, "after the revocation the plugin's API answered {status}");
     let live: usize = world.provider.grants().iter().map(|grant| grant.live_refresh_tokens).sum();
     ensure!(live == 0, "{live} refresh tokens still live at the provider");
-    step("the provider refuses the access token and the refresh token");
+    step("the provider refuses the access token and the refresh token")?;
     expect_reason(alice.get_plugin_token(request()).await, ErrorReason::ConsentRequired)
         .context("a token was served after the revocation")?;
-    step("GetPluginToken after the revocation: AuthenticationRequired");
+    step("GetPluginToken after the revocation: AuthenticationRequired")?;
     Ok(())
 }
 
@@ -170,7 +184,7 @@ async fn expect_event(
         for event in batch.events {
             let status = event.status.clone().unwrap_or_default();
             if event.kind() == kind && status.generation >= generation {
-                step(&format!("WatchCredentialStatus: {} generation {}", kind.as_str_name(), status.generation));
+                step(&format!("WatchCredentialStatus: {} generation {}", kind.as_str_name(), status.generation))?;
                 return Ok(event);
             }
         }
@@ -206,6 +220,12 @@ fn request() -> v1::GetPluginTokenRequest {
     v1::GetPluginTokenRequest { plugin: PLUGIN.to_owned(), ..Default::default() }
 }
 
-fn step(said: &str) {
-    println!("  ok  {said}");
+fn step(said: &str) -> anyhow::Result<()> {
+    say(&format!("  ok  {said}"))
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }

@@ -10,11 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, Listeners, SystemClock},
+    app::{App, Listeners, SystemClock, listen},
     client::{Client, Connect},
     config::{
         AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
@@ -31,8 +31,20 @@ use crate::{
 const AUDIENCE: &str = "claviger";
 /// How long `alice.token` lasts.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+const STORE: &str = "store";
 /// The path on which native applications receive the code, on any loopback port.
 pub(super) const CALLBACK: &str = "/callback";
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} is missing, and {} is sealed under it: put it back, or remove {} to begin anew",
+    path.display(), store.display(), directory.display()
+)]
+pub(in crate::cli) struct RootKeyGone {
+    path: PathBuf,
+    store: PathBuf,
+    directory: PathBuf,
+}
 
 pub(super) struct Settings {
     pub(super) directory: PathBuf,
@@ -55,14 +67,14 @@ pub(super) struct World {
 impl World {
     pub(super) async fn start(settings: Settings) -> anyhow::Result<Self> {
         private_directory(&settings.directory)?;
-        let root_key = settings.directory.join("root.key");
         let random = Random::system();
-        if !root_key.exists() {
-            root_key::file::create(&root_key, &random)?;
-        }
+        let root_key = root_key(&settings.directory, &random)?;
         let provider = start_provider(&settings, &random).await?;
         let config = config(&settings, &provider, root_key)?;
-        let listeners = Listeners::bind(&config).await?;
+        let listeners = Listeners {
+            grpc: listen(settings.grpc).await.context("--grpc")?,
+            http: listen(settings.http).await.context("--http")?,
+        };
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
         let app = App::build(config, Arc::new(SystemClock), random).await?;
         let shutdown = CancellationToken::new();
@@ -116,9 +128,7 @@ fn claims() -> PlatformClaims {
 }
 
 async fn start_provider(settings: &Settings, random: &Random) -> anyhow::Result<DevProvider> {
-    let listener = TcpListener::bind(settings.provider)
-        .await
-        .with_context(|| format!("{} cannot be listened on; is it taken?", settings.provider))?;
+    let listener = listen(settings.provider).await.context("--provider")?;
     let options = dev::Options {
         directory: Some(settings.directory.join("provider")),
         redirect_uris: vec![format!("http://127.0.0.1{CALLBACK}").parse()?],
@@ -148,7 +158,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
         http: HttpSection { listen: settings.http },
         store: StoreSection {
-            directory: settings.directory.join("store"),
+            directory: settings.directory.join(STORE),
             page_cache: 64 * 1024 * 1024,
             row_cache: 16 * 1024 * 1024,
         },
@@ -166,6 +176,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
             id: "dev".parse()?,
             definition: "oidc".to_owned(),
             issuer: Some(provider.issuer().parse()?),
+            rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(provider.client_secret()),
         }],
@@ -192,6 +203,18 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             token_types: vec!["at+jwt".to_owned()],
         }],
     })
+}
+
+/// Where the key is. One is made only for a store that is yet to come: a store that is there opens under its own.
+fn root_key(directory: &Path, random: &Random) -> anyhow::Result<PathBuf> {
+    let (path, store) = (directory.join("root.key"), directory.join(STORE));
+    if !path.try_exists().with_context(|| format!("{} cannot be looked for", path.display()))? {
+        if store.exists() {
+            return Err(RootKeyGone { path, store, directory: directory.to_owned() }.into());
+        }
+        root_key::file::create(&path, random)?;
+    }
+    Ok(path)
 }
 
 fn private_directory(directory: &Path) -> anyhow::Result<()> {

@@ -10,6 +10,8 @@ mod frame;
 mod meta;
 mod place;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub use commit::{CommitPart, Footprint};
 pub use entry::{decode_audit, decode_event, encode_audit, encode_event, entry_size};

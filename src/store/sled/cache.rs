@@ -56,22 +56,26 @@ impl HotRows {
         self.pages.insert((index, prefix), entries.into());
     }
 
-    /// Takes over what a durable group changed: rows as they are now (`None`: removed) and touched index keys.
-    pub(super) fn update(
+    /// Forgets what a durable group changed: its rows, and the pages that touched index keys stand on.
+    pub(super) fn forget<'a>(
         &self,
-        rows: impl IntoIterator<Item = (RecordKey, Option<Arc<Row>>)>,
+        rows: impl IntoIterator<Item = &'a RecordKey>,
         entries: impl IntoIterator<Item = (IndexKind, Bytes)>,
     ) {
-        for (key, row) in rows {
-            // removed first: an insertion that is refused as too heavy would leave the old row
-            self.rows.remove(&key);
-            if let Some(row) = row {
-                self.rows.insert(key, row);
-            }
-        }
+        rows.into_iter().for_each(|key| drop(self.rows.remove(key)));
         for (index, key) in entries {
             for length in (0..=key.len()).filter(|length| self.keeps_prefixes_of(*length)) {
                 self.pages.remove(&(index, key.slice(..length)));
+            }
+        }
+    }
+
+    /// Keeps the rows of a durable group as they are now (`None`: removed), after [`HotRows::forget`]: an insertion that
+    /// is refused as too heavy would leave the old row.
+    pub(super) fn keep(&self, rows: impl IntoIterator<Item = (RecordKey, Option<Arc<Row>>)>) {
+        for (key, row) in rows {
+            if let Some(row) = row {
+                self.rows.insert(key, row);
             }
         }
     }

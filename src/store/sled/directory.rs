@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io,
+    io::{self, BufReader},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -14,7 +14,7 @@ use super::OpenError;
 /// A store directory that is ours for as long as this value lives.
 pub(super) struct Directory {
     path: PathBuf,
-    /// Holds the lock. Its one byte says whether the last I/O failed.
+    /// Holds the lock. Its one byte is a mark: [`TRUSTED`], [`DISTRUSTED`], or none before there is a store.
     lock: File,
 }
 
@@ -43,46 +43,66 @@ impl Directory {
         self.path.join("db")
     }
 
+    /// Whether a store was once opened here to the end.
+    pub(super) fn has_store(&self) -> Result<bool, OpenError> {
+        Ok(self.mark()?.is_some())
+    }
+
     /// Remembers that the files' cached pages may differ from the disk. This outlives the process, as those pages do,
     /// and need not outlive the machine, as those pages don't; so it is written without an fsync.
     pub(super) fn distrust_cached_pages(&self) {
-        if let Err(error) = self.lock.write_all_at(b"!", 0) {
+        if let Err(error) = self.lock.write_all_at(&[DISTRUSTED], 0) {
             tracing::warn!(%error, "could not mark the store's files as failed");
         }
     }
 
-    /// Makes what is read next come from the disk. After a failed fsync the kernel may hold pages that it never wrote,
-    /// marked clean: they would be read back as durable, and vanish with the machine.
+    /// Remembers that there is a store, and that its cached pages are those of the disk.
+    pub(super) fn trust(&self) -> Result<(), OpenError> {
+        if self.mark()? == Some(TRUSTED) {
+            return Ok(());
+        }
+        self.lock.write_all_at(&[TRUSTED], 0).and_then(|()| self.lock.sync_all()).map_err(unreadable(&self.path))
+    }
+
+    fn mark(&self) -> Result<Option<u8>, OpenError> {
+        let mut mark = [0];
+        let length = self.lock.read_at(&mut mark, 0).map_err(unreadable(&self.path))?;
+        Ok((length == 1).then_some(mark[0]))
+    }
+
+    /// Makes sure, before sled looks at the data file, that sled will read what the disk holds.
     ///
-    /// The fsync stands on handles that have not failed, so it is not a retry of the failed one: it writes what is
-    /// still dirty, and what was dropped shows itself by being absent.
+    /// After a failed fsync the kernel may hold pages that it never wrote, marked clean: they would be read back as
+    /// durable, and vanish with the machine. So what is still dirty is written, by handles that have not failed, and
+    /// then the cached pages are dropped. And sled takes a read error at open for the end of its log, and overwrites
+    /// what follows; so the whole file is read once without it.
     pub(super) fn settle(&self) -> Result<(), OpenError> {
-        let mut first = [0];
-        let distrusted = self.lock.read_at(&mut first, 0).is_ok_and(|read| read == 1) && first == *b"!";
         let data = self.data();
         let file = match OpenOptions::new().read(true).write(true).open(&data) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(OpenError::Unreadable { path: data, source }),
         };
-        file.sync_all().map_err(unreadable(&data))?;
-        if distrusted {
-            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| unreadable(&data)(error.into()))?;
-        }
         // sled takes this lock itself, but reports a taken one as any I/O error
         match file.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { directory: self.path.clone() }),
-            Err(TryLockError::Error(source)) => Err(OpenError::Unreadable { path: data, source }),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { directory: self.path.clone() }),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Unreadable { path: data, source }),
         }
+        file.sync_all().map_err(unreadable(&data))?;
+        if self.mark()? == Some(DISTRUSTED) {
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| unreadable(&data)(error.into()))?;
+        }
+        io::copy(&mut BufReader::with_capacity(READ, file), &mut io::sink()).map_err(unreadable(&data))?;
+        Ok(())
     }
 
-    /// Makes the files' existence durable, and trusts their cached pages again.
+    /// Makes the files' existence durable.
     pub(super) fn sync(&self) -> Result<(), OpenError> {
         for path in [self.data(), self.path.join("conf"), self.path.join("blobs"), self.path.clone()] {
             File::open(&path).and_then(|file| file.sync_all()).map_err(unreadable(&path))?;
         }
-        self.lock.write_all_at(b".", 0).map_err(unreadable(&self.path))
+        Ok(())
     }
 
     /// Waits until sled's threads have let go of the data file, which they do shortly after its handle is dropped.
@@ -119,4 +139,40 @@ fn close_to_others(path: &Path) -> Result<(), OpenError> {
         .map_err(|_| OpenError::Exposed { directory: path.to_owned(), mode })?;
     tracing::warn!(store.directory = %path.display(), store.mode = format!("{mode:o}"), "closed the store directory to others");
     Ok(())
+}
+
+const TRUSTED: u8 = b'.';
+const DISTRUSTED: u8 = b'!';
+/// Bytes that are read at a time.
+const READ: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_its_holders_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("deep/store");
+        let held = Directory::acquire(&path).unwrap();
+        assert!(matches!(Directory::acquire(&path), Err(OpenError::InUse { directory }) if directory == path));
+        drop(held);
+        Directory::acquire(&path).unwrap();
+    }
+
+    /// The pages that must not be believed outlive the process, and so does the mark.
+    #[test]
+    fn distrust_outlives_the_holder_until_it_is_settled() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = Directory::acquire(parent.path()).unwrap();
+        assert!(!held.has_store().unwrap());
+        held.trust().unwrap();
+        held.distrust_cached_pages();
+        drop(held);
+        let next = Directory::acquire(parent.path()).unwrap();
+        assert_eq!(next.mark().unwrap(), Some(DISTRUSTED));
+        assert!(next.has_store().unwrap());
+        next.trust().unwrap();
+        assert_eq!(next.mark().unwrap(), Some(TRUSTED));
+    }
 }

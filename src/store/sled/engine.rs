@@ -46,10 +46,15 @@ impl Engine {
         directory.settle()?;
         let config = files(directory.path()).cache_capacity(page_cache);
         let db = guarded(|| config.open()).map_err(|error| unreadable(directory.path())(error.into()))?;
-        let data_path = directory.data();
-        let data = File::options().read(true).write(true).open(&data_path).map_err(unreadable(&data_path))?;
-        directory.sync()?;
-        Ok(Self { db, data })
+        let path = directory.data();
+        let data = File::options().read(true).write(true).open(&path).map_err(unreadable(&path));
+        match data.and_then(|data| directory.sync().map(|()| data)) {
+            Ok(data) => Ok(Self { db, data }),
+            Err(error) => {
+                release(db, directory);
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -103,20 +108,23 @@ impl Engine {
         })
     }
 
-    /// Drops the handle, whatever state it is in, and waits until the files are free.
     pub(super) fn close(self, directory: &Directory) {
-        let Self { db, data } = self;
-        drop(data);
-        // sled's drop panics when its own fsync fails; every acknowledged write is durable already
-        let closed: Result<(), EngineError> = guarded(|| {
-            drop(db);
-            Ok(())
-        });
-        if let Err(error) = closed {
-            tracing::warn!(%error, "sled did not close cleanly");
-        }
-        directory.await_release();
+        drop(self.data);
+        release(self.db, directory);
     }
+}
+
+/// Drops the handle, whatever state it is in, and waits until the files are free. sled's drop panics when its own fsync
+/// fails; every acknowledged write is durable by then.
+fn release(db: Db, directory: &Directory) {
+    let released: io::Result<()> = guarded(|| {
+        drop(db);
+        Ok(())
+    });
+    if let Err(error) = released {
+        tracing::warn!(%error, "sled did not close cleanly");
+    }
+    directory.await_release();
 }
 
 /// sled asserts where it could answer with an error; a panic there is an I/O error here.

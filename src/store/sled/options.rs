@@ -32,7 +32,7 @@ pub enum OpenError {
     /// sled reported an I/O error while the store was being checked.
     #[error("the store's files failed")]
     Failed { source: io::Error },
-    /// A change set is there in part. Restore a backup, or remove what `doctor` names.
+    /// A change set is there in part. Restore a backup.
     #[error("the change set of revision {} was not written whole", revision.0)]
     TornChangeSet { revision: Revision },
     #[error("the store has format {found}, which this version does not know")]

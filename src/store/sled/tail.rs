@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     OpenError,
+    directory::Directory,
     engine::{Engine, EngineError, row_name},
 };
 use crate::{
@@ -27,10 +28,10 @@ pub(super) struct Tail {
 }
 
 /// Reads and checks the store's own rows; a new store gets `new` as its first.
-pub(super) fn read(engine: &Engine, new: Meta) -> Result<(Meta, Tail), OpenError> {
+pub(super) fn read(engine: &Engine, directory: &Directory, new: Meta) -> Result<(Meta, Tail), OpenError> {
     let meta = match engine.value(&Place::Meta.encode())? {
         Some(value) => read_meta(&value)?,
-        None if engine.is_empty() => {
+        None if engine.is_empty() && !directory.has_store()? => {
             engine.apply([(&Place::Meta.encode()[..], Some(&new.encode()[..]))])?;
             new
         }

@@ -1,6 +1,7 @@
 //! The thread that owns every write: it takes what is waiting as one group, makes it durable, then answers.
 
 use std::{
+    error::Error,
     io,
     sync::{
         Arc,
@@ -137,7 +138,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the store failed while writing; it will be reopened");
+                tracing::error!(%error, cause = cause(&error), "the store failed while writing; it will be reopened");
                 self.shared.set_available(false);
                 answers.into_iter().for_each(|(answer, _)| refuse(answer));
                 Err(error)
@@ -174,10 +175,13 @@ impl Writer {
             self.discard(slot.take());
             return Err(error);
         }
-        shared.hot.update(changed.rows, changed.entries);
-        drop(slot);
+        // The revision is announced before anything of it can be read, or a reader would take newer rows for older
+        // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
+        shared.hot.forget(changed.rows.keys(), changed.entries);
         self.tail = changed.tail;
         shared.head.send_modify(|head| head.revision = self.tail.revision);
+        shared.hot.keep(changed.rows);
+        drop(slot);
         Ok(answers)
     }
 
@@ -204,8 +208,7 @@ impl Writer {
             match self.reopen() {
                 Ok(()) => return Some(()),
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(%error, cause, retry = ?pause, "the store could not be reopened");
+                    tracing::error!(%error, cause = cause(&error), retry = ?pause, "the store could not be reopened");
                 }
             }
             self.refuse_waiting(pause)?;
@@ -214,8 +217,8 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> Result<(), OpenError> {
-        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
         let durable = self.tail.revision;
+        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
         if tail.revision < durable {
             engine.close(&self.directory);
             return Err(OpenError::Lost { durable, found: tail.revision });
@@ -258,7 +261,8 @@ impl Drop for Writer {
 fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Meta, Tail), OpenError> {
     let engine = Engine::open(directory, options.page_cache)?;
     let new = Meta { installation: options.installation, epoch: options.epoch, compacted: Revision(0) };
-    match guarded(|| tail::read(&engine, new)) {
+    let checked = guarded(|| tail::read(&engine, directory, new));
+    match checked.and_then(|checked| directory.trust().map(|()| checked)) {
         Ok((meta, tail)) => Ok((engine, meta, tail)),
         Err(error) => {
             engine.close(directory);
@@ -269,6 +273,10 @@ fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, 
 
 fn refuse(answer: oneshot::Sender<Answer>) {
     let _ = answer.send(Err(CommitError::Unavailable));
+}
+
+fn cause(error: &dyn Error) -> Option<String> {
+    error.source().map(ToString::to_string)
 }
 
 fn closed() -> EngineError {

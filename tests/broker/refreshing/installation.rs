@@ -1,0 +1,284 @@
+//! A broker without its edges, over a store in memory whose disk can be full, beside a world's provider and clock.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use claviger::{
+    audit::Chain,
+    broker::{
+        Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Settings as BrokerSettings,
+        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+    },
+    dev::visitor::Decision,
+    domain::{
+        AuthorizationCode, BoxFuture, Call, CallContext, Caller, Clock, Connection, EntryId, FlowSecret,
+        InstallationId, Plugin, Provider, Role, ScopeSet, SubjectId, Timestamp,
+    },
+    events::Hub,
+    identity::Authenticator,
+    oauth::AuthorizationServers,
+    sealing::{AuditKey, Random, root_key},
+    store::{
+        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row, Store,
+        StoreError,
+    },
+    vault::Vault,
+};
+use tokio::sync::watch;
+use url::Url;
+
+use crate::{
+    observer::in_time,
+    world::{CALLBACK, PLUGIN, World, outbound, parameter},
+};
+
+#[path = "../../support/memory_store.rs"]
+mod memory_store;
+
+/// A store whose disk is full when a test says so.
+pub(super) struct FullStore {
+    inner: Arc<dyn Store>,
+    full: AtomicBool,
+    head: watch::Sender<Head>,
+}
+
+impl FullStore {
+    fn over(inner: Arc<dyn Store>) -> Arc<Self> {
+        let head = watch::Sender::new(inner.head());
+        Arc::new(Self { inner, full: AtomicBool::new(false), head })
+    }
+
+    pub(super) fn fill(&self) {
+        self.full.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn empty(&self) {
+        self.full.store(false, Ordering::SeqCst);
+        self.head.send_replace(self.inner.head());
+    }
+}
+
+impl Store for FullStore {
+    fn commit(&self, change: ChangeSet) -> BoxFuture<'_, Result<Receipt, CommitError>> {
+        Box::pin(async move {
+            if self.full.load(Ordering::SeqCst) {
+                return Err(CommitError::Unavailable);
+            }
+            let receipt = self.inner.commit(change).await?;
+            self.head.send_replace(self.inner.head());
+            Ok(receipt)
+        })
+    }
+
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        self.inner.row(key)
+    }
+
+    fn index(
+        &self,
+        index: IndexKind,
+        prefix: Bytes,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<IndexEntry>, StoreError>> {
+        self.inner.index(index, prefix, after, limit)
+    }
+
+    fn events(
+        &self,
+        after: claviger::domain::Revision,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>> {
+        self.inner.events(after, limit)
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
+        self.inner.audit(after, limit)
+    }
+
+    fn head(&self) -> Head {
+        *self.head.borrow()
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// A broker over a store that can be full, beside the world's provider and clock.
+pub(super) struct Installation {
+    pub(super) world: World,
+    pub(super) disk: Arc<dyn Store>,
+    pub(super) held: PathBuf,
+    pub(super) catalog: Catalog,
+    audit_key: AuditKey,
+}
+
+impl Installation {
+    pub(super) async fn new() -> Self {
+        let mut world = World::start().await;
+        world.stop().await;
+        let audit_key = AuditKey::default();
+        let linker = Box::new(Chain::new(audit_key.clone()));
+        let disk =
+            memory_store::MemoryStore::new(InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]), linker);
+        let held = world.directory().join("held");
+        fs::create_dir(&held).unwrap();
+        Self { catalog: catalog(&world), world, disk: Arc::new(disk), audit_key, held }
+    }
+
+    pub(super) async fn start(&self) -> (Broker, Arc<FullStore>) {
+        let store = FullStore::over(Arc::clone(&self.disk));
+        let (config, random) = (self.world.config(), Random::system());
+        let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
+        let root = root_key::file::load(&config.sealing.root_key).unwrap();
+        let vault =
+            Vault::open(Arc::clone(&store) as Arc<dyn Store>, root, random.clone(), &self.audit_key).await.unwrap();
+        let keys = vault.keys().clone();
+        let subject_of =
+            Box::new(move |family: &_, realm: &str, claims: &[&str]| keys.subject_id(family, realm, claims));
+        let authenticator = Authenticator::new(
+            config.identity.clone(),
+            &outbound(),
+            Arc::clone(&clock),
+            subject_of,
+            &random.secret().unwrap(),
+        );
+        let broker = Broker::start(Parts {
+            servers: AuthorizationServers::new(outbound(), Arc::clone(&clock)),
+            authenticator: Arc::new(authenticator.unwrap()),
+            catalog: self.catalog.clone(),
+            hub: Hub::new(vault.clone()),
+            vault,
+            clock,
+            settings: BrokerSettings {
+                provider_timeout: Duration::from_secs(11),
+                audit_window: Duration::from_secs(10),
+                held_directory: Some(self.held.clone()),
+            },
+        });
+        (broker.await.unwrap(), store)
+    }
+
+    /// The files of held tokens, once there are `count` whole ones.
+    pub(super) async fn held_files(&self, count: usize) -> Vec<Vec<u8>> {
+        in_time(async {
+            loop {
+                let files = fs::read_dir(&self.held).unwrap().map(|entry| fs::read(entry.unwrap().path()));
+                let files: Vec<_> = files.filter_map(Result::ok).filter(|file| !file.is_empty()).collect();
+                if files.len() == count {
+                    return files;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+}
+
+fn catalog(world: &World) -> Catalog {
+    let config = world.config();
+    let section = &config.providers[0];
+    let provider = Provider {
+        id: section.id.clone(),
+        definition: section.definition().unwrap(),
+        client_id: section.client_id.clone(),
+        client_secret: section.client_secret.clone(),
+    };
+    let plugin = &config.plugins[0];
+    let plugin = Plugin {
+        id: plugin.id.clone(),
+        display_name: plugin.display_name.clone(),
+        provider: plugin.provider.clone(),
+        scopes: plugin.scopes.clone(),
+        usage: plugin.usage.clone(),
+        enabled: true,
+    };
+    assert_eq!(plugin.id.as_str(), PLUGIN);
+    let redirect_uris = vec![UrlRule::Loopback { path: "/callback".to_owned() }];
+    let tenant = Tenant { return_urls: Vec::new(), redirect_uris };
+    Catalog {
+        tenants: [("acme".parse().unwrap(), tenant)].into(),
+        providers: [(provider.id.clone(), provider)].into(),
+        plugins: [(plugin.id.clone(), plugin)].into(),
+    }
+}
+
+fn subject(user: u16) -> SubjectId {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&user.to_be_bytes());
+    SubjectId::from_bytes(bytes)
+}
+
+pub(super) fn call(user: u16) -> Call {
+    let caller = Caller {
+        tenant: "acme".parse().unwrap(),
+        subject: subject(user),
+        family: "platform".parse().unwrap(),
+        external_id: "alice".to_owned(),
+        agent: None,
+        audience: vec!["claviger".to_owned()],
+        scopes: ScopeSet::default(),
+        roles: [Role::User].into(),
+        issued_at: Timestamp::EPOCH,
+        expires_at: Timestamp::NEVER,
+    };
+    Call {
+        caller: Arc::new(caller),
+        request_id: "request".parse().unwrap(),
+        peer: None,
+        user_agent: None,
+        context: CallContext::default(),
+    }
+}
+
+pub(super) async fn token(broker: &Broker, user: u16) -> Result<PluginToken, BrokerError> {
+    let request = GetPluginToken {
+        plugin: PLUGIN.parse().unwrap(),
+        account: None,
+        scopes: None,
+        min_remaining: None,
+        min_generation: None,
+        rejected_token_sha256: None,
+        return_url: None,
+    };
+    broker.get_plugin_token(&call(user), request).await
+}
+
+pub(super) async fn authorize(world: &World, broker: &Broker, user: u16) -> Url {
+    let request = StartAuthorization {
+        target: Target::Plugin(PLUGIN.parse().unwrap()),
+        scopes: ScopeSet::default(),
+        account: None,
+        binding: Binding::Caller { redirect_uri: CALLBACK.parse().unwrap() },
+        return_url: None,
+    };
+    let started = broker.start_authorization(&call(user), request).await.unwrap();
+    world.visit(started.authorization_url.as_str(), "alice", Decision::Approve).await
+}
+
+pub(super) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Connection, BrokerError> {
+    let request = StoreAuthCode::Flow {
+        state: FlowSecret::new(parameter(answer, "state")),
+        code: AuthorizationCode::new(parameter(answer, "code")),
+        iss: Some(parameter(answer, "iss")),
+    };
+    broker.store_auth_code(&call(user), request).await
+}
+
+pub(super) fn serves(world: &World, token: &PluginToken, generation: u64) {
+    assert_eq!(token.connection.credential.generation, generation);
+    assert!(world.provider.is_access_token_live(&token.access_token));
+}

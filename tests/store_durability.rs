@@ -1,0 +1,477 @@
+//! What an acknowledgement is worth: the system calls behind it, what happens when they fail, and kill -9.
+//!
+//! A kill does not test an fsync, for the page cache survives the process. So these tests run themselves again as a
+//! child under strace, which shows the calls in order and makes chosen ones fail.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    future::Future,
+    io::{BufRead, BufReader, Write as _},
+    iter,
+    path::{Path, PathBuf},
+    pin::pin,
+    process::{Command, Stdio},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use claviger::{
+    domain::{AuditLinker, EntryId, InstallationId, Revision, Sealed},
+    store::{
+        ChangeSet, CommitError, Expect, FieldTag, NewEntry, RecordKey, RecordKind, Store, StoreError, Write,
+        sled::{OpenError, SledOptions, SledStore},
+    },
+};
+
+#[test]
+fn every_acknowledgement_follows_its_own_flush_and_fdatasync() {
+    const COMMITS: u64 = 100;
+    if let Some(directory) = told_directory() {
+        return commit_and_tell(&directory, COMMITS);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let traced = Traced::new("every_acknowledgement_follows_its_own_flush_and_fdatasync", directory.path());
+    let told = traced.run(&["-etrace=pwrite64,sync_file_range,fdatasync,write"]);
+    assert_eq!(told.len() as u64, COMMITS + 1, "{told:?}");
+
+    let mut calls = traced.calls().into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
+    calls.next();
+    for commit in 1..=COMMITS {
+        let mut progress = Progress::Nothing;
+        let told = loop {
+            match (progress, calls.next().expect("the trace goes on until the last acknowledgement")) {
+                (_, Call::Wrote) => progress = Progress::Written,
+                (Progress::Written, Call::Flushed) => progress = Progress::Flushed,
+                (Progress::Flushed, Call::SyncBegun) => progress = Progress::Syncing,
+                (Progress::Syncing, Call::Synced) => progress = Progress::Synced,
+                (_, Call::Told(told)) => break told,
+                _ => {}
+            }
+        };
+        assert_eq!(told, format!("acknowledged {commit}"));
+        assert_eq!(progress, Progress::Synced, "before {told:?}");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_when_fdatasync_fails() {
+    nothing_is_acknowledged_when_it_fails("nothing_is_acknowledged_when_fdatasync_fails", "fdatasync");
+}
+
+#[test]
+fn nothing_is_acknowledged_when_the_flush_fails() {
+    nothing_is_acknowledged_when_it_fails("nothing_is_acknowledged_when_the_flush_fails", "sync_file_range");
+}
+
+fn nothing_is_acknowledged_when_it_fails(test: &'static str, call: &str) {
+    const COMMITS: u64 = 5;
+    if let Some(directory) = told_directory() {
+        return commit_and_tell(&directory, COMMITS);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 0));
+    let traced = Traced::new(test, directory.path());
+    let told = traced.run(&[&format!("-etrace=write,fadvise64,{call}"), &format!("-einject={call}:error=EIO")]);
+
+    // each time the store goes down, comes back on a new handle, and fails again
+    let mut expected = vec!["opened"];
+    expected.extend(["unavailable", "down", "up"].repeat(COMMITS as usize));
+    assert_eq!(told, expected);
+    // what it read when it came back was what the disk holds, and not what the kernel remembers
+    let trace = fs::read_to_string(traced.trace()).unwrap();
+    let dropped = trace.lines().filter(|line| line.contains("/store/db>") && line.contains("POSIX_FADV_DONTNEED"));
+    assert_eq!(dropped.count() as u64, COMMITS);
+    assert_eq!(fs::read(directory.path().join("store/lock")).unwrap(), b".");
+    // whichever of the five came through, each came through whole
+    block_on(async {
+        let store = open(directory.path()).await.unwrap();
+        let Revision(revision) = store.head().revision;
+        assert_eq!(store.audit(0, 100).await.unwrap().len() as u64, revision);
+        assert_eq!(store.events(Revision(0), 100).await.unwrap().len() as u64, revision);
+        store.close().await;
+    });
+}
+
+#[test]
+fn files_that_cannot_be_synced_do_not_open() {
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let refused = open(&directory).await.err().expect("no fsync works here");
+            tell(if matches!(refused, OpenError::Unreadable { .. }) { "unreadable" } else { "something else" });
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 0));
+    let traced = Traced::new("files_that_cannot_be_synced_do_not_open", directory.path());
+    assert_eq!(traced.run(&["-etrace=write,fsync,fdatasync", "-einject=fsync,fdatasync:error=EIO"]), ["unreadable"]);
+}
+
+/// sled takes a read error at open for the end of its log, and overwrites what follows.
+#[test]
+fn files_that_cannot_be_read_do_not_open_and_stay_as_they_are() {
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let refused = open(&directory).await.err().expect("no read works here");
+            tell(if matches!(refused, OpenError::Unreadable { .. }) { "unreadable" } else { "something else" });
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 10));
+    let data = directory.path().join("store/db");
+    let before = fs::read(&data).unwrap();
+    let traced = Traced::new("files_that_cannot_be_read_do_not_open_and_stay_as_they_are", directory.path());
+    let only = format!("-P{}", data.display());
+    assert_eq!(traced.run(&["-etrace=read,pread64", &only, "-einject=read,pread64:error=EIO"]), ["unreadable"]);
+    assert!(fs::read(&data).unwrap() == before);
+}
+
+/// Acknowledged writes that are not there any more are not passed over: the store stays down rather than go on from an
+/// older state.
+#[test]
+fn a_store_that_lost_durable_writes_stays_unavailable_and_still_closes() {
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let (data, older) = (directory.join("store/db"), directory.join("older"));
+            let store = open(&directory).await.unwrap();
+            store.commit(change_set(1)).await.unwrap();
+            fs::copy(&data, &older).unwrap();
+            store.commit(change_set(2)).await.unwrap();
+            fs::rename(&older, &data).unwrap();
+            let mut head = store.watch_head();
+            assert_eq!(store.commit(change_set(3)).await, Err(CommitError::Unavailable));
+            head.wait_for(|head| !head.available).await.unwrap();
+            assert_eq!(store.commit(change_set(3)).await, Err(CommitError::Unavailable));
+            assert!(store.row(key(1)).await.is_err());
+            store.close().await;
+            tell(if head.has_changed().is_ok_and(|changed| changed) { "changed" } else { "closed" });
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 0));
+    let test = "a_store_that_lost_durable_writes_stays_unavailable_and_still_closes";
+    let traced = Traced::new(test, directory.path());
+    let told = traced.run(&["-etrace=write,fdatasync", "-einject=fdatasync:error=EIO:when=3"]);
+    assert_eq!(told, ["closed"]);
+}
+
+/// One read of the file fails, long after the opening: the 700th of the thread that reads, while opening twice
+/// takes some 600 of another. Whoever it hits is told so, the handle is replaced, and then it is all there.
+#[test]
+fn a_read_that_fails_is_unavailable_and_the_store_comes_back() {
+    const ROWS: u64 = 4_000;
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let store = open_with(&directory, 1 << 20, 0).await.unwrap();
+            let mut numbers = 1..=ROWS;
+            let hit = loop {
+                let number = numbers.next().expect("a read fails before all have been read");
+                match store.row(key(number)).await {
+                    Ok(row) => assert_eq!(row.expect("every row is there").revision, Revision(number)),
+                    Err(error) => break (number, error),
+                }
+            };
+            assert_eq!(hit.1, StoreError::Unavailable);
+            store.watch_head().wait_for(|head| head.available).await.unwrap();
+            for number in iter::once(hit.0).chain(1..=ROWS) {
+                let row = store.row(key(number)).await.unwrap().expect("every row is there");
+                assert_eq!(row.revision, Revision(number));
+            }
+            tell("failed and came back");
+            store.close().await;
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), ROWS));
+    let traced = Traced::new("a_read_that_fails_is_unavailable_and_the_store_comes_back", directory.path());
+    let data = format!("-P{}", directory.path().join("store/db").display());
+    let told = traced.run(&["-etrace=pread64", &data, "-einject=pread64:error=EIO:when=700"]);
+    assert_eq!(told, ["failed and came back"]);
+}
+
+/// The fdatasync takes its time here, and readers ask all the while.
+#[test]
+fn nobody_reads_what_is_not_durable() {
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let store = open_with(&directory, 16 << 20, 0).await.unwrap();
+            tell("opened");
+            let mut commit = store.commit(change_set(1));
+            assert!(poll_once(&mut commit).is_none());
+            while store.row(key(1)).await.unwrap().is_none()
+                && store.events(Revision(0), 1).await.unwrap().is_empty()
+                && store.audit(0, 1).await.unwrap().is_empty()
+                && store.head().revision == Revision(0)
+            {}
+            tell("seen");
+            commit.await.unwrap();
+            store.close().await;
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(commit_and_close(directory.path(), 0));
+    let traced = Traced::new("nobody_reads_what_is_not_durable", directory.path());
+    let told = traced.run(&["-etrace=write,fdatasync", "-einject=fdatasync:delay_enter=300000"]);
+    assert_eq!(told, ["opened", "seen"]);
+    let seen = |call: &Call| *call != Call::Told("seen".to_owned());
+    assert!(traced.calls().into_iter().take_while(seen).any(|call| call == Call::Synced));
+}
+
+#[test]
+fn waiting_change_sets_share_one_fdatasync() {
+    const COMMITS: u64 = 64;
+    if let Some(directory) = told_directory() {
+        return block_on(async {
+            let store = open(&directory).await.unwrap();
+            tell("opened");
+            let mut commits: Vec<_> = (1..=COMMITS).map(|number| store.commit(change_set(number))).collect();
+            // all are waiting before the first is asked for its answer
+            let answers: Vec<_> = commits.iter_mut().map(poll_once).collect();
+            for (commit, answer) in commits.into_iter().zip(answers) {
+                match answer {
+                    Some(answer) => answer.unwrap(),
+                    None => commit.await.unwrap(),
+                };
+            }
+            tell("committed");
+            store.close().await;
+        });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let traced = Traced::new("waiting_change_sets_share_one_fdatasync", directory.path());
+    assert_eq!(traced.run(&["-etrace=fdatasync,write"]), ["opened", "committed"]);
+    let calls = traced.calls().into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
+    let syncs = calls.filter(|call| *call == Call::Synced).count() as u64;
+    assert!((1..=COMMITS / 4).contains(&syncs), "{syncs} for {COMMITS} change sets");
+}
+
+#[test]
+fn an_acknowledged_change_set_survives_kill_9() {
+    if let Some(directory) = told_directory() {
+        return commit_and_tell(&directory, u64::MAX);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut durable = 0;
+    for round in 1..=20 {
+        let mut child =
+            this_test("an_acknowledged_change_set_survives_kill_9", directory.path(), Command::new(myself()))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let told = lines.filter_map(|line| Some(line.split_once("acknowledged ")?.1.parse().unwrap()));
+        let acknowledged: u64 = told.take(round).last().expect("the child commits");
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        assert!(acknowledged >= durable + round as u64);
+        block_on(async {
+            let store = open(directory.path()).await.unwrap();
+            let Revision(revision) = store.head().revision;
+            assert!(revision >= acknowledged, "{acknowledged} was acknowledged, the log ends at {revision}");
+            for number in 1..=revision {
+                let row = store.row(key(number)).await.unwrap().expect("every change set left its row");
+                assert_eq!(row.revision, Revision(number));
+            }
+            assert_eq!(store.audit(0, usize::MAX).await.unwrap().len() as u64, revision);
+            durable = revision;
+            store.close().await;
+        });
+    }
+}
+
+/// The child's part: commits one change set after the other, and writes a line after each answer.
+fn commit_and_tell(directory: &Path, commits: u64) {
+    block_on(async {
+        let store = open(directory).await.unwrap();
+        let mut head = store.watch_head();
+        tell("opened");
+        for _ in 0..commits {
+            let number = store.head().revision.0 + 1;
+            match store.commit(change_set(number)).await {
+                Ok(_) => tell(&format!("acknowledged {number}")),
+                Err(CommitError::Unavailable) => {
+                    tell("unavailable");
+                    // it went down before it answered, and may be up again by now
+                    if head.has_changed().unwrap() {
+                        tell("down");
+                    }
+                    head.wait_for(|head| head.available).await.unwrap();
+                    tell("up");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        store.close().await;
+    });
+}
+
+async fn commit_and_close(directory: &Path, commits: u64) {
+    let store = open(directory).await.unwrap();
+    let mut started: Vec<_> = (1..=commits).map(|number| store.commit(change_set(number))).collect();
+    let answers: Vec<_> = started.iter_mut().map(poll_once).collect();
+    for (commit, answer) in started.into_iter().zip(answers) {
+        match answer {
+            Some(answer) => answer.unwrap(),
+            None => commit.await.unwrap(),
+        };
+    }
+    store.close().await;
+}
+
+/// One row, one event and one audit record, all new.
+fn change_set(number: u64) -> ChangeSet {
+    let body = Sealed::from_bytes(Bytes::from(vec![number as u8; 2_000]));
+    let entry =
+        || NewEntry { id: EntryId::from_bytes([1; 16]), body: Sealed::from_bytes(Bytes::from_static(b"entry")) };
+    ChangeSet {
+        writes: vec![Write::put(key(number), Expect::Absent, vec![(FieldTag::Record, body)], Vec::new())],
+        events: vec![entry()],
+        audit: vec![entry()],
+        ..ChangeSet::default()
+    }
+}
+
+fn key(number: u64) -> RecordKey {
+    RecordKey::new(RecordKind::Connection, [number.to_be_bytes(); 2].concat())
+}
+
+async fn open(directory: &Path) -> Result<SledStore, OpenError> {
+    open_with(directory, 16 << 20, 1 << 20).await
+}
+
+async fn open_with(directory: &Path, page_cache: u64, row_cache: u64) -> Result<SledStore, OpenError> {
+    let options = SledOptions {
+        directory: directory.join("store"),
+        page_cache,
+        row_cache,
+        installation: InstallationId::from_bytes([1; 16]),
+        epoch: EntryId::from_bytes([2; 16]),
+    };
+    SledStore::open(options, Box::new(Unlinked)).await
+}
+
+struct Unlinked;
+
+impl AuditLinker for Unlinked {
+    fn link(&self, _: u64, _: Option<&[u8]>, body: &Sealed) -> Vec<u8> {
+        body.as_bytes().to_vec()
+    }
+}
+
+/// One of these tests as a child under strace.
+struct Traced {
+    test: &'static str,
+    directory: PathBuf,
+}
+
+/// What a trace shows, of the data file and of the child's words.
+#[derive(Debug, PartialEq)]
+enum Call {
+    Wrote,
+    Flushed,
+    SyncBegun,
+    Synced,
+    Told(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Progress {
+    Nothing,
+    Written,
+    Flushed,
+    Syncing,
+    Synced,
+}
+
+impl Traced {
+    fn new(test: &'static str, directory: &Path) -> Self {
+        Self { test, directory: directory.to_owned() }
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.directory.join("trace")
+    }
+
+    /// Runs the child to its end and returns what it told.
+    fn run(&self, options: &[&str]) -> Vec<String> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-y", "-o"]).arg(self.trace()).args(options).arg(myself());
+        let output = this_test(self.test, &self.directory, strace)
+            .output()
+            .expect("strace runs (apt-get install strace; a container needs CAP_SYS_PTRACE)");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}\n{errors}", String::from_utf8_lossy(&output.stdout));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().filter_map(|line| line.split_once(WORD)).map(|(_, word)| word.to_owned()).collect()
+    }
+
+    /// The trace in order. A call that others interrupt stands on two lines, its beginning and its end.
+    fn calls(&self) -> Vec<Call> {
+        let trace = fs::read_to_string(self.trace()).unwrap();
+        let mut calls = Vec::new();
+        for line in trace.lines() {
+            let call = line.trim_start_matches(|char: char| char.is_ascii_digit() || char == ' ');
+            let ours = call.contains("/store/db>") || call.starts_with("<... ");
+            let ended = !call.ends_with("<unfinished ...>");
+            let succeeded = call.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'));
+            let named = |name: &str| {
+                ours && (call.starts_with(&format!("{name}(")) || call.starts_with(&format!("<... {name} resumed")))
+            };
+            if let Some(told) = call.split_once(WORD).filter(|_| call.starts_with("write(1")) {
+                calls.push(Call::Told(told.1.split("\\n").next().unwrap().to_owned()));
+            } else if named("fdatasync") {
+                if !call.starts_with('<') {
+                    calls.push(Call::SyncBegun);
+                }
+                if ended && succeeded {
+                    calls.push(Call::Synced);
+                }
+            } else if named("pwrite64") && ended && succeeded {
+                calls.push(Call::Wrote);
+            } else if named("sync_file_range") && ended && succeeded {
+                calls.push(Call::Flushed);
+            }
+        }
+        calls
+    }
+}
+
+fn this_test(test: &str, directory: &Path, mut command: Command) -> Command {
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(DIRECTORY, directory);
+    command
+}
+
+fn myself() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+/// Only in the child: the directory to work in.
+#[expect(clippy::disallowed_methods, reason = "libtest leaves a child no other way to be told something")]
+fn told_directory() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY).map(PathBuf::from)
+}
+
+fn tell(word: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{WORD}{word}").unwrap();
+    out.flush().unwrap();
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_time().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await }).expect("a minute is enough")
+}
+
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+const DIRECTORY: &str = "CLAVIGER_TEST_STORE_DIRECTORY";
+/// Tells the child's words from those of the test harness.
+const WORD: &str = "child: ";
