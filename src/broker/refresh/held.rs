@@ -118,7 +118,7 @@ impl Broker {
     }
 
     /// Applies what an earlier process could not store. Called before anything is served. A file that cannot be used is
-    /// left where it is: it is no reason to serve nobody.
+    /// no reason to serve nobody.
     pub(in crate::broker) async fn recover_held(&self) -> Result<(), BrokerError> {
         let Some(directory) = &self.held().directory else { return Ok(()) };
         let entries = match fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
@@ -130,20 +130,21 @@ impl Broker {
             }
         };
         for file in entries.into_iter().map(|entry| entry.path()) {
-            match self.recover_file(&file).await {
+            match self.recover(&file).await {
                 Ok(()) => remove(&file),
                 Err(BrokerError::StoreUnavailable) => return Err(BrokerError::StoreUnavailable),
-                Err(error) => tracing::error!(file = %file.display(), %error, "held tokens cannot be stored"),
+                Err(error) => {
+                    tracing::error!(file = %file.display(), %error, "held tokens cannot be applied; the file is left where it is");
+                }
             }
         }
         Ok(())
     }
 
-    async fn recover_file(&self, file: &Path) -> Result<(), BrokerError> {
-        let bytes = fs::read(file).map_err(|_| VaultError::Corrupt { record: "held tokens".to_owned() })?;
+    async fn recover(&self, file: &Path) -> Result<(), BrokerError> {
+        let bytes = fs::read(file).map_err(|_| VaultError::Corrupt { record: file.display().to_string() })?;
         let held = self.vault().open_held(&Sealed::from_bytes(bytes.into())).await?;
-        self.store_held(&Held(held)).await?;
-        Ok(())
+        self.store_held(&Held(held)).await.map(drop)
     }
 
     /// Applies tokens to the records as they are now; does nothing when that has happened already.

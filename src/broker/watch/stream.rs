@@ -175,20 +175,31 @@ impl Subscription {
         self.announced.mark_unchanged();
         let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
-        if matches!(self.ending, Ending::Open) && now >= self.ends_at {
-            self.drain(if now >= self.caller.expires_at { DrainReason::Authorization } else { DrainReason::MaxAge })?;
-        } else if now >= self.progress_at {
-            // Before what there is to read: a long stretch of other people's events must not look like silence.
+        if now >= self.ends_at {
+            return self.drain(if now >= self.caller.expires_at {
+                DrainReason::Authorization
+            } else {
+                DrainReason::MaxAge
+            });
+        }
+        let behind = self.cursor < self.broker.hub().announced();
+        if behind {
+            self.take_events().await?;
+        }
+        if !self.outbox.is_empty() {
+            return Ok(());
+        }
+        // Also while it catches up: a long stretch of other people's events must not look like silence.
+        if now >= self.progress_at {
             let (revision, token) = (self.cursor, self.token(Some(self.cursor)));
             self.outbox.push_back(WatchMessage::Progress { revision, token });
-        } else if self.cursor < self.broker.hub().announced() {
-            self.take_events().await?;
-        } else if self.broker.stopping().is_cancelled() {
-            self.drain(DrainReason::Shutdown)?;
-        } else {
-            self.wait().await?;
+            return Ok(());
         }
-        Ok(())
+        match (behind, self.broker.stopping().is_cancelled()) {
+            (true, _) => Ok(()),
+            (false, true) => self.drain(DrainReason::Shutdown),
+            (false, false) => self.wait().await,
+        }
     }
 
     async fn wait(&mut self) -> Result<(), BrokerError> {
