@@ -63,7 +63,8 @@ impl Subscription {
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
-            cursor: broker.hub().announced(),
+            // What was durable before the call is not "from now on", although the hub may not have announced it yet.
+            cursor: head.revision,
             outbox: VecDeque::new(),
             sent: None,
             wants_snapshot: watch.start == Start::Snapshot,
