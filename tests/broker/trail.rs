@@ -101,6 +101,25 @@ fn request<T>(id: &str, message: T) -> Request<T> {
     request
 }
 
+/// What the calls below leave, by request id.
+const DECISIONS: &[(&str, AuditAction, AuditResult, Option<Reason>)] = &[
+    ("validate", AuditAction::TokenValidated, AuditResult::Allowed, None),
+    ("token", AuditAction::TokenRead, AuditResult::Allowed, None),
+    ("token-refused", AuditAction::TokenRead, AuditResult::Failed, Some(Reason::PluginUnknown)),
+    ("watch", AuditAction::WatchOpened, AuditResult::Allowed, None),
+    ("watch-refused", AuditAction::WatchOpened, AuditResult::Failed, Some(Reason::InvalidArgument)),
+    ("start", AuditAction::AuthorizationStarted, AuditResult::Allowed, None),
+    ("start-refused", AuditAction::AuthorizationStarted, AuditResult::Failed, Some(Reason::PluginUnknown)),
+    ("flow", AuditAction::AuthorizationRead, AuditResult::Allowed, None),
+    ("flow-refused", AuditAction::AuthorizationRead, AuditResult::Failed, Some(Reason::FlowNotFound)),
+    ("list", AuditAction::ConnectionsRead, AuditResult::Allowed, None),
+    ("get", AuditAction::ConnectionsRead, AuditResult::Allowed, None),
+    ("get-refused", AuditAction::ConnectionsRead, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
+    ("code-refused", AuditAction::CodeStored, AuditResult::Failed, Some(Reason::FlowNotFound)),
+    ("revoke-refused", AuditAction::RevocationRequested, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
+    ("revoke", AuditAction::RevocationRequested, AuditResult::Allowed, None),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_decision_is_on_record_under_its_request_id() {
     let mut world = World::start_with(Settings { audit_window: 0, ..Settings::default() }).await;
@@ -142,26 +161,10 @@ async fn every_decision_is_on_record_under_its_request_id() {
     raw.revoke(request("revoke", revoke(&connection.connection_id))).await.unwrap();
 
     let trail = trail(&mut world).await;
-    for (id, action, result, reason) in [
-        ("validate", AuditAction::TokenValidated, AuditResult::Allowed, None),
-        ("token", AuditAction::TokenRead, AuditResult::Allowed, None),
-        ("token-refused", AuditAction::TokenRead, AuditResult::Failed, Some(Reason::PluginUnknown)),
-        ("watch", AuditAction::WatchOpened, AuditResult::Allowed, None),
-        ("watch-refused", AuditAction::WatchOpened, AuditResult::Failed, Some(Reason::InvalidArgument)),
-        ("start", AuditAction::AuthorizationStarted, AuditResult::Allowed, None),
-        ("start-refused", AuditAction::AuthorizationStarted, AuditResult::Failed, Some(Reason::PluginUnknown)),
-        ("flow", AuditAction::AuthorizationRead, AuditResult::Allowed, None),
-        ("flow-refused", AuditAction::AuthorizationRead, AuditResult::Failed, Some(Reason::FlowNotFound)),
-        ("list", AuditAction::ConnectionsRead, AuditResult::Allowed, None),
-        ("get", AuditAction::ConnectionsRead, AuditResult::Allowed, None),
-        ("get-refused", AuditAction::ConnectionsRead, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
-        ("code-refused", AuditAction::CodeStored, AuditResult::Failed, Some(Reason::FlowNotFound)),
-        ("revoke-refused", AuditAction::RevocationRequested, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
-        ("revoke", AuditAction::RevocationRequested, AuditResult::Allowed, None),
-    ] {
+    for (id, action, result, reason) in DECISIONS {
         let records = named(id, &trail);
         let record = records.last().unwrap_or_else(|| panic!("{id} left no record"));
-        assert_eq!((record.action, record.result, record.reason), (action, result, reason), "{id}");
+        assert_eq!((record.action, record.result, record.reason), (*action, *result, *reason), "{id}");
         assert!(record.subject.is_some() && record.peer.is_some() && record.user_agent.is_some(), "{id}");
     }
     let watched = named("watch-refused", &trail);

@@ -267,7 +267,7 @@ async fn a_token_that_is_not_this_streams_is_refused() {
     world.connect(&alice, "alice").await;
     let token = Watcher::open_with_snapshot(&alice).await.token();
     let refused = async |client: &Client, request: v1::WatchCredentialStatusRequest| {
-        let error = client.watch_credential_status(request).await.err().expect("a refusal");
+        let error = client.watch_credential_status(request).await.expect_err("a refusal");
         assert_eq!(error.reason, Some(ErrorReason::InvalidArgument));
         assert_eq!(error.violations[0].field, "resume_token");
     };
@@ -585,7 +585,7 @@ async fn streams_are_counted_and_a_closed_one_makes_room() {
     for _ in 0..64 {
         open.push(Watcher::open(&alice, from_now()).await);
     }
-    let refused = alice.watch_credential_status(watch()).await.err().expect("a refusal");
+    let refused = alice.watch_credential_status(watch()).await.expect_err("a refusal");
     assert_eq!(refused.reason, Some(ErrorReason::StreamQuota));
     assert!(refused.retry_after.is_some());
     assert!(bob.watch_credential_status(watch()).await.is_ok());

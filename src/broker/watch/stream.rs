@@ -63,6 +63,7 @@ impl Subscription {
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
             announced: broker.hub().subscribe(),
+            // What was durable before the call is not "from now on", although the hub may not have announced it yet.
             cursor: head.revision,
             outbox: VecDeque::new(),
             sent: None,
