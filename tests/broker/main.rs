@@ -10,6 +10,7 @@ mod support {
 }
 
 mod connecting;
+mod installation;
 mod observer;
 mod refreshing;
 mod revoking;
