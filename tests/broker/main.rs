@@ -11,6 +11,7 @@ mod support {
 
 mod connecting;
 mod error_reasons;
+mod installation;
 mod observer;
 mod refreshing;
 mod revoking;

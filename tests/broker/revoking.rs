@@ -83,7 +83,11 @@ mod beside_a_refresh {
         let (revoker, target) = (client.clone(), of(&connection));
         let revoking = tokio::spawn(async move { revoke(&revoker, target).await.unwrap() });
         stopped(&mut observer, State::Revoking).await;
-        assert_eq!(reason(client.get_plugin_token(ask(PLUGIN)).await), Reason::ConsentRequired);
+        for _ in 0..20 {
+            assert_eq!(reason(client.get_plugin_token(ask(PLUGIN)).await), Reason::ConsentRequired);
+        }
+        assert!(!revoking.is_finished(), "what is revoked is the newest token, so the refresh is waited for");
+        assert_eq!(world.provider.stats().requests(Endpoint::Revoke), 0);
         hold.release();
         assert_eq!(outcomes(&revoking.await.unwrap()), [(Local::Stopped, Remote::Confirmed)]);
         assert_eq!(reason(call.await.unwrap()), Reason::ConsentRequired, "the refreshed token is served to nobody");
@@ -111,6 +115,36 @@ mod beside_a_refresh {
             let world = revoked_in_flight(HoldPoint::Request, Some(fault)).await;
             assert_eq!((world.refreshes(), world.live_refresh_tokens()), (1, 0));
         }
+    }
+}
+
+mod beside_a_read {
+    use claviger::{
+        broker::{Revoke, RevokeTarget},
+        domain::Reason,
+    };
+
+    use crate::{
+        installation::{Installation, authorize, call, store, token},
+        observer::in_time,
+    };
+
+    #[tokio::test]
+    async fn a_read_that_began_before_a_revocation_and_ends_after_it_gets_nothing() {
+        let installation = Installation::new().await;
+        let (broker, disk) = installation.start().await;
+        let answer = authorize(&installation.world, &broker, 1).await;
+        let connection = store(&broker, &answer, 1).await.unwrap();
+        // The read has chosen its token, and is about to be recorded.
+        let (recording, record) = disk.pause_next_commit();
+        let reader = broker.clone();
+        let reading = tokio::spawn(async move { token(&reader, 1).await });
+        in_time(recording).await.unwrap();
+        let request = Revoke { target: RevokeTarget::Connection(connection.id), preview: false };
+        assert!(broker.revoke(&call(1), request).await.unwrap_or_default()[0].stopped);
+        record.send(()).unwrap();
+        let refusal = in_time(reading).await.unwrap().err().unwrap();
+        assert_eq!(refusal.reason(), Reason::ConsentRequired);
     }
 }
 

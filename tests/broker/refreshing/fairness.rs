@@ -3,10 +3,8 @@
 use claviger::domain::Provider;
 use tokio::net::TcpListener;
 
-use super::{
-    IN_MARGIN, in_time,
-    installation::{Installation, authorize, store, token},
-};
+use super::{IN_MARGIN, in_time};
+use crate::installation::{Installation, authorize, store, token};
 
 /// More than the scheduler reads at a time.
 const SILENT: u16 = 260;

@@ -5,11 +5,11 @@ use std::{fs, sync::Arc};
 
 use claviger::broker::{Broker, BrokerError, PluginToken};
 
-use super::{
-    Endpoint, HoldPoint, IN_MARGIN, LIFETIME, in_time,
+use super::{Endpoint, HoldPoint, IN_MARGIN, LIFETIME, in_time};
+use crate::{
     installation::{FullStore, Installation, authorize, serves, store, token},
+    world::MINUTE,
 };
-use crate::world::MINUTE;
 
 const USER: u16 = 1;
 

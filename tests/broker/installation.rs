@@ -4,7 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -32,7 +32,7 @@ use claviger::{
     },
     vault::Vault,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use url::Url;
 
 use crate::{
@@ -40,27 +40,36 @@ use crate::{
     world::{CALLBACK, PLUGIN, World, outbound, parameter},
 };
 
-#[path = "../../support/memory_store.rs"]
+#[path = "../support/memory_store.rs"]
 mod memory_store;
 
 /// A store whose disk is full when a test says so.
-pub(super) struct FullStore {
+pub(crate) struct FullStore {
     inner: Arc<dyn Store>,
     full: AtomicBool,
     head: watch::Sender<Head>,
+    /// Where the next commit says that it is there, and waits.
+    pause: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
 }
 
 impl FullStore {
     fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let head = watch::Sender::new(inner.head());
-        Arc::new(Self { inner, full: AtomicBool::new(false), head })
+        Arc::new(Self { inner, full: AtomicBool::new(false), head, pause: Mutex::default() })
     }
 
-    pub(super) fn fill(&self) {
+    /// The next commit sends on the first channel and waits for the second; others pass it.
+    pub(crate) fn pause_next_commit(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((arrived, there), (release, released)) = (oneshot::channel(), oneshot::channel());
+        *self.pause.lock().unwrap() = Some((arrived, released));
+        (there, release)
+    }
+
+    pub(crate) fn fill(&self) {
         self.full.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn empty(&self) {
+    pub(crate) fn empty(&self) {
         self.full.store(false, Ordering::SeqCst);
         self.head.send_replace(self.inner.head());
     }
@@ -71,6 +80,11 @@ impl Store for FullStore {
         Box::pin(async move {
             if self.full.load(Ordering::SeqCst) {
                 return Err(CommitError::Unavailable);
+            }
+            let pause = self.pause.lock().unwrap().take();
+            if let Some((arrived, released)) = pause {
+                arrived.send(()).unwrap();
+                released.await.unwrap();
             }
             let receipt = self.inner.commit(change).await?;
             self.head.send_replace(self.inner.head());
@@ -118,16 +132,16 @@ impl Store for FullStore {
 }
 
 /// A broker over a store that can be full, beside the world's provider and clock.
-pub(super) struct Installation {
-    pub(super) world: World,
-    pub(super) disk: Arc<dyn Store>,
-    pub(super) held: PathBuf,
-    pub(super) catalog: Catalog,
+pub(crate) struct Installation {
+    pub(crate) world: World,
+    pub(crate) disk: Arc<dyn Store>,
+    pub(crate) held: PathBuf,
+    pub(crate) catalog: Catalog,
     audit_key: AuditKey,
 }
 
 impl Installation {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut world = World::start().await;
         world.stop().await;
         let audit_key = AuditKey::default();
@@ -139,7 +153,7 @@ impl Installation {
         Self { catalog: catalog(&world), world, disk: Arc::new(disk), audit_key, held }
     }
 
-    pub(super) async fn start(&self) -> (Broker, Arc<FullStore>) {
+    pub(crate) async fn start(&self) -> (Broker, Arc<FullStore>) {
         let store = FullStore::over(Arc::clone(&self.disk));
         let (config, random) = (self.world.config(), Random::system());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
@@ -173,7 +187,7 @@ impl Installation {
     }
 
     /// The files of held tokens, once there are `count` whole ones.
-    pub(super) async fn held_files(&self, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) async fn held_files(&self, count: usize) -> Vec<Vec<u8>> {
         in_time(async {
             loop {
                 let files = fs::read_dir(&self.held).unwrap().map(|entry| fs::read(entry.unwrap().path()));
@@ -222,7 +236,7 @@ fn subject(user: u16) -> SubjectId {
     SubjectId::from_bytes(bytes)
 }
 
-pub(super) fn call(user: u16) -> Call {
+pub(crate) fn call(user: u16) -> Call {
     let caller = Caller {
         tenant: "acme".parse().unwrap(),
         subject: subject(user),
@@ -244,7 +258,7 @@ pub(super) fn call(user: u16) -> Call {
     }
 }
 
-pub(super) async fn token(broker: &Broker, user: u16) -> Result<PluginToken, BrokerError> {
+pub(crate) async fn token(broker: &Broker, user: u16) -> Result<PluginToken, BrokerError> {
     let request = GetPluginToken {
         plugin: PLUGIN.parse().unwrap(),
         account: None,
@@ -257,7 +271,7 @@ pub(super) async fn token(broker: &Broker, user: u16) -> Result<PluginToken, Bro
     broker.get_plugin_token(&call(user), request).await
 }
 
-pub(super) async fn authorize(world: &World, broker: &Broker, user: u16) -> Url {
+pub(crate) async fn authorize(world: &World, broker: &Broker, user: u16) -> Url {
     let request = StartAuthorization {
         target: Target::Plugin(PLUGIN.parse().unwrap()),
         scopes: ScopeSet::default(),
@@ -269,7 +283,7 @@ pub(super) async fn authorize(world: &World, broker: &Broker, user: u16) -> Url 
     world.visit(started.authorization_url.as_str(), "alice", Decision::Approve).await
 }
 
-pub(super) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Connection, BrokerError> {
+pub(crate) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Connection, BrokerError> {
     let request = StoreAuthCode::Flow {
         state: FlowSecret::new(parameter(answer, "state")),
         code: AuthorizationCode::new(parameter(answer, "code")),
@@ -278,7 +292,7 @@ pub(super) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Co
     broker.store_auth_code(&call(user), request).await
 }
 
-pub(super) fn serves(world: &World, token: &PluginToken, generation: u64) {
+pub(crate) fn serves(world: &World, token: &PluginToken, generation: u64) {
     assert_eq!(token.connection.credential.generation, generation);
     assert!(world.provider.is_access_token_live(&token.access_token));
 }
