@@ -2,7 +2,7 @@
 
 use std::{future::IntoFuture, io, net::SocketAddr, num::NonZeroU32};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,20 @@ impl App {
             .with_graceful_shutdown(ended.clone().cancelled_owned())
             .into_future();
         let http = tokio::spawn(http);
-        let served = server.serve(listeners.grpc, shutdown.cancelled_owned()).await.context("the gRPC server failed");
+        let (stop, fallen) = (shutdown.clone(), CancellationToken::new());
+        let serving = server.serve(listeners.grpc, shutdown.cancelled_owned());
+        let supervising = async {
+            // They run until the end: one that is over has panicked, and a broker without it would only look alive.
+            if background.join_next().await.is_some() && !stop.is_cancelled() {
+                fallen.cancel();
+                stop.cancel();
+            }
+            std::future::pending::<()>().await;
+        };
+        let served = tokio::select! {
+            served = serving => served.context("the gRPC server failed"),
+            () = supervising => Ok(()),
+        };
         // The server waits for the broker only as long as for open calls, and not at all when it failed. A token request
         // that is in the air must land before its store is closed.
         self.broker.stop().await;
@@ -64,6 +77,7 @@ impl App {
         http.abort();
         self.store.close().await;
         tracing::info!("stopped");
+        ensure!(!fallen.is_cancelled(), "a background task ended by itself");
         served
     }
 

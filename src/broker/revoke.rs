@@ -42,8 +42,14 @@ pub struct RevokedConnection {
 impl Broker {
     pub async fn revoke(&self, call: &Call, request: Revoke) -> Result<Vec<RevokedConnection>, BrokerError> {
         let outcome = self.revoke_targets(call, &request).await;
-        if let Err(error) = &outcome {
-            self.record_refusal(call, AuditAction::RevocationRequested, About::default(), error).await;
+        let nothing_changed = |revoked: &RevokedConnection| request.preview || !revoked.stopped;
+        match &outcome {
+            Err(error) => self.record_refusal(call, AuditAction::RevocationRequested, About::default(), error).await,
+            // What was stopped is on record with its own change set.
+            Ok(revoked) if revoked.iter().all(nothing_changed) => {
+                self.record_read(call, AuditAction::RevocationRequested, About::default(), "").await?;
+            }
+            Ok(_) => {}
         }
         outcome
     }

@@ -99,7 +99,10 @@ impl Broker {
     /// Starts what is due and says when the next thing will be.
     async fn turn(&self, lanes: &Lanes, attended: &Attended) -> Result<Timestamp, BrokerError> {
         let now = self.now();
-        self.close_audit_windows().await?;
+        // The counts go with the window, the facts are on record; what is due must not wait for either.
+        if let Err(error) = self.close_audit_windows().await {
+            tracing::warn!(%error, "closed audit windows could not be recorded");
+        }
         self.vault().begin_planning();
         attended.sweep(now);
         let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));

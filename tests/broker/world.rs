@@ -83,7 +83,6 @@ pub(crate) struct World {
 
 struct Running {
     grpc: SocketAddr,
-    http: SocketAddr,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -145,11 +144,11 @@ impl World {
     pub(crate) async fn run(&mut self) {
         let config = self.config();
         let listeners = Listeners::bind(&config).await.unwrap();
-        let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
+        let grpc = listeners.grpc.local_addr().unwrap();
         let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
-        self.running = Some(Running { grpc, http, shutdown, serving });
+        self.running = Some(Running { grpc, shutdown, serving });
     }
 
     /// Starts the broker again with another configuration.
@@ -165,10 +164,6 @@ impl World {
 
     pub(crate) fn grpc(&self) -> SocketAddr {
         self.running.as_ref().expect("the broker runs").grpc
-    }
-
-    pub(crate) fn http(&self) -> SocketAddr {
-        self.running.as_ref().expect("the broker runs").http
     }
 
     pub(crate) fn directory(&self) -> PathBuf {
