@@ -45,7 +45,7 @@ in_tree() {
 }
 
 tour() {
-    in_tree cargo build --quiet --locked || { echo "the defect does not compile" >&2; exit 1; }
+    in_tree cargo build --quiet --locked 2>"$place/build.log" || { cat "$place/build.log"; return 1; }
     timeout 60 "$CARGO_TARGET_DIR/debug/claviger" dev --tour 2>&1
 }
 

@@ -1,13 +1,18 @@
 //! What was acknowledged is there after `kill -9`, every time.
 
-use claviger::proto::v1::{self, store_auth_code_request::Flow};
+use claviger::{
+    outbound::Request,
+    proto::v1::{self, store_auth_code_request::Flow},
+};
 use http::HeaderValue;
-
-use claviger::outbound::Request;
 
 use crate::dev::{Dev, Place, ask, ask_for_a_new_one, outbound};
 
-const ROUNDS: u32 = 20;
+/// Half a minute of them, or many minutes under `make soak`.
+#[expect(clippy::disallowed_methods, reason = "how long to test is not the product's configuration")]
+fn rounds() -> u32 {
+    if std::env::var_os("CLAVIGER_SOAK").is_some() { 500 } else { 20 }
+}
 
 /// What the broker said last, and so must still know.
 struct Acknowledged {
@@ -22,7 +27,7 @@ struct Acknowledged {
 async fn what_was_acknowledged_survives_a_kill() {
     let place = Place::new();
     let mut acknowledged: Option<Acknowledged> = None;
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         // Nothing is refreshed but by this test.
         let dev = place.start_as(place.command().args(["--access-token-lifetime", "3600"]));
         if let Some(acknowledged) = &acknowledged {
