@@ -353,7 +353,8 @@ mod authorization_requests {
         let dev = Dev::start().await;
         for change in [
             ("redirect_uri", "http://127.0.0.1:9999/oauth/callback/"),
-            ("redirect_uri", "http://127.0.0.1:9998/oauth/callback"),
+            ("redirect_uri", "http://localhost:9999/oauth/callback"),
+            ("redirect_uri", "http://user@127.0.0.1:9999/oauth/callback"),
             ("redirect_uri", "https://evil.example/oauth/callback"),
             ("redirect_uri", ""),
             ("client_id", "somebody"),
@@ -364,6 +365,9 @@ mod authorization_requests {
             assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{change:?}");
             assert!(!reply.headers.contains_key(LOCATION));
         }
+        // RFC 8252 §7.3: the operating system chooses a native application's port.
+        let url = dev.authorization_url(&[("redirect_uri", "http://127.0.0.1:9998/oauth/callback")]);
+        assert_eq!(dev.outbound.send(Request::get(url)).await.unwrap().status, StatusCode::OK);
         let url = dev.authorization_url(&[("client_id", "somebody")]);
         let visit = dev.visit(&url, "alice", Decision::Approve).await;
         assert!(matches!(visit, Err(VisitorError::DeadEnd { status: StatusCode::BAD_REQUEST })));
