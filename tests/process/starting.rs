@@ -58,7 +58,8 @@ fn a_taken_port_is_named_with_its_option() {
     let address = taken.local_addr().unwrap().to_string();
     for option in ["--grpc", "--http", "--provider"] {
         let mut arguments = vec!["dev", "--directory"];
-        let directory = Place::new().directory();
+        let place = Place::new();
+        let directory = place.directory();
         arguments.push(directory.to_str().unwrap());
         for each in ["--grpc", "--http", "--provider"] {
             arguments.extend([each, if each == option { &address } else { "127.0.0.1:0" }]);
