@@ -10,7 +10,7 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: lint ## everything: lint, then all tests
-	$(CARGO) test --locked
+	CLAVIGER_TOOLS=1 $(CARGO) test --locked
 
 lint: tools smells ## formatting, lints, documentation, the contract, licences, smells
 	$(CARGO) fmt --check
@@ -27,7 +27,7 @@ bench: ## speed, as ratios measured in one run
 	$(CARGO) bench --locked --profile dist
 
 soak: ## the long form of the long tests
-	CLAVIGER_SOAK=1 $(CARGO) test --locked --release
+	CLAVIGER_SOAK=1 CLAVIGER_TOOLS=1 $(CARGO) test --locked --release
 	scripts/broken-on-purpose.sh
 
 tools: ## installs what the tests need beyond Rust, a C compiler and make

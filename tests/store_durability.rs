@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/tools.rs"]
+mod tools;
+
 use std::{
     fs,
     future::Future,
@@ -25,10 +28,14 @@ use claviger::{
         sled::{OpenError, SledOptions, SledStore},
     },
 };
+use tools::there_is;
 
 #[test]
 fn every_acknowledgement_follows_its_own_flush_and_fdatasync() {
     const COMMITS: u64 = 100;
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return commit_and_tell(&directory, COMMITS);
     }
@@ -67,6 +74,9 @@ fn nothing_is_acknowledged_when_the_flush_fails() {
 }
 
 fn nothing_is_acknowledged_when_it_fails(test: &'static str, call: &str) {
+    if !there_is("strace") {
+        return;
+    }
     const COMMITS: u64 = 5;
     if let Some(directory) = told_directory() {
         return commit_and_tell(&directory, COMMITS);
@@ -97,6 +107,9 @@ fn nothing_is_acknowledged_when_it_fails(test: &'static str, call: &str) {
 
 #[test]
 fn files_that_cannot_be_synced_do_not_open() {
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let refused = open(&directory).await.err().expect("no fsync works here");
@@ -112,6 +125,9 @@ fn files_that_cannot_be_synced_do_not_open() {
 /// sled takes a read error at open for the end of its log, and overwrites what follows.
 #[test]
 fn files_that_cannot_be_read_do_not_open_and_stay_as_they_are() {
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let refused = open(&directory).await.err().expect("no read works here");
@@ -132,6 +148,9 @@ fn files_that_cannot_be_read_do_not_open_and_stay_as_they_are() {
 /// older state.
 #[test]
 fn a_store_that_lost_durable_writes_stays_unavailable_and_still_closes() {
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let (data, older) = (directory.join("store/db"), directory.join("older"));
@@ -162,6 +181,9 @@ fn a_store_that_lost_durable_writes_stays_unavailable_and_still_closes() {
 #[test]
 fn a_read_that_fails_is_unavailable_and_the_store_comes_back() {
     const ROWS: u64 = 4_000;
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let store = open_with(&directory, 1 << 20, 0).await.unwrap();
@@ -194,6 +216,9 @@ fn a_read_that_fails_is_unavailable_and_the_store_comes_back() {
 /// The fdatasync takes its time here, and readers ask all the while.
 #[test]
 fn nobody_reads_what_is_not_durable() {
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let store = open_with(&directory, 16 << 20, 0).await.unwrap();
@@ -222,6 +247,9 @@ fn nobody_reads_what_is_not_durable() {
 #[test]
 fn waiting_change_sets_share_one_fdatasync() {
     const COMMITS: u64 = 64;
+    if !there_is("strace") {
+        return;
+    }
     if let Some(directory) = told_directory() {
         return block_on(async {
             let store = open(&directory).await.unwrap();

@@ -15,3 +15,6 @@ mod secrets;
 mod starting;
 mod stopping;
 mod tour;
+
+#[path = "../support/tools.rs"]
+mod tools;
