@@ -790,8 +790,11 @@ async fn another_account_than_the_one_to_renew_is_refused_and_its_tokens_revoked
         assert_eq!(reason(world.store(&alice, &answer).await), ErrorReason::AccountMismatch);
         let flow = alice.get_authorization(of_flow(&started.flow_id)).await.unwrap();
         assert_eq!((flow.state(), flow.reason()), (AuthorizationState::Failed, ErrorReason::AccountMismatch));
-        timeout(SOON, hold.arrived(1)).await.expect("the provider is told");
+        timeout(SOON, hold.arrived(1)).await.expect("the provider is told of the refresh token");
+        let second = world.provider.faults().hold(Endpoint::Revoke, HoldPoint::Answer);
         hold.release();
+        timeout(SOON, second.arrived(1)).await.expect("the provider is told of the access token");
+        second.release();
         assert!(world.provider.stats().requests(Endpoint::Revoke) > revocations);
         let bobs = world.provider.grants().into_iter().filter(|grant| grant.user == "bob");
         assert!(bobs.map(|grant| grant.live_refresh_tokens).all(|live| live == 0));
