@@ -166,12 +166,14 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     Ok(Catalog { tenants: tenants.collect(), plugins: plugins.collect(), providers })
 }
 
+/// Durable on return, in a directory that is there: what is put into it later is only as durable as it is.
 fn make_private(directory: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("{} cannot be made", directory.display()))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let synced = made.and_then(|()| match directory.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    });
+    synced.with_context(|| format!("{} cannot be made", directory.display()))
 }
 
 /// One cryptographic provider for the whole process; a second call finds it installed.
