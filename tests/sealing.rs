@@ -224,6 +224,13 @@ fn a_root_key_is_never_overwritten() {
 }
 
 #[test]
+fn making_a_key_where_no_directory_is_does_not_advise_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = file::create(&directory.path().join("absent/root.key"), &Random::system()).err().unwrap();
+    assert!(matches!(error, RootKeyFileError::Io { .. }), "{error}");
+}
+
+#[test]
 fn a_root_key_that_others_may_use_is_refused() {
     for mode in [0o640, 0o604, 0o644, 0o660, 0o700, 0o500, 0o200, 0o4600, 0o777] {
         let (_directory, path) = root_key_file(GOOD);

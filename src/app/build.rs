@@ -72,11 +72,7 @@ impl App {
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
         let timeout = Duration::from_secs(config.outbound.timeout);
-        let outbound = Outbound::new(&Policy {
-            allow_http_loopback: config.outbound.allow_http_loopback,
-            timeout,
-            ..Policy::default()
-        })?;
+        let outbound = Outbound::new(&policy(config.outbound.allow_http_loopback, timeout))?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
@@ -102,6 +98,13 @@ impl App {
     pub fn broker(&self) -> &Broker {
         &self.broker
     }
+}
+
+/// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
+/// that may have been spent is a connection that may be lost.
+fn policy(allow_http_loopback: bool, timeout: Duration) -> Policy {
+    let policy = Policy::default();
+    Policy { allow_http_loopback, timeout, connect_timeout: policy.connect_timeout.min(timeout / 2), ..policy }
 }
 
 async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
@@ -163,15 +166,30 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     Ok(Catalog { tenants: tenants.collect(), plugins: plugins.collect(), providers })
 }
 
+/// Durable on return, in a directory that is there: what is put into it later is only as durable as it is.
 fn make_private(directory: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("{} cannot be made", directory.display()))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let synced = made.and_then(|()| match directory.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    });
+    synced.with_context(|| format!("{} cannot be made", directory.display()))
 }
 
 /// One cryptographic provider for the whole process; a second call finds it installed.
 fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_always_ends_before_the_request_does() {
+        for timeout in (1..=60).map(Duration::from_secs) {
+            let policy = policy(false, timeout);
+            assert!(policy.connect_timeout < policy.timeout && policy.timeout == timeout, "{timeout:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What a user has connected, and how an authorization of theirs stands.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use super::{Broker, BrokerError, trail::About};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Broker {
-    /// The caller's connections, oldest first.
+    /// The caller's connections, newest first.
     pub async fn list_connections(
         &self,
         call: &Call,
@@ -44,7 +44,7 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
         let mut connections: Vec<_> = stored.into_iter().map(|stored| stored.value).collect();
-        connections.sort_by_key(|connection| (connection.created_at, connection.id));
+        connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
         Ok(connections)
     }
 

@@ -70,7 +70,9 @@ impl Loopback {
     pub(super) fn serve(self, state: Option<FlowSecret>) -> Server {
         let (sender, answers) = mpsc::channel(1);
         let (stop, mut stopped) = watch::channel(false);
+        // A path of the user's own may have segments that begin with ':' or '*', and captures nothing.
         let router = Router::new()
+            .without_v07_checks()
             .route(self.redirect_uri.path(), get(take))
             .with_state(Arc::new(Awaited { state, answers: sender }));
         let serving = axum::serve(self.listener, router).with_graceful_shutdown(async move {
@@ -185,5 +187,13 @@ mod tests {
         }
         let bound = Loopback::bind(&"http://127.0.0.1:0/callback".parse().unwrap()).await.ok().unwrap();
         assert_ne!(bound.redirect_uri().port(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn every_path_is_listened_on_as_it_is_written() {
+        for path in ["/", "/:callback", "/*", "/{x}", "/a//b", "/%7Bx%7D"] {
+            let uri = format!("http://127.0.0.1:0{path}").parse().unwrap();
+            Loopback::bind(&uri).await.ok().unwrap().serve(None).finish().await;
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!   connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
-//! - [`mod@canonical`], [`sealed`], [`scope`]: encodings
+//! - [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
 mod caller;
@@ -18,6 +18,7 @@ mod event;
 mod flow;
 mod id;
 mod job;
+mod json;
 mod provider;
 mod reason;
 mod refresh;
@@ -36,6 +37,7 @@ pub use event::*;
 pub use flow::*;
 pub use id::*;
 pub use job::*;
+pub use json::*;
 pub use provider::*;
 pub use reason::*;
 pub use refresh::*;

@@ -1,5 +1,3 @@
-use std::cmp::Reverse;
-
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,8 +13,7 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::ListConnectionsResponse>, Status> {
     let (call, request) = received(request)?;
     let provider = parse(&request)?;
-    let mut connections = rpcs.broker.list_connections(&call, provider.as_ref()).await.map_err(refused(&call))?;
-    connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
+    let connections = rpcs.broker.list_connections(&call, provider.as_ref()).await.map_err(refused(&call))?;
     Ok(Response::new(v1::ListConnectionsResponse { connections: connections.iter().map(encode::connection).collect() }))
 }
 

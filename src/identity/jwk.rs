@@ -7,8 +7,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use super::{Algorithm, config::KeyType, json};
-use crate::domain::canonical;
+use super::{Algorithm, config::KeyType};
+use crate::domain::{canonical, strict_json_object};
 
 /// The keys of an issuer that can verify something here.
 pub(super) struct KeySet(Vec<Arc<Key>>);
@@ -35,7 +35,7 @@ pub(super) struct NotAKeySet;
 impl KeySet {
     /// Keys that we cannot use (other types, other purposes, bad sizes, private keys laid open) are left out.
     pub(super) fn parse(document: &[u8]) -> Result<Self, NotAKeySet> {
-        let document = json::object(document).map_err(|_| NotAKeySet)?;
+        let document = strict_json_object(document).ok_or(NotAKeySet)?;
         let keys = document.get("keys").and_then(Value::as_array).ok_or(NotAKeySet)?;
         if keys.len() > MOST_KEYS {
             return Err(NotAKeySet);

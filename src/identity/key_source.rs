@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::{
-    Algorithm, ConfigError, Flaw, IdentityError, Issuer, Keys, json,
+    Algorithm, ConfigError, Flaw, IdentityError, Issuer, Keys,
     jwk::{Fingerprint, Key, KeySet, NotAKeySet},
 };
 use crate::{
-    domain::{Clock, Timestamp},
+    domain::{Clock, Timestamp, strict_json_object},
     outbound::{Outbound, OutboundError, Request},
 };
 
@@ -200,7 +200,7 @@ impl KeySource {
 
     /// A document of another issuer is not used (OpenID Connect Discovery §4.3): whoever serves it could name keys.
     async fn discover(&self, url: Url) -> Result<Url, FetchError> {
-        let document = json::object(&self.document(url).await?).map_err(|_| FetchError::Discovery)?;
+        let document = strict_json_object(&self.document(url).await?).ok_or(FetchError::Discovery)?;
         let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str).ok_or(FetchError::Discovery);
         if text("issuer")? != self.issuer {
             return Err(FetchError::OtherIssuer);

@@ -2,8 +2,7 @@
 //!
 //! - [`authenticator`]: the order of checks, and the only way in · [`config`]: families and issuers as an operator
 //!   writes them · [`error`]: the refusals
-//! - [`token`]: everything before a verified signature · [`json`]: JSON without duplicate members
-//! - [`judge`]: everything after it · [`claims`]: reading claims
+//! - [`token`]: everything before a verified signature · [`judge`]: everything after it · [`claims`]: reading claims
 //! - [`jwk`]: one issuer's keys · [`key_source`]: fetching them, within limits · [`cache`]: tokens already verified
 //!
 //! An unknown issuer is answered as such although no signature was verified: there is no key that could verify it.
@@ -15,7 +14,6 @@ mod cache;
 mod claims;
 mod config;
 mod error;
-mod json;
 mod judge;
 mod jwk;
 mod key_source;

@@ -3,7 +3,8 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::{Algorithm, Flaw, claims::Claims, json, jwk::Key};
+use super::{Algorithm, Flaw, claims::Claims, jwk::Key};
+use crate::domain::strict_json_object;
 
 /// A token that reads well and proves nothing yet.
 pub(super) struct UnverifiedToken<'a> {
@@ -70,7 +71,7 @@ impl<'a> UnverifiedToken<'a> {
 
 fn object(part: &str, otherwise: Flaw) -> Result<Map<String, Value>, Flaw> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Flaw::Shape)?;
-    json::object(&bytes).map_err(|_| otherwise)
+    strict_json_object(&bytes).ok_or(otherwise)
 }
 
 fn optional_text(header: &Map<String, Value>, name: &str) -> Result<Option<String>, Flaw> {

@@ -63,12 +63,11 @@ pub(super) async fn rfc7009(
         let reply = outbound.send(form(provider, endpoint, token, hint)).await?;
         verdicts.push(judge(&reply, clock)?);
     }
-    Ok(if verdicts.contains(&Verdict::Refused) {
-        RemoteRevocation::Failed
-    } else if verdicts.is_empty() || verdicts.contains(&Verdict::Gone) {
-        RemoteRevocation::Confirmed
-    } else {
-        RemoteRevocation::Unsupported
+    // Of what was not refused, the first token decides: a refresh token that stays makes new access tokens.
+    Ok(match verdicts.first() {
+        _ if verdicts.contains(&Verdict::Refused) => RemoteRevocation::Failed,
+        None | Some(Verdict::Gone) => RemoteRevocation::Confirmed,
+        Some(_) => RemoteRevocation::Unsupported,
     })
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Misuse, Stored, Subject, Vault, VaultError, keyring::HeldKey, place, records};
 use crate::{
-    domain::{AuditRecord, Connection, CredentialEvent, EntryId, Flow, SubjectId, TenantId, Timestamp},
+    domain::{AuditRecord, Connection, CredentialEvent, EntryId, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
     store::{
         ChangeSet, CommitError, Expect, IndexEntry, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
@@ -58,11 +58,6 @@ impl Change {
     /// That the connection has not changed since it was read, although this change set does not write it.
     pub fn require_connection(&mut self, connection: &Stored<Connection>) {
         self.require(connection);
-    }
-
-    /// That the flow has not changed since it was read, although this change set does not write it.
-    pub fn require_flow(&mut self, flow: &Stored<Flow>) {
-        self.require(flow);
     }
 
     /// That the subject was neither erased nor signed out since it was read.

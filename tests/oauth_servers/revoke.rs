@@ -35,7 +35,7 @@ async fn each_pair_of_answers_has_its_outcome() {
     for (refresh, access, wanted) in [
         (gone, gone, Confirmed),
         (gone, (400, UNSUPPORTED), Confirmed),
-        ((400, UNSUPPORTED), gone, Confirmed),
+        ((400, UNSUPPORTED), gone, Unsupported),
         ((400, UNSUPPORTED), (400, UNSUPPORTED), Unsupported),
         ((400, r#"{"error":"invalid_token"}"#), gone, Confirmed),
         ((401, r#"{"error":"invalid_client"}"#), gone, Failed),

@@ -1,6 +1,6 @@
 //! A clock that moves when a test says so.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use claviger::domain::{BoxFuture, Clock, Timestamp};
 use tokio::sync::watch;
@@ -9,15 +9,15 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub(crate) struct ManualClock {
     time: Arc<watch::Sender<Timestamp>>,
-    /// When the last one who went to sleep wants to be woken.
-    sleeper: Arc<watch::Sender<Option<Timestamp>>>,
+    /// When those who went to sleep want to be woken.
+    sleepers: Arc<watch::Sender<BTreeSet<Timestamp>>>,
 }
 
 impl ManualClock {
     pub(crate) const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     pub(crate) fn new() -> Self {
-        Self { time: Arc::new(watch::Sender::new(Self::START)), sleeper: Arc::default() }
+        Self { time: Arc::new(watch::Sender::new(Self::START)), sleepers: Arc::default() }
     }
 
     /// Wakes whoever sleeps until then.
@@ -27,8 +27,8 @@ impl ManualClock {
 
     /// Returns once somebody has gone to sleep until exactly `at`.
     pub(crate) async fn someone_sleeps_until(&self, at: Timestamp) {
-        let mut sleeper = self.sleeper.subscribe();
-        assert!(sleeper.wait_for(|until| *until == Some(at)).await.is_ok(), "the clock holds the sender");
+        let mut sleepers = self.sleepers.subscribe();
+        assert!(sleepers.wait_for(|until| until.contains(&at)).await.is_ok(), "the clock holds the sender");
     }
 }
 
@@ -39,7 +39,12 @@ impl Clock for ManualClock {
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
         let mut time = self.time.subscribe();
-        self.sleeper.send_replace(Some(at));
+        let now = self.now();
+        self.sleepers.send_modify(|sleepers| {
+            // All that are to come, not the last alone: it would hide another that came a moment before.
+            sleepers.retain(|until| *until > now);
+            sleepers.insert(at);
+        });
         Box::pin(async move {
             if time.wait_for(|now| *now >= at).await.is_err() {
                 // The clock is gone: that time never comes.

@@ -72,7 +72,11 @@ pub fn create(path: &Path, random: &Random) -> Result<RootKey, RootKeyFileError>
     URL_SAFE_NO_PAD.encode_slice(secret.as_ref(), encoded.as_mut()).expect("32 bytes encode to 43 characters");
     line.extend_from_slice(encoded.as_ref());
     line.push(b'\n');
-    write_new(path, &line).map_err(|source| refuse_open(path, source))?;
+    write_new(path, &line).map_err(|source| match source.kind() {
+        // The directory is: advice to make the file with this very command would go round in a circle.
+        io::ErrorKind::NotFound => io_error(path, source),
+        _ => refuse_open(path, source),
+    })?;
     Ok(RootKey::from_secret(&secret))
 }
 
