@@ -108,11 +108,13 @@ impl Broker {
                 other => break other,
             }
         };
-        if stored.is_ok() {
-            self.held().count.fetch_sub(1, Ordering::Relaxed);
-            if let Some(file) = file {
-                remove(&file);
-            }
+        if matches!(stored, Err(BrokerError::StoreUnavailable | BrokerError::ShuttingDown)) {
+            return stored;
+        }
+        // Stored, or not to be stored by any repetition: then the file stays, as it does at the next start.
+        self.held().count.fetch_sub(1, Ordering::Relaxed);
+        if let (Ok(_), Some(file)) = (&stored, file) {
+            remove(&file);
         }
         stored
     }
