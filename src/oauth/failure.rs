@@ -55,17 +55,12 @@ pub struct Hints {
 impl TokenFailure {
     /// Configuration: the URL itself is at fault. An address that is not public may be a name server's fault.
     pub(super) fn from_outbound(error: &OutboundError) -> Self {
-        match error {
-            OutboundError::AnswerLost { .. } | OutboundError::TooLarge { .. } => {
-                Self::bare(ReplyClass::Ambiguous, Evidence::AnswerLost)
-            }
-            OutboundError::NotSent { .. } | OutboundError::AddressRefused { .. } => {
-                Self::bare(ReplyClass::Transient, Evidence::NotSent)
-            }
-            OutboundError::UrlRefused { .. } | OutboundError::TrustAnchors => {
-                Self::bare(ReplyClass::Configuration, Evidence::NotSent)
-            }
-        }
+        let class = match error {
+            OutboundError::AnswerLost { .. } | OutboundError::TooLarge { .. } => ReplyClass::Ambiguous,
+            OutboundError::NotSent { .. } | OutboundError::AddressRefused { .. } => ReplyClass::Transient,
+            OutboundError::UrlRefused { .. } | OutboundError::TrustAnchors => ReplyClass::Configuration,
+        };
+        Self::bare(class, if error.was_sent() { Evidence::AnswerLost } else { Evidence::NotSent })
     }
 
     pub(super) fn bare(class: ReplyClass, evidence: Evidence) -> Self {
