@@ -1,17 +1,22 @@
 //! The status stream: W1 to W7 as they arrive over a socket.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use claviger::{
+    app::App,
+    broker::{self, BrokerError, Delivery, DrainReason, OnLost, Watch, WatchFilter, WatchMessage},
     client::{Client, ClientError},
     dev::{Fault, PlatformClaims},
+    domain::{Call, CallContext, Caller, Role, ScopeSet, SubjectId},
     proto::v1::{
         self, CredentialEventKind as Kind, ErrorReason, WatchCredentialStatusResponse as Message,
         watch_credential_status_request::Start, watch_credential_status_response::Body,
     },
+    sealing::Random,
 };
 use prost::Message as _;
 use tokio::{task::JoinSet, time::timeout};
+use tokio_stream::StreamExt as _;
 use tonic::Streaming;
 
 use crate::world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, revoke_all, start};
@@ -510,6 +515,45 @@ async fn a_broker_that_stops_says_goodbye() {
     world.connect(&alice, "alice").await;
     let mut resumed = Watcher::open(&alice, from(&token)).await;
     assert_eq!(resumed.events().await, [(Kind::Connected, 1)]);
+}
+
+/// Polled by hand, because over a socket the snapshot is over before anybody can stop the broker in its middle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_just_come_hears_goodbye_too() {
+    let mut world = World::start().await;
+    world.stop().await;
+    let caller = Caller {
+        tenant: "acme".parse().unwrap(),
+        subject: SubjectId::from_bytes([7; 32]),
+        family: "platform".parse().unwrap(),
+        external_id: "alice".to_owned(),
+        agent: None,
+        audience: Vec::new(),
+        scopes: ScopeSet::default(),
+        roles: [Role::User].into(),
+        issued_at: world.now(),
+        expires_at: world.now().plus(MINUTE),
+    };
+    let app = App::build(world.config(), Arc::new(world.clock.clone()), Random::system()).await.unwrap();
+    let (request_id, context) = ("goodbye".parse().unwrap(), CallContext::default());
+    let call = Call { caller: Arc::new(caller), request_id, peer: None, user_agent: None, context };
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        let (filter, start) = (WatchFilter::default(), broker::Start::Snapshot);
+        let (on_lost, delivery) = (OnLost::Fail, Delivery::EveryEvent);
+        let watch = Watch { filter, start, on_lost, delivery, progress_interval: None };
+        let mut stream = Box::pin(app.broker().watch(&call, watch).await.unwrap());
+        assert!(matches!(stream.next().await, Some(Ok(WatchMessage::Opened { .. }))));
+        streams.push(stream);
+    }
+    app.broker().stop().await;
+    for stream in streams {
+        let rest: Vec<_> = stream.collect().await;
+        let [.., Ok(WatchMessage::Drain { reason, .. }), Err(BrokerError::ShuttingDown)] = rest.as_slice() else {
+            panic!("no goodbye: {rest:?}")
+        };
+        assert_eq!(*reason, DrainReason::Shutdown);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

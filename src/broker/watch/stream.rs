@@ -160,7 +160,12 @@ impl Subscription {
                 Ending::Drained(error) => return error.map(Err),
                 Ending::Open => self.ending = Ending::Open,
             }
-            if let Err(error) = self.advance().await {
+            let advanced = match self.advance().await {
+                // Also in the middle of a snapshot: every watcher is told when to come again.
+                Err(BrokerError::ShuttingDown) => self.drain(DrainReason::Shutdown),
+                other => other,
+            };
+            if let Err(error) = advanced {
                 self.ending = Ending::Over;
                 return Some(Err(error));
             }
