@@ -81,7 +81,7 @@ impl App {
             vault,
             servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),
             authenticator: Arc::clone(&authenticator),
-            catalog: catalog(&config)?,
+            catalog: Arc::new(catalog(&config)?),
             hub: hub.clone(),
             clock: Arc::clone(&clock),
             settings: Settings {
@@ -150,7 +150,7 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
             client_id: section.client_id.clone(),
             client_secret: section.client_secret.clone(),
         };
-        providers.insert(section.id.clone(), provider);
+        providers.insert(section.id.clone(), Arc::new(provider));
     }
     let plugins = config.plugins.iter().map(|section| {
         let plugin = Plugin {

@@ -1,6 +1,6 @@
 //! What the operator configured: tenants, providers, plugins. Immutable; a reload makes a new one.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use url::{Host, Url};
 
@@ -9,7 +9,7 @@ use crate::domain::{Plugin, PluginId, Provider, ProviderId, TenantId};
 #[derive(Clone, Default)]
 pub struct Catalog {
     pub tenants: HashMap<TenantId, Tenant>,
-    pub providers: HashMap<ProviderId, Provider>,
+    pub providers: HashMap<ProviderId, Arc<Provider>>,
     pub plugins: HashMap<PluginId, Plugin>,
 }
 

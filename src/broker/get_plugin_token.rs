@@ -63,7 +63,8 @@ impl Broker {
     async fn plugin_token(&self, call: &Call, request: &GetPluginToken) -> Result<PluginToken, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let access = Access { plugin: &request.plugin, scopes: request.scopes.as_ref() };
-        let allowed = Self::authorize_plugin(self.catalog(), &access)?;
+        let catalog = self.catalog();
+        let allowed = Self::authorize_plugin(&catalog, &access)?;
         let (plugin, scopes) = (allowed.plugin, allowed.scopes);
         // A generation that was obtained for this call is good enough for it, however short it lives: otherwise a
         // provider with very short tokens would be asked in a circle.
@@ -210,7 +211,8 @@ impl Broker {
         }
         let connection = stored.value.clone();
         // What every authorization at this provider carries (`openid`, `offline_access`) opens no API.
-        let always = &self.provider(&connection.provider)?.definition.always_scopes;
+        let provider = self.provider(&connection.provider)?;
+        let always = &provider.definition.always_scopes;
         let enforcement = match connection.credential.scopes.minus(scopes).minus(always).is_empty() {
             true => ScopeEnforcement::Exact,
             false => ScopeEnforcement::Advisory,

@@ -78,7 +78,7 @@ impl Broker {
     ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
         let provider = self.provider(provider)?;
-        let result = match self.tell_of_tokens(provider, &tokens).await {
+        let result = match self.tell_of_tokens(&provider, &tokens).await {
             Ok(RemoteRevocation::Failed) => AuditResult::Failed,
             Ok(_) => AuditResult::Allowed,
             Err(failure) => {

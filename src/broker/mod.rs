@@ -30,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use catalog::{Catalog, Tenant, UrlRule};
@@ -69,7 +70,7 @@ pub struct Parts {
     pub vault: Vault,
     pub servers: AuthorizationServers,
     pub authenticator: Arc<Authenticator>,
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     pub hub: Hub,
     pub clock: Arc<dyn Clock>,
     pub settings: Settings,
@@ -86,6 +87,7 @@ pub struct Settings {
 }
 
 struct Inner {
+    catalog: ArcSwap<Catalog>,
     parts: Parts,
     windows: Windows,
     flights: Flights<ConnectionId, Flown>,
@@ -116,6 +118,7 @@ impl Broker {
             suspended: Mutex::default(),
             tasks,
             stopping: CancellationToken::new(),
+            catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
             parts,
         }));
         broker.recover_held().await?;
@@ -139,8 +142,9 @@ impl Broker {
         }
     }
 
-    pub fn catalog(&self) -> &Catalog {
-        &self.0.parts.catalog
+    /// What is in force now; whoever needs a consistent view keeps it for the whole call.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.0.catalog.load_full()
     }
 
     pub fn stopping(&self) -> &CancellationToken {
@@ -207,8 +211,8 @@ impl Broker {
         &self.0.opening
     }
 
-    fn provider(&self, id: &ProviderId) -> Result<&Provider, BrokerError> {
-        self.catalog().providers.get(id).ok_or(BrokerError::ProviderUnknown)
+    fn provider(&self, id: &ProviderId) -> Result<Arc<Provider>, BrokerError> {
+        self.catalog().providers.get(id).cloned().ok_or(BrokerError::ProviderUnknown)
     }
 
     /// Random bytes for an id.

@@ -68,10 +68,11 @@ impl Broker {
 
     async fn targets(&self, call: &Call, target: &RevokeTarget) -> Result<Vec<Stored<Connection>>, BrokerError> {
         let caller = &call.caller;
+        let catalog = self.catalog();
         let provider = match target {
             RevokeTarget::Connection(id) => return Ok(vec![self.own_connection(call, *id).await?]),
             RevokeTarget::Plugin(id) => {
-                let plugin = self.catalog().plugins.get(id).ok_or(BrokerError::PluginUnknown)?;
+                let plugin = catalog.plugins.get(id).ok_or(BrokerError::PluginUnknown)?;
                 Some(&plugin.provider)
             }
             RevokeTarget::AllMine => None,
@@ -164,7 +165,7 @@ impl Broker {
             }
             let provider = self.provider(&stored.value.provider)?;
             let remote = match self.vault().connection_tokens(&stored).await? {
-                Some(tokens) => self.tell_of_tokens(provider, &tokens).await,
+                Some(tokens) => self.tell_of_tokens(&provider, &tokens).await,
                 None => Ok(RemoteRevocation::Confirmed),
             };
             let remote = match remote {

@@ -57,7 +57,7 @@ impl Broker {
             expires_in: None,
             scopes: None,
         };
-        match self.servers().account(provider, &tokens, parked.nonce.as_ref()).await {
+        match self.servers().account(&provider, &tokens, parked.nonce.as_ref()).await {
             Ok(account) => account,
             Err(error) => {
                 tracing::warn!(flow.id = %flow.id, provider.id = %flow.provider, %error, "the account stays unknown");

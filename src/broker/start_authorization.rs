@@ -6,7 +6,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::{
-    Broker, BrokerError,
+    Broker, BrokerError, Catalog,
+    authorize::Access,
     error::AuthenticationRequired,
     trail::{About, allowed},
 };
@@ -72,7 +73,7 @@ impl Broker {
     async fn begin(&self, call: &Call, request: &StartAuthorization) -> Result<StartedAuthorization, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let catalog = self.catalog();
-        let (provider, scopes) = self.resolve(&request.target, &request.scopes)?;
+        let (provider, scopes) = resolve(&catalog, &request.target, &request.scopes)?;
         let Binding::Caller { redirect_uri } = &request.binding else {
             return Err(BrokerError::SignInNotConfigured);
         };
@@ -97,23 +98,6 @@ impl Broker {
                 // Another call has minted an attempt of this flow, or ended it.
                 Err(BrokerError::Conflict) => {}
                 other => return other,
-            }
-        }
-    }
-
-    /// The provider and the scopes to ask for.
-    fn resolve(&self, target: &Target, asked: &ScopeSet) -> Result<(&Provider, ScopeSet), BrokerError> {
-        let catalog = self.catalog();
-        match target {
-            Target::Plugin(id) => {
-                let asked = (!asked.is_empty()).then_some(asked);
-                let allowed = Self::authorize_plugin(catalog, &super::authorize::Access { plugin: id, scopes: asked })?;
-                let provider = catalog.providers.get(&allowed.plugin.provider).ok_or(BrokerError::ProviderUnknown)?;
-                Ok((provider, allowed.scopes.clone()))
-            }
-            Target::Provider(id) => {
-                let provider = catalog.providers.get(id).ok_or(BrokerError::ProviderUnknown)?;
-                Ok((provider, asked.clone()))
             }
         }
     }
@@ -180,7 +164,8 @@ impl Broker {
     /// The open flow of this intent, or a new one; `None` when the subject has too many.
     async fn open_flow(&self, call: &Call, intent: &FlowIntent<'_>) -> Result<Option<Stored<Flow>>, BrokerError> {
         let (caller, now) = (&call.caller, self.now());
-        let tenant = &self.catalog().tenants[&caller.tenant];
+        let catalog = self.catalog();
+        let tenant = &catalog.tenants[&caller.tenant];
         if let Some(url) = intent.return_url
             && !tenant.return_urls.iter().any(|rule| rule.allows(url))
         {
@@ -308,4 +293,21 @@ impl Target {
 fn quota(now: Timestamp, until: Option<Timestamp>) -> BrokerError {
     let retry_after = until.map_or(Duration::from_secs(60), |until| until - now);
     BrokerError::FlowQuota { retry_after }
+}
+
+/// The provider and the scopes to ask for.
+fn resolve<'a>(
+    catalog: &'a Catalog,
+    target: &Target,
+    asked: &ScopeSet,
+) -> Result<(&'a Provider, ScopeSet), BrokerError> {
+    let provider = |id| catalog.providers.get(id).map(AsRef::as_ref).ok_or(BrokerError::ProviderUnknown);
+    match target {
+        Target::Plugin(id) => {
+            let asked = (!asked.is_empty()).then_some(asked);
+            let allowed = Broker::authorize_plugin(catalog, &Access { plugin: id, scopes: asked })?;
+            Ok((provider(&allowed.plugin.provider)?, allowed.scopes.clone()))
+        }
+        Target::Provider(id) => Ok((provider(id)?, asked.clone())),
+    }
 }

@@ -6,7 +6,7 @@
 use url::Url;
 
 use super::{
-    Broker, BrokerError, Target,
+    Broker, BrokerError, Catalog, Target,
     authorize::Access,
     flights::Joined,
     jobs::FIRST_RETRY,
@@ -193,7 +193,7 @@ impl Broker {
         let attempt = &stored.value;
         let provider = self.provider(&attempt.provider)?;
         let (endpoint, redirect_uri) = (&attempt.token_endpoint, &attempt.redirect_uri);
-        match self.servers().exchange(provider, endpoint, &answer.code, &verifier, redirect_uri).await {
+        match self.servers().exchange(&provider, endpoint, &answer.code, &verifier, redirect_uri).await {
             Ok(tokens) => {
                 self.park(&stored, &Self::waiting(tokens, &flow.scopes, nonce)).await?;
                 self.settle_flow(&attempt.tenant, attempt.flow).await?;
@@ -270,7 +270,8 @@ impl Broker {
         if self.vault().attempt(&state).await?.is_some() {
             return Ok(state);
         }
-        let (provider, plugin, scopes) = self.asked_by_caller(own)?;
+        let catalog = self.catalog();
+        let (provider, plugin, scopes) = asked_by_caller(&catalog, own)?;
         self.require_room_for_flow(call).await?;
         let intent = FlowIntent {
             subject: call.caller.subject,
@@ -307,19 +308,20 @@ impl Broker {
             other => other.map(|_| state),
         }
     }
+}
 
-    fn asked_by_caller<'a>(
-        &'a self,
-        own: &'a OwnFlow,
-    ) -> Result<(&'a Provider, Option<&'a PluginId>, &'a ScopeSet), BrokerError> {
-        match &own.target {
-            Target::Plugin(id) => {
-                let allowed = Self::authorize_plugin(self.catalog(), &Access { plugin: id, scopes: None })?;
-                let scopes = if own.scopes.is_empty() { allowed.scopes } else { &own.scopes };
-                Ok((self.provider(&allowed.plugin.provider)?, Some(id), scopes))
-            }
-            Target::Provider(id) => Ok((self.provider(id)?, None, &own.scopes)),
+fn asked_by_caller<'a>(
+    catalog: &'a Catalog,
+    own: &'a OwnFlow,
+) -> Result<(&'a Provider, Option<&'a PluginId>, &'a ScopeSet), BrokerError> {
+    let provider = |id| catalog.providers.get(id).map(AsRef::as_ref).ok_or(BrokerError::ProviderUnknown);
+    match &own.target {
+        Target::Plugin(id) => {
+            let allowed = Broker::authorize_plugin(catalog, &Access { plugin: id, scopes: None })?;
+            let scopes = if own.scopes.is_empty() { allowed.scopes } else { &own.scopes };
+            Ok((provider(&allowed.plugin.provider)?, Some(id), scopes))
         }
+        Target::Provider(id) => Ok((provider(id)?, None, &own.scopes)),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use url::Url;
 
 pub use catalog::{PluginSection, ProviderSection, RedirectRule, TenantSection};
 pub use problem::Problem;
@@ -72,6 +73,9 @@ pub enum Reflection {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
     pub listen: SocketAddr,
+    /// Where browsers reach this listener, without a path: links to our pages and the redirect URI at providers start
+    /// with it. Needed for binding `BROWSER`.
+    pub public_url: Option<Url>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -141,7 +145,7 @@ impl Default for GrpcSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into() }
+        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), public_url: None }
     }
 }
 

@@ -173,7 +173,7 @@ impl Installation {
         let broker = Broker::start(Parts {
             servers: AuthorizationServers::new(outbound(), Arc::clone(&clock)),
             authenticator: Arc::new(authenticator.unwrap()),
-            catalog: self.catalog.clone(),
+            catalog: Arc::new(self.catalog.clone()),
             hub: Hub::new(vault.clone()),
             vault,
             clock,
@@ -225,7 +225,7 @@ fn catalog(world: &World) -> Catalog {
     let tenant = Tenant { return_urls: Vec::new(), redirect_uris };
     Catalog {
         tenants: [("acme".parse().unwrap(), tenant)].into(),
-        providers: [(provider.id.clone(), provider)].into(),
+        providers: [(provider.id.clone(), Arc::new(provider))].into(),
         plugins: [(plugin.id.clone(), plugin)].into(),
     }
 }

@@ -14,7 +14,7 @@ use claviger::{
     client::{Client, ClientError, Connect},
     config::{
         AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        Reflection, SealingSection, StoreSection, TenantSection,
+        SealingSection, StoreSection, TenantSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -242,8 +242,8 @@ impl World {
         let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let path = self.directory.path();
         let mut config = Config {
-            grpc: GrpcSection { listen: anywhere, reflection: Reflection::Authenticated, rate: self.settings.rate },
-            http: HttpSection { listen: anywhere },
+            grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
+            http: HttpSection { listen: anywhere, ..HttpSection::default() },
             store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },

@@ -174,7 +174,7 @@ async fn broker(
         vault,
         servers: AuthorizationServers::new(outbound, Arc::new(clock.clone())),
         authenticator: Arc::clone(&authenticator),
-        catalog: catalog(platform),
+        catalog: Arc::new(catalog(platform)),
         hub,
         clock: Arc::new(clock.clone()),
         settings: broker::Settings {
@@ -216,6 +216,6 @@ fn catalog(platform: &DevProvider) -> Catalog {
     Catalog {
         tenants: HashMap::from([("acme".parse().unwrap(), tenant)]),
         plugins: plugins.map(|plugin| (plugin.id.clone(), plugin)).collect(),
-        providers: HashMap::from([(provider.id.clone(), provider)]),
+        providers: HashMap::from([(provider.id.clone(), Arc::new(provider))]),
     }
 }

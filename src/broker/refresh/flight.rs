@@ -1,6 +1,6 @@
 //! One flight: re-read the record, commit the intent, POST once, settle the answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Flown, Held, schedule::backoff};
 use crate::{
@@ -55,7 +55,7 @@ impl Broker {
     }
 
     /// Decides whether to POST and makes the intent durable. The record decides, not what the caller had seen.
-    async fn before_posting(&self, stored: &Stored<Connection>, generation: u64) -> Result<Next<'_>, BrokerError> {
+    async fn before_posting(&self, stored: &Stored<Connection>, generation: u64) -> Result<Next, BrokerError> {
         let (credential, now) = (&stored.value.credential, self.now());
         if credential.state.is_stopped() {
             return Ok(Next::Land(Flown::Stopped));
@@ -74,7 +74,7 @@ impl Broker {
             return Ok(Next::Land(Flown::ProviderSuspended));
         }
         if let Some(open) = &credential.refresh.intent {
-            return self.recover_intent(stored, provider, open, now).await;
+            return self.recover_intent(stored, &provider, open, now).await;
         }
         if let Some(retry_at) = credential.refresh.retry_at.filter(|at| now < *at) {
             let reason = credential.reason.unwrap_or(Reason::ProviderUnreachable);
@@ -97,7 +97,7 @@ impl Broker {
         provider: &Provider,
         open: &Intent,
         now: Timestamp,
-    ) -> Result<Next<'_>, BrokerError> {
+    ) -> Result<Next, BrokerError> {
         tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
         let timeout = self.settings().provider_timeout;
         let after =
@@ -135,11 +135,11 @@ impl Broker {
     async fn post_and_settle(
         &self,
         stored: &Stored<Connection>,
-        posting: Posting<'_>,
+        posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token } = posting;
         let id = stored.value.id;
-        match self.servers().refresh(provider, &refresh_token, None).await {
+        match self.servers().refresh(&provider, &refresh_token, None).await {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
                     Self::waiting(tokens, &stored.value.credential.scopes, None);
@@ -150,7 +150,7 @@ impl Broker {
                     .await
                     .map(Some)
             }
-            Err(failure) => self.settle_failure(id, provider, &intent, &failure).await,
+            Err(failure) => self.settle_failure(id, &provider, &intent, &failure).await,
         }
     }
 
@@ -242,14 +242,14 @@ impl Broker {
     }
 }
 
-enum Next<'a> {
-    Post(Box<Posting<'a>>),
+enum Next {
+    Post(Box<Posting>),
     Again,
     Land(Flown),
 }
 
-struct Posting<'a> {
-    provider: &'a Provider,
+struct Posting {
+    provider: Arc<Provider>,
     intent: Intent,
     refresh_token: RefreshToken,
 }

@@ -15,8 +15,8 @@ impl Broker {
     /// The time of the next action, with jitter before a planned refresh so that credentials issued together are not
     /// refreshed together.
     pub(in crate::broker) fn next_action(&self, connection: &Connection) -> Result<Timestamp, RandomUnavailable> {
-        let definition = self.catalog().providers.get(&connection.provider).map(|provider| &provider.definition);
-        let late = definition.is_some_and(|definition| definition.refresh_invalidates_access_token);
+        let provider = self.provider(&connection.provider);
+        let late = provider.is_ok_and(|provider| provider.definition.refresh_invalidates_access_token);
         let credential = &connection.credential;
         let at = credential.next_action(late);
         let planned =

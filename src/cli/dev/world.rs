@@ -156,7 +156,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
     });
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
-        http: HttpSection { listen: settings.http },
+        http: HttpSection { listen: settings.http, ..HttpSection::default() },
         store: StoreSection {
             directory: settings.directory.join(STORE),
             page_cache: 64 * 1024 * 1024,

@@ -1,5 +1,7 @@
 //! A provider that is silent holds up nobody else's connections.
 
+use std::sync::Arc;
+
 use claviger::domain::Provider;
 use tokio::net::TcpListener;
 
@@ -31,11 +33,11 @@ async fn a_silent_provider_keeps_no_other_from_being_refreshed() {
         store(&broker, &answer, user).await.unwrap();
     }
     // From now on the provider of all these is silent, and its double, at which one more user connects, is not.
-    let mut silent: Provider = installation.catalog.providers.values().next().unwrap().clone();
+    let mut silent = Provider::clone(installation.catalog.providers.values().next().unwrap());
     let talking = Provider { id: "talking".parse().unwrap(), ..silent.clone() };
     silent.definition.endpoints.token = Some(silence().await.parse().unwrap());
     installation.catalog.plugins.values_mut().for_each(|plugin| plugin.provider = talking.id.clone());
-    installation.catalog.providers = [silent, talking].map(|provider| (provider.id.clone(), provider)).into();
+    installation.catalog.providers = [silent, talking].map(|provider| (provider.id.clone(), Arc::new(provider))).into();
     let (broker, _disk) = installation.start().await;
     installation.world.clock.advance(crate::world::MINUTE);
     let answer = authorize(&installation.world, &broker, SILENT).await;
