@@ -110,7 +110,8 @@ impl Server {
         if settings.reflection == ReflectionPolicy::Open {
             open.extend([REFLECTION, REFLECTION_ALPHA]);
         }
-        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock) };
+        let rate_limit = settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock)));
+        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), rate_limit: rate_limit.clone() };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
             Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(LONGEST_MESSAGE))
@@ -120,7 +121,7 @@ impl Server {
             routes: if settings.reflection == ReflectionPolicy::Off { routes } else { with_reflection(routes) },
             identify: Identify::new(Arc::new(request_ids), settings.one_span_in),
             authentication: Authentication::new(authenticator, &open),
-            rate_limit: settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock))),
+            rate_limit,
             broker,
             clock,
             drain: settings.drain,
