@@ -2,7 +2,8 @@
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
-//! - [`store_auth_code`], [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] · [`validate_platform_token`]
+//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] ·
+//!   [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
 
@@ -10,6 +11,7 @@ mod authorize;
 mod catalog;
 mod connections;
 mod error;
+mod exchange;
 mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
@@ -56,9 +58,9 @@ use crate::{
     oauth::{AuthorizationServers, Tokens},
     vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
 };
+use exchange::Exchanged;
 use flights::Flights;
 use refresh::{Flown, HeldPlace};
-use store_auth_code::Exchanged;
 
 /// How long a provider that refused our registration is left alone.
 const SUSPENSION: Duration = Duration::from_secs(60);
