@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{ClientSecret, PluginId, ProviderId, ScopeSet};
+use super::{ClientSecret, PluginId, ProviderId, Scope, ScopeSet};
 
 /// An authorization server as this installation uses it: how it behaves, and our registration there.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub struct Provider {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
+    /// The provider's name, for users.
     pub display_name: String,
     /// Metadata is discovered from here (RFC 8414, OpenID Connect Discovery) and fills what `endpoints` leaves open.
     #[serde(default)]
@@ -39,6 +40,9 @@ pub struct Definition {
     /// Between scopes in answers; GitHub asks with spaces and answers with commas.
     #[serde(default = "space")]
     pub response_scope_separator: char,
+    /// What a scope lets an agent do, for the user who is asked: it completes "wants to …".
+    #[serde(default)]
+    pub scope_words: BTreeMap<Scope, String>,
     pub client_authentication: ClientAuthentication,
     /// Scopes added to every authorization, such as `openid`.
     #[serde(default)]
@@ -187,6 +191,13 @@ pub struct TokenUsage {
     /// Empty: the token stands alone.
     pub scheme: String,
     pub base_url: Option<Url>,
+}
+
+impl Definition {
+    /// What the scope lets an agent do; `None`: nobody has put it in words.
+    pub fn words(&self, scope: &Scope) -> Option<&str> {
+        self.scope_words.get(scope).map(String::as_str)
+    }
 }
 
 impl Issuer {

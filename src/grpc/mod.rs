@@ -9,6 +9,7 @@ mod fields;
 mod get_authorization;
 mod get_connection;
 mod get_plugin_token;
+mod get_plugin_tokens;
 mod health;
 mod layers;
 mod list_connections;

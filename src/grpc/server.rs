@@ -108,7 +108,8 @@ impl Server {
             open.extend([REFLECTION, REFLECTION_ALPHA]);
         }
         let longest_message = settings.limits.message;
-        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock) };
+        let rate_limit = settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock)));
+        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), rate_limit: rate_limit.clone() };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
             Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
@@ -122,7 +123,7 @@ impl Server {
             },
             identify: Identify::new(Arc::new(request_ids), settings.one_span_in, &DESCRIPTORS),
             authentication: Authentication::new(authenticator, &open),
-            rate_limit: settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock))),
+            rate_limit,
             broker,
             clock,
             drain: settings.drain,

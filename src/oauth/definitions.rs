@@ -107,6 +107,20 @@ mod tests {
     }
 
     #[test]
+    fn scopes_are_put_in_words() {
+        for name in SHIPPED {
+            let definition = shipped(name).unwrap();
+            assert!(!definition.display_name.is_empty(), "{name}");
+            assert!(definition.scope_words.values().all(|words| !words.is_empty() && !words.ends_with('.')), "{name}");
+            let silent = definition.always_scopes.iter().find(|scope| definition.words(scope).is_none());
+            assert_eq!(silent, None, "{name}");
+        }
+        let github = shipped("github").unwrap();
+        assert_eq!(github.words(&"read:user".parse().unwrap()), Some("read your profile"));
+        assert_eq!(github.words(&"admin:org".parse().unwrap()), None);
+    }
+
+    #[test]
     fn data_cannot_override_the_protocol() {
         let mut definition = shipped("github").unwrap();
         definition.authorization_parameters.insert("state".to_owned(), "x".to_owned());

@@ -288,6 +288,7 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+            sign_in: None,
         }
     }
 }
