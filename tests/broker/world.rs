@@ -20,7 +20,7 @@ use claviger::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -260,6 +260,8 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                directory: None,
+                endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret: Some(self.provider.client_secret()),
