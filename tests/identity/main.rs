@@ -7,6 +7,8 @@ mod clock;
 #[path = "../support/issuer.rs"]
 mod issuer;
 
+mod algorithms;
+mod entra;
 mod keys;
 mod platform;
 mod sign_in;

@@ -204,6 +204,7 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             agent_claims: vec!["azp".to_owned()],
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
+            access_token_claims: Vec::new(),
         }],
         sign_in: None,
     })
