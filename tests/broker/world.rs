@@ -13,8 +13,8 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, SealingSection, StoreSection, TenantSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -244,6 +244,7 @@ impl World {
         let mut config = Config {
             grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
             http: HttpSection { listen: anywhere, ..HttpSection::default() },
+            limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
@@ -289,6 +290,7 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+            sign_in: None,
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     app::{App, Listeners, SystemClock, listen},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        Reflection, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, Reflection, SealingSection, StoreSection, TenantSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
     domain::{Endpoints, PresentedToken, TokenUsage},
@@ -157,6 +157,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
         http: HttpSection { listen: settings.http, ..HttpSection::default() },
+        limits: LimitsSection::default(),
         store: StoreSection {
             directory: settings.directory.join(STORE),
             page_cache: 64 * 1024 * 1024,
@@ -204,6 +205,7 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
         }],
+        sign_in: None,
     })
 }
 
