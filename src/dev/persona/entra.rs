@@ -131,10 +131,10 @@ fn refuse(error: &OauthError, refusal: Option<TokenRefusal>) -> Response {
         (Some(ReplayedCode), _) => {
             wire(bad, "invalid_grant", 54005, "OAuth2 Authorization code was already redeemed.", None)
         }
-        (Some(UnknownCode | ExpiredCode), _) => {
+        (Some(ExpiredCode), _) => {
             wire(bad, "invalid_grant", 70008, "The provided authorization code has expired due to inactivity.", None)
         }
-        (Some(UnknownRefreshToken), _) => {
+        (Some(UnknownCode | UnknownRefreshToken), _) => {
             wire(bad, "invalid_grant", 9002313, "Invalid request. Request is malformed or invalid.", Some("bad_token"))
         }
         (Some(WrongVerifier), _) => {
