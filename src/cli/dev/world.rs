@@ -113,7 +113,7 @@ impl World {
     }
 
     pub(super) fn client(&self, token: &PresentedToken) -> anyhow::Result<Client> {
-        let connect = Connect { endpoint: format!("http://{}", self.grpc), ca: None, allow_plaintext: false };
+        let connect = Connect { endpoint: format!("http://{}", self.grpc), ..Connect::default() };
         Ok(connect.with_token(token)?)
     }
 
