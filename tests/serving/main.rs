@@ -1,0 +1,21 @@
+//! The listeners as strangers meet them, over real sockets: encryption, what each may cost us, and an end that nobody
+//! can hold up.
+//!
+//! - `tls`, `reload`: certificates of both sides · `seats`, `http2`, `http1`, `times`: limits · `shutdown`: the end
+//! - `rig`: a whole broker · `pki`: certificates · `frames`: HTTP/2 without manners
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+
+#[path = "../support/clock.rs"]
+mod clock;
+
+mod frames;
+mod http1;
+mod http2;
+mod pki;
+mod reload;
+mod rig;
+mod seats;
+mod shutdown;
+mod times;
+mod tls;
