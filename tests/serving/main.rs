@@ -4,7 +4,7 @@
 //! - `tls`, `reload`: certificates of both sides · `seats`, `http2`, `http1`, `times`: limits · `shutdown`: the end
 //! - `rig`: a whole broker · `pki`: certificates · `frames`: HTTP/2 without manners
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+#![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
 
 #[path = "../support/clock.rs"]
 mod clock;

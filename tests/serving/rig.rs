@@ -82,12 +82,12 @@ impl Rig {
     }
 
     pub(crate) fn plain_client(&self) -> Client {
-        self.client(Connect { endpoint: format!("http://{}", self.grpc), ..Connect::default() })
+        self.client(&Connect { endpoint: format!("http://{}", self.grpc), ..Connect::default() })
     }
 
     /// One that trusts `authority` alone.
     pub(crate) fn tls_client(&self, authority: &Authority) -> Client {
-        self.client(self.connect_over_tls(authority))
+        self.client(&self.connect_over_tls(authority))
     }
 
     pub(crate) fn connect_over_tls(&self, authority: &Authority) -> Connect {
@@ -95,7 +95,7 @@ impl Rig {
         Connect { endpoint: format!("https://{}", self.grpc), ca, ..Connect::default() }
     }
 
-    pub(crate) fn client(&self, connect: Connect) -> Client {
+    pub(crate) fn client(&self, connect: &Connect) -> Client {
         connect.with_token(&self.token()).unwrap()
     }
 

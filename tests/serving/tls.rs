@@ -21,18 +21,18 @@ use crate::{
 async fn a_client_that_trusts_the_authority_is_served() {
     let authority = Authority::new();
     let rig = Rig::over_tls(&authority, |_| {}).await;
-    list(&rig, rig.connect_over_tls(&authority)).await.unwrap();
+    list(&rig, &rig.connect_over_tls(&authority)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_prove_itself_gets_no_token() {
     let (authority, other) = (Authority::new(), Authority::new());
     let rig = Rig::over_tls(&authority, |_| {}).await;
-    assert_never_reached(list(&rig, rig.connect_over_tls(&other)).await);
+    assert_never_reached(list(&rig, &rig.connect_over_tls(&other)).await);
     let elsewhere = Connect { server_name: Some("other.internal".to_owned()), ..rig.connect_over_tls(&authority) };
-    assert_never_reached(list(&rig, elsewhere).await);
+    assert_never_reached(list(&rig, &elsewhere).await);
     let named = Connect { server_name: Some(NAME.to_owned()), ..rig.connect_over_tls(&authority) };
-    list(&rig, named).await.unwrap();
+    list(&rig, &named).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,27 +83,27 @@ async fn a_client_in_the_clear_gets_nothing_from_an_encrypted_listener() {
     let rig = Rig::over_tls(&authority, |_| {}).await;
     let mut plain = Raw::connect(rig.grpc).await;
     assert!(!plain.lives().await);
-    list(&rig, rig.connect_over_tls(&authority)).await.unwrap();
+    list(&rig, &rig.connect_over_tls(&authority)).await.unwrap();
 }
 
 #[tokio::test]
 async fn where_clients_must_have_certificates_only_those_of_the_authority_are_served() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let rig = asking(&authority, &clients, ClientCertificates::Required).await;
-    assert_never_reached(list(&rig, rig.connect_over_tls(&authority)).await);
-    assert_never_reached(list(&rig, showing(&rig, &authority, &Authority::new().client())).await);
+    assert_never_reached(list(&rig, &rig.connect_over_tls(&authority)).await);
+    assert_never_reached(list(&rig, &showing(&rig, &authority, &Authority::new().client())).await);
     // Of the right authority, but not made for clients.
-    assert_never_reached(list(&rig, showing(&rig, &authority, &clients.server())).await);
-    list(&rig, showing(&rig, &authority, &clients.client())).await.unwrap();
+    assert_never_reached(list(&rig, &showing(&rig, &authority, &clients.server())).await);
+    list(&rig, &showing(&rig, &authority, &clients.client())).await.unwrap();
 }
 
 #[tokio::test]
 async fn where_clients_may_have_certificates_a_wrong_one_is_still_refused() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let rig = asking(&authority, &clients, ClientCertificates::Optional).await;
-    list(&rig, rig.connect_over_tls(&authority)).await.unwrap();
-    list(&rig, showing(&rig, &authority, &clients.client())).await.unwrap();
-    assert_never_reached(list(&rig, showing(&rig, &authority, &Authority::new().client())).await);
+    list(&rig, &rig.connect_over_tls(&authority)).await.unwrap();
+    list(&rig, &showing(&rig, &authority, &clients.client())).await.unwrap();
+    assert_never_reached(list(&rig, &showing(&rig, &authority, &Authority::new().client())).await);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_key_behind_a_link_is_read_as_renewal_leaves_it() {
     files.check().unwrap();
 }
 
-async fn list(rig: &Rig, connect: Connect) -> Result<(), ClientError> {
+async fn list(rig: &Rig, connect: &Connect) -> Result<(), ClientError> {
     rig.client(connect).list_connections(v1::ListConnectionsRequest::default()).await.map(|_| ())
 }
 
