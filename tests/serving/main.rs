@@ -19,3 +19,9 @@ mod seats;
 mod shutdown;
 mod times;
 mod tls;
+
+/// Returns once somebody has gone to sleep until exactly `at`; what has not happened by [`frames::PATIENCE`] never does.
+async fn someone_sleeps_until(clock: &clock::ManualClock, at: claviger::domain::Timestamp) {
+    let sleeps = clock.someone_sleeps_until(at);
+    tokio::time::timeout(frames::PATIENCE, sleeps).await.expect("nobody waits for that time");
+}

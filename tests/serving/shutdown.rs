@@ -18,6 +18,7 @@ use crate::{
     frames::{GOAWAY, HEADERS, Raw, SETTINGS, call, frame},
     pki::Authority,
     rig::{CALLBACK, Rig},
+    someone_sleeps_until,
 };
 
 const DRAIN: Duration = Duration::from_secs(15);
@@ -49,7 +50,7 @@ async fn new_connections_are_refused_while_open_calls_end() {
 async fn a_connection_that_never_spoke_holds_nothing_up() {
     let rig = Rig::start(|_| {}).await;
     let silent = rig.grpc_socket().await;
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(Duration::from_secs(10))).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(Duration::from_secs(10))).await;
     rig.begin_shutdown();
     sleep_over(&rig, DRAIN).await;
     rig.ended().await.unwrap();
@@ -76,7 +77,7 @@ async fn a_handshake_that_does_not_end_holds_nothing_up() {
     for socket in [&mut grpc, &mut http] {
         socket.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
     }
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(Duration::from_secs(10))).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(Duration::from_secs(10))).await;
     rig.begin_shutdown();
     rig.ended().await.unwrap();
 }
@@ -101,7 +102,7 @@ async fn an_http_client_that_reads_nothing_holds_nothing_up() {
         while deaf.write_all(&b"GET /healthz HTTP/1.1\r\nhost: broker\r\n\r\n".repeat(100)).await.is_ok() {}
     });
     // The answers fill every buffer on the way.
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(Duration::from_secs(30))).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(Duration::from_secs(30))).await;
     rig.begin_shutdown();
     sleep_over(&rig, LAST_ANSWERS).await;
     rig.ended().await.unwrap();
@@ -133,7 +134,7 @@ async fn a_provider_that_never_answers_is_given_up_at_the_end_of_the_grace() {
     rig.begin_shutdown();
     sleep_over(&rig, DRAIN).await;
     assert!(waiting.await.unwrap().is_err(), "its call is cut with the others");
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(GRACE)).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(GRACE)).await;
     rig.clock.advance(GRACE - DRAIN);
     let ended = rig.ended().await.unwrap_err();
     assert!(ended.is::<NotStopped>(), "{ended:?}");
@@ -141,6 +142,6 @@ async fn a_provider_that_never_answers_is_given_up_at_the_end_of_the_grace() {
 
 /// Returns once somebody has waited for so long, by the clock of the test.
 async fn sleep_over(rig: &Rig, time: Duration) {
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(time)).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(time)).await;
     rig.clock.advance(time);
 }

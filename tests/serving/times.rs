@@ -14,6 +14,7 @@ use crate::{
     frames::{PATIENCE, PREFACE, Raw},
     pki::{Authority, Handshake},
     rig::Rig,
+    someone_sleeps_until,
 };
 
 /// The head of a TLS record that holds a ClientHello of 512 bytes, and the first of them.
@@ -35,7 +36,7 @@ async fn a_handshake_or_a_preface_that_does_not_end_is_not_waited_for() {
     let mut speaking = Raw::over(handshake.over(rig.grpc_socket().await).await.unwrap()).await;
     assert!(speaking.lives().await);
 
-    rig.clock.someone_sleeps_until(ManualClock::START.plus(Duration::from_secs(10))).await;
+    someone_sleeps_until(&rig.clock, ManualClock::START.plus(Duration::from_secs(10))).await;
     rig.clock.advance(Duration::from_secs(10));
     ended(&mut silent).await;
     ended(&mut half).await;
@@ -54,7 +55,7 @@ async fn a_handshake_on_the_http_listener_is_not_waited_for_either() {
     let handshake = Handshake { alpn: b"http/1.1", ..Handshake::of(&authority) };
     // Admitted after the other.
     handshake.over(rig.http_socket().await).await.unwrap();
-    rig.clock.someone_sleeps_until(rig.clock.now().plus(Duration::from_secs(10))).await;
+    someone_sleeps_until(&rig.clock, rig.clock.now().plus(Duration::from_secs(10))).await;
     rig.clock.advance(Duration::from_secs(10));
     ended(&mut half).await;
 }
