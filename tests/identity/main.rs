@@ -6,6 +6,8 @@
 mod clock;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/vectors.rs"]
+mod vectors_support;
 
 mod algorithms;
 mod entra;
@@ -13,3 +15,4 @@ mod keys;
 mod platform;
 mod sign_in;
 mod tokens;
+mod vectors;
