@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -180,12 +181,14 @@ pub struct Plugin {
 }
 
 /// How an access token is put on a request to the plugin's API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct TokenUsage {
+    /// The header that it stands in.
     pub header: String,
-    /// Empty: the token stands alone.
+    /// What stands before it there; empty: the token stands alone.
     pub scheme: String,
+    /// Where the API is, for whoever asks.
     pub base_url: Option<Url>,
 }
 

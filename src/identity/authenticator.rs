@@ -1,15 +1,13 @@
 //! The order of checks, and the only way in.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use zeroize::Zeroizing;
 
 use super::{
     ConfigError, Family, Flaw, IdentityError, Issuer,
     cache::{Digest, Verified, VerifiedTokens},
+    config,
     judge::judge,
     key_source::KeySource,
     token::UnverifiedToken,
@@ -55,19 +53,16 @@ impl Authenticator {
         subject_of: SubjectHasher,
         cache_key: &Zeroizing<[u8; 32]>,
     ) -> Result<Self, ConfigError> {
-        let (mut issuers, mut by_name, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
+        if let Some(first) = config::check(&families).into_iter().next() {
+            return Err(first.error);
+        }
+        let (mut issuers, mut by_name) = (Vec::new(), HashMap::new());
         for mut family in families {
-            family.check()?;
-            if !ids.insert(family.id.clone()) {
-                return Err(ConfigError::FamilyTwice(family.id));
-            }
             let own = std::mem::take(&mut family.issuers);
             let family = Arc::new(family);
             for issuer in own {
                 let name = issuer.issuer.as_str().to_owned();
-                if by_name.insert(name.clone(), issuers.len()).is_some() {
-                    return Err(ConfigError::IssuerTwice(name));
-                }
+                by_name.insert(name, issuers.len());
                 let keys = Arc::new(KeySource::new(&issuer, outbound.clone(), Arc::clone(&clock))?);
                 issuers.push(ConfiguredIssuer { family: Arc::clone(&family), issuer, keys });
             }

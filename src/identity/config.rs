@@ -1,7 +1,8 @@
 //! Families and issuers as an operator writes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -9,9 +10,11 @@ use crate::domain::{FamilyId, Role, TenantId};
 
 /// The issuers of one identity system. A person has one subject id in the whole family, so the id and the claims must
 /// not change while data exists.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
+    /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+    #[schemars(with = "String", example = &"platform")]
     pub id: FamilyId,
     /// Claims that together name the subject; all must be present. Default `sub`.
     #[serde(default = "subject_claims")]
@@ -19,22 +22,28 @@ pub struct Family {
     /// The claim within whose value the subject claims are unique (Entra: `tid`). Default none.
     #[serde(default)]
     pub realm_claim: Option<String>,
+    /// Each with what its tokens mean here.
     pub issuers: Vec<Issuer>,
 }
 
 /// One issuer, and what its tokens mean here.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
+    /// What a token's `iss` must be, character for character.
+    #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: IssuerName,
     /// A token must name one of these, exactly.
+    #[schemars(example = ["api://claviger"])]
     pub audiences: BTreeSet<String>,
     /// Default RS256 and ES256.
     #[serde(default = "algorithms")]
     pub algorithms: BTreeSet<Algorithm>,
-    /// Default discovery.
+    /// Where its keys come from.
     #[serde(default)]
     pub keys: Keys,
+    /// Which tenant its tokens belong to.
+    #[schemars(example = serde_json::json!({ "fixed": "acme" }))]
     pub tenant: TenantRule,
     /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`. Default `azp`, `appid`,
     /// `act.sub`.
@@ -58,7 +67,7 @@ pub enum IssuerName {
 }
 
 /// Where the issuer's keys come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keys {
     /// OpenID Connect Discovery §4: `jwks_uri` of `{issuer}/.well-known/openid-configuration`.
@@ -69,28 +78,38 @@ pub enum Keys {
 }
 
 /// Which tenant a token belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TenantRule {
-    Fixed(TenantId),
+    /// All of them to this one.
+    Fixed(#[schemars(with = "String")] TenantId),
     /// The tenant that the claim's value is mapped to; a value that is not listed is refused.
     Claim {
+        /// The claim, such as `tid`.
         name: String,
+        /// Tenants by the values of the claim.
+        #[schemars(with = "BTreeMap<String, String>")]
         allow: BTreeMap<String, TenantId>,
     },
 }
 
 /// Grants `role` when the claim is, or contains, one of `values`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleRule {
+    /// `user` or `operator`.
+    #[schemars(with = "String", example = &"operator")]
     pub role: Role,
+    /// Where it is looked for.
+    #[schemars(example = &"groups")]
     pub claim: String,
+    /// Any of these grants it.
+    #[schemars(example = ["claviger-operators"])]
     pub values: BTreeSet<String>,
 }
 
 /// A signature algorithm (RFC 7518 §3.1). Only asymmetric ones exist here: with HMAC whoever verifies can also forge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     #[serde(rename = "RS256")]
     Rs256,
@@ -110,16 +129,18 @@ pub(super) enum KeyType {
 pub enum ConfigError {
     #[error("issuer {0:?} is a template; name each tenant's issuer")]
     IssuerTemplate(String),
-    #[error("issuer {0:?} is not a URL")]
+    #[error("issuer {0:?} is not a URL; write what stands in the tokens' `iss`")]
     IssuerNotUrl(String),
-    #[error("issuer {0:?} is configured twice")]
+    #[error("issuer {0:?} is configured twice; remove one")]
     IssuerTwice(String),
-    #[error("issuer family {0} is configured twice")]
+    #[error("issuer family {0} is configured twice; remove one")]
     FamilyTwice(FamilyId),
-    #[error("issuer {0:?} has no {1}")]
+    #[error("issuer {0:?} has no {1}; name at least one")]
     Empty(String, &'static str),
-    #[error("issuer family {0} has no subject claim")]
+    #[error("issuer family {0} has no subject claim; name at least one, such as \"sub\"")]
     NoSubjectClaim(FamilyId),
+    #[error("issuer family {0} has no issuer; add [[identity.issuers]] below it")]
+    NoIssuer(FamilyId),
 }
 
 impl Algorithm {
@@ -169,26 +190,49 @@ impl TryFrom<String> for IssuerName {
     }
 }
 
-impl Family {
-    /// Refuses what serde cannot see.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.subject_claims.is_empty() {
-            return Err(ConfigError::NoSubjectClaim(self.id.clone()));
+/// A [`ConfigError`], and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misconfigured {
+    /// Of the families, counted from 0.
+    pub family: usize,
+    /// Of the family's issuers; `None`: the family itself.
+    pub issuer: Option<usize>,
+    pub key: &'static str,
+    pub error: ConfigError,
+}
+
+/// Everything that serde cannot see.
+pub fn check(families: &[Family]) -> Vec<Misconfigured> {
+    let (mut wrong, mut ids, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+    for (family, config) in families.iter().enumerate() {
+        let mut of_family = |key, error| wrong.push(Misconfigured { family, issuer: None, key, error });
+        if !ids.insert(&config.id) {
+            of_family("id", ConfigError::FamilyTwice(config.id.clone()));
         }
-        for issuer in &self.issuers {
-            let empty = |what| Err(ConfigError::Empty(issuer.issuer.as_str().to_owned(), what));
-            if issuer.audiences.is_empty() {
-                return empty("audience");
+        if config.subject_claims.is_empty() {
+            of_family("subject_claims", ConfigError::NoSubjectClaim(config.id.clone()));
+        }
+        if config.issuers.is_empty() {
+            of_family("issuers", ConfigError::NoIssuer(config.id.clone()));
+        }
+        for (nth, issuer) in config.issuers.iter().enumerate() {
+            let name = || issuer.issuer.as_str().to_owned();
+            let mut of_issuer = |key, error| wrong.push(Misconfigured { family, issuer: Some(nth), key, error });
+            if !names.insert(issuer.issuer.as_str()) {
+                of_issuer("issuer", ConfigError::IssuerTwice(name()));
             }
-            if issuer.algorithms.is_empty() {
-                return empty("algorithm");
-            }
-            if issuer.token_types.is_empty() {
-                return empty("token type");
+            for (key, empty, what) in [
+                ("audiences", issuer.audiences.is_empty(), "audience"),
+                ("algorithms", issuer.algorithms.is_empty(), "algorithm"),
+                ("token_types", issuer.token_types.is_empty(), "token type"),
+            ] {
+                if empty {
+                    of_issuer(key, ConfigError::Empty(name(), what));
+                }
             }
         }
-        Ok(())
     }
+    wrong
 }
 
 fn subject_claims() -> Vec<String> {
@@ -229,7 +273,7 @@ mod tests {
         assert_eq!(issuer.keys, Keys::Discovery);
         assert_eq!(issuer.agent_claims, ["azp", "appid", "act.sub"]);
         assert_eq!(issuer.token_types, ["at+jwt", "JWT"]);
-        family.check().unwrap();
+        assert_eq!(check(&[family]), []);
     }
 
     #[test]
@@ -260,7 +304,7 @@ mod tests {
             ("tenant =", "token_types = []\ntenant ="),
             ("id =", "subject_claims = []\nid ="),
         ] {
-            assert!(toml::from_str::<Family>(&FAMILY.replace(from, to)).unwrap().check().is_err(), "{to}");
+            assert_eq!(check(&[toml::from_str(&FAMILY.replace(from, to)).unwrap()]).len(), 1, "{to}");
         }
     }
 }

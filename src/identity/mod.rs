@@ -20,5 +20,7 @@ mod key_source;
 mod token;
 
 pub use authenticator::{Authenticator, SubjectHasher, TokenSource};
-pub use config::{Algorithm, ConfigError, Family, Issuer, IssuerName, Keys, RoleRule, TenantRule};
+pub use config::{
+    Algorithm, ConfigError, Family, Issuer, IssuerName, Keys, Misconfigured, RoleRule, TenantRule, check,
+};
 pub use error::{Flaw, IdentityError};
