@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Config, Fault, Finding, KeyPath, Step, problem::nearest, tree::Node};
+use super::{Config, Fault, Finding, KeyPath, Step, problem::nearest, tls, tree::Node};
 use crate::identity::{self, TenantRule};
 
 /// The ids that are written in each array, whether or not their elements could be read: what refers to an element that
@@ -62,6 +62,9 @@ fn sections(config: &Config) -> Vec<Finding> {
     if config.grpc.listen == config.http.listen && config.grpc.listen.port() != 0 {
         findings.push(Finding::new(KeyPath::of("http.listen"), Fault::AddressTwice { other: "grpc.listen" }));
     }
+    findings.extend(tls::check("grpc", config.grpc.listen, config.grpc.tls.as_ref()));
+    findings.extend(tls::check("http", config.http.listen, config.http.tls.as_ref()));
+    findings.extend(config.limits.check());
     findings.extend(config.store.check());
     findings.extend(config.outbound.check());
     findings.extend(config.audit.check());

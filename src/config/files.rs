@@ -8,7 +8,7 @@ use std::{
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use super::{Config, Fault, Finding, KeyPath};
+use super::{Config, Fault, Finding, KeyPath, TlsSection, tls};
 use crate::{
     domain::ClientSecret,
     sealing::{private_file, root_key},
@@ -21,7 +21,10 @@ const LONGEST_SECRET: usize = 4096;
 pub(super) fn anchor(config: &mut Config, base: &Path) {
     let own = [&mut config.store.directory, &mut config.sealing.root_key];
     let secrets = config.providers.iter_mut().filter_map(|provider| provider.client_secret_file.as_mut());
-    for path in own.into_iter().chain(secrets).chain(config.outbound.extra_roots.as_mut()) {
+    let sign_in = config.identity.iter_mut().filter_map(|family| family.sign_in.as_mut()?.client_secret_file.as_mut());
+    let tls = [&mut config.grpc.tls, &mut config.http.tls].into_iter().flatten().flat_map(TlsSection::paths);
+    let roots = config.outbound.extra_roots.as_mut();
+    for path in own.into_iter().chain(secrets).chain(sign_in).chain(tls).chain(roots) {
         // An empty one only stands in for what was reported missing.
         if !path.as_os_str().is_empty() {
             *path = base.join(&*path);
@@ -33,21 +36,15 @@ pub(super) fn anchor(config: &mut Config, base: &Path) {
 pub(super) fn read(config: &mut Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(error) = root_key::file::load(&config.sealing.root_key) {
-        findings.push(Finding::new(KeyPath::of("sealing.root_key"), Fault::RootKey(told(&error))));
+        findings.push(Finding::new(KeyPath::of("sealing.root_key"), Fault::File(told(&error))));
     }
     if config.store.directory.exists() && !config.store.directory.is_dir() {
         let path = config.store.directory.clone();
         findings.push(Finding::new(KeyPath::of("store.directory"), Fault::NotADirectory { path }));
     }
-    for (nth, provider) in config.providers.iter_mut().enumerate() {
-        let Some(path) = &provider.client_secret_file else { continue };
-        match secret(path) {
-            Ok(secret) => provider.client_secret = Some(secret),
-            Err(fault) => {
-                findings.push(Finding::new(KeyPath::in_array("providers", nth, "client_secret_file"), fault));
-            }
-        }
-    }
+    findings.extend(tls::check_files("grpc", config.grpc.tls.as_ref()));
+    findings.extend(tls::check_files("http", config.http.tls.as_ref()));
+    findings.extend(secrets(config));
     if let Some(path) = &config.outbound.extra_roots {
         match certificates(path) {
             Ok(pem) => config.outbound.extra_roots_pem = pem,
@@ -57,9 +54,30 @@ pub(super) fn read(config: &mut Config) -> Vec<Finding> {
     findings
 }
 
+fn secrets(config: &mut Config) -> Vec<Finding> {
+    let of_providers = config.providers.iter_mut().enumerate().map(|(nth, provider)| {
+        let key = KeyPath::in_array("providers", nth, "client_secret_file");
+        (key, &provider.client_secret_file, &mut provider.client_secret)
+    });
+    let of_pages = config.identity.iter_mut().enumerate().filter_map(|(nth, family)| {
+        let key = KeyPath::in_array("identity", nth, "sign_in.client_secret_file");
+        let sign_in = family.sign_in.as_mut()?;
+        Some((key, &sign_in.client_secret_file, &mut sign_in.client_secret))
+    });
+    let mut findings = Vec::new();
+    for (key, file, held) in of_providers.chain(of_pages) {
+        let Some(path) = file else { continue };
+        match secret(path) {
+            Ok(secret) => *held = Some(secret),
+            Err(fault) => findings.push(Finding::new(key, fault)),
+        }
+    }
+    findings
+}
+
 /// A secret of one line.
 fn secret(path: &Path) -> Result<ClientSecret, Fault> {
-    let bytes = private_file::read(path, LONGEST_SECRET).map_err(|error| Fault::PrivateFile(told(&error)))?;
+    let bytes = private_file::read(path, LONGEST_SECRET).map_err(|error| Fault::File(told(&error)))?;
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let visible = !line.is_empty() && line.iter().all(u8::is_ascii_graphic);
@@ -84,7 +102,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Fault {
 }
 
 /// The error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
+pub(super) fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -5,12 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::TlsSection;
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcSection {
     /// Address and port; port 0 takes any.
     #[schemars(example = &"127.0.0.1:50051")]
     pub listen: SocketAddr,
+    /// Needed unless `listen` is a loopback address.
+    pub tls: Option<TlsSection>,
     /// Who may read the service descriptions.
     pub reflection: Reflection,
     /// Calls per second that one principal may make in the long run; bursts of ten times that pass. 0: no limit.
@@ -31,6 +35,6 @@ pub enum Reflection {
 
 impl Default for GrpcSection {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 50051).into(), reflection: Reflection::default(), rate: 100 }
+        Self { listen: (Ipv4Addr::LOCALHOST, 50051).into(), tls: None, reflection: Reflection::default(), rate: 100 }
     }
 }

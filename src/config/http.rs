@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{Fault, Finding, KeyPath};
+use super::{Fault, Finding, KeyPath, TlsSection};
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -14,6 +14,8 @@ pub struct HttpSection {
     /// Address and port; port 0 takes any.
     #[schemars(example = &"127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Needed unless `listen` is a loopback address.
+    pub tls: Option<TlsSection>,
     /// Where browsers reach this listener, without a path: links to our pages and the redirect URI at providers start
     /// with it. Needed for binding `BROWSER`.
     #[schemars(example = &"https://connect.example.com")]
@@ -22,7 +24,7 @@ pub struct HttpSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), public_url: None }
+        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), tls: None, public_url: None }
     }
 }
 

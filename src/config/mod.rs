@@ -1,7 +1,7 @@
 //! What an operator decides, as one value. Every section refuses unknown keys; what cannot be meant is refused, all
 //! problems at once, before anything is opened.
 //!
-//! - a section a file: [`grpc`], [`http`], [`store`], [`sealing`], [`outbound`], [`audit`], [`observability`],
+//! - a section a file: [`grpc`], [`http`] (with [`tls`]), [`limits`], [`store`], [`sealing`], [`outbound`], [`audit`], [`observability`],
 //!   [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
 //! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
 //!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
@@ -15,6 +15,7 @@ mod environment;
 mod files;
 mod grpc;
 mod http;
+mod limits;
 mod load;
 mod observability;
 mod outbound;
@@ -27,6 +28,7 @@ mod schema;
 mod sealing;
 mod store;
 mod tenants;
+mod tls;
 mod tree;
 mod units;
 
@@ -39,6 +41,7 @@ pub use audit::AuditSection;
 pub use environment::variables;
 pub use grpc::{GrpcSection, Reflection};
 pub use http::HttpSection;
+pub use limits::LimitsSection;
 pub use observability::{LogSection, TracesSection};
 pub use outbound::{InternalHost, OutboundSection};
 pub use path::{KeyPath, Step};
@@ -48,6 +51,7 @@ pub use providers::ProviderSection;
 pub use sealing::SealingSection;
 pub use store::StoreSection;
 pub use tenants::{RedirectRule, TenantSection};
+pub use tls::TlsSection;
 pub use units::{Period, Size};
 
 use crate::identity::Family;
@@ -61,6 +65,9 @@ pub struct Config {
     /// Where browsers and health checks come.
     #[serde(default)]
     pub http: HttpSection,
+    /// What strangers may cost us, on both listeners.
+    #[serde(default)]
+    pub limits: LimitsSection,
     /// The embedded store.
     pub store: StoreSection,
     /// Where the root key comes from.

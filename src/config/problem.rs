@@ -92,10 +92,16 @@ pub enum Fault {
     OtlpEndpoint,
     #[error("cannot stand in a header (RFC 9110 §5); write one such as {example:?}")]
     Header { example: &'static str },
+    /// What reading it said.
     #[error("{0}")]
-    RootKey(String),
-    #[error("{0}")]
-    PrivateFile(String),
+    File(String),
+    #[error(
+        "this is reached from other machines, and tokens would cross the network in the clear; give tls a \
+         certificate_file and a private_key_file, or set it to \"off\" where something in front encrypts"
+    )]
+    Plaintext,
+    #[error("nobody is named whose certificates are taken; add client_ca_file")]
+    NoClientAuthority,
     #[error("the file {} holds no secret; write it there as one line of visible characters", .path.display())]
     NotASecret { path: PathBuf },
     #[error("the file {} cannot be read ({reason}); check its name and who may read it", .path.display())]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Fault, Finding, KeyPath, Period, problem::nearest};
 use crate::{
-    domain::{ClientSecret, Definition, Issuer, ProviderId, Rotation},
-    oauth::definitions,
+    domain::{ClientSecret, Definition, Directory, Endpoints, Issuer, ProviderId, Rotation},
+    oauth::definitions::{self, InvalidDefinition},
 };
 
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -24,6 +24,13 @@ pub struct ProviderSection {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"https://login.example.com")]
     pub issuer: Option<Issuer>,
+    /// Whose accounts may sign in at Microsoft: `organizations`, `common`, `consumers` or a directory's id.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"organizations")]
+    pub directory: Option<Directory>,
+    /// In place of the definition's: a server of the same kind at another address.
+    #[serde(default)]
+    pub endpoints: Endpoints,
     /// What the provider does with a used refresh token, where the definition can only guess.
     #[serde(default, deserialize_with = "rotation")]
     #[schemars(with = "Option<WrittenRotation>")]
@@ -73,24 +80,28 @@ impl ProviderSection {
             nearest: nearest(&self.definition, definitions::SHIPPED.iter().copied()),
             known: definitions::SHIPPED.iter().map(|name| (*name).to_owned()).collect(),
         };
-        let mut definition = definitions::shipped(&self.definition).ok_or_else(unknown)?;
-        if let Some(issuer) = &self.issuer {
-            definition.issuer = Some(issuer.clone());
-        }
-        definition.rotation = self.rotation.unwrap_or(definition.rotation);
-        definitions::check(&definition).map_err(Fault::Definition)?;
-        Ok(definition)
+        let definition = definitions::shipped(&self.definition).ok_or_else(unknown)?;
+        let completion = definitions::Completion {
+            issuer: self.issuer.as_ref(),
+            directory: self.directory.as_ref(),
+            endpoints: &self.endpoints,
+            rotation: self.rotation,
+        };
+        completion.of(definition).map_err(Fault::Definition)
     }
 
     pub(super) fn check(&self, nth: usize) -> Vec<Finding> {
         let key = |dotted| KeyPath::in_array("providers", nth, dotted);
         let mut findings = Vec::new();
-        match self.definition() {
-            Err(fault @ Fault::Definition(definitions::InvalidDefinition::EndpointUnknown { .. })) => {
-                findings.push(Finding::new(key("issuer"), fault));
-            }
-            Err(fault) => findings.push(Finding::new(key("definition"), fault)),
-            Ok(_) => {}
+        if let Err(fault) = self.definition() {
+            let at = match &fault {
+                Fault::Definition(InvalidDefinition::EndpointUnknown { .. }) => "issuer",
+                Fault::Definition(InvalidDefinition::DirectoryMissing | InvalidDefinition::DirectoryMeaningless) => {
+                    "directory"
+                }
+                _ => "definition",
+            };
+            findings.push(Finding::new(key(at), fault));
         }
         if self.client_id.trim().is_empty() {
             findings.push(Finding::new(key("client_id"), Fault::Empty { what: "the id that the provider gave us" }));

@@ -1,16 +1,17 @@
 //! Families and issuers as an operator writes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::SignIn;
 use crate::domain::{FamilyId, Role, TenantId};
 
 /// The issuers of one identity system. A person has one subject id in the whole family, so the id and the claims must
 /// not change while data exists.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
     /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
@@ -24,6 +25,9 @@ pub struct Family {
     pub realm_claim: Option<String>,
     /// Each with what its tokens mean here.
     pub issuers: Vec<Issuer>,
+    /// How people of this family sign in on our pages. Default not at all.
+    #[serde(default)]
+    pub sign_in: Option<SignIn>,
 }
 
 /// One issuer, and what its tokens mean here.
@@ -141,6 +145,17 @@ pub enum ConfigError {
     NoSubjectClaim(FamilyId),
     #[error("issuer family {0} has no issuer; add [[identity.issuers]] below it")]
     NoIssuer(FamilyId),
+    #[error("issuer family {family}: sign_in.issuer {issuer} is none of its issuers; name one of them exactly")]
+    SignInElsewhere { family: FamilyId, issuer: crate::domain::Issuer },
+    #[error("issuer family {0}: sign_in.client_id is empty; put the id in that the issuer gave our pages")]
+    SignInWithoutClient(FamilyId),
+    #[error("issuer family {0}: sign_in.scopes lacks `openid`, and without it there is no ID token; add it")]
+    SignInWithoutOpenid(FamilyId),
+    #[error(
+        "issuer family {0}: some issuers give each client another `sub`; set sign_in.subject_is_public = true if this \
+         one does not, or take subject claims that are the same for every client"
+    )]
+    SubjectMayBePairwise(FamilyId),
 }
 
 impl Algorithm {
@@ -190,51 +205,6 @@ impl TryFrom<String> for IssuerName {
     }
 }
 
-/// A [`ConfigError`], and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misconfigured {
-    /// Of the families, counted from 0.
-    pub family: usize,
-    /// Of the family's issuers; `None`: the family itself.
-    pub issuer: Option<usize>,
-    pub key: &'static str,
-    pub error: ConfigError,
-}
-
-/// Everything that serde cannot see.
-pub fn check(families: &[Family]) -> Vec<Misconfigured> {
-    let (mut wrong, mut ids, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
-    for (family, config) in families.iter().enumerate() {
-        let mut of_family = |key, error| wrong.push(Misconfigured { family, issuer: None, key, error });
-        if !ids.insert(&config.id) {
-            of_family("id", ConfigError::FamilyTwice(config.id.clone()));
-        }
-        if config.subject_claims.is_empty() {
-            of_family("subject_claims", ConfigError::NoSubjectClaim(config.id.clone()));
-        }
-        if config.issuers.is_empty() {
-            of_family("issuers", ConfigError::NoIssuer(config.id.clone()));
-        }
-        for (nth, issuer) in config.issuers.iter().enumerate() {
-            let name = || issuer.issuer.as_str().to_owned();
-            let mut of_issuer = |key, error| wrong.push(Misconfigured { family, issuer: Some(nth), key, error });
-            if !names.insert(issuer.issuer.as_str()) {
-                of_issuer("issuer", ConfigError::IssuerTwice(name()));
-            }
-            for (key, empty, what) in [
-                ("audiences", issuer.audiences.is_empty(), "audience"),
-                ("algorithms", issuer.algorithms.is_empty(), "algorithm"),
-                ("token_types", issuer.token_types.is_empty(), "token type"),
-            ] {
-                if empty {
-                    of_issuer(key, ConfigError::Empty(name(), what));
-                }
-            }
-        }
-    }
-    wrong
-}
-
 fn subject_claims() -> Vec<String> {
     vec!["sub".to_owned()]
 }
@@ -253,7 +223,7 @@ fn token_types() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::check, *};
 
     const FAMILY: &str = r#"
         id = "platform"

@@ -13,14 +13,14 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LogSection, OutboundSection, Period, PluginSection,
-        ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
+        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -244,6 +244,7 @@ impl World {
         let mut config = Config {
             grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
             http: HttpSection { listen: anywhere, ..HttpSection::default() },
+            limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: Size::mib(8), row_cache: Size::mib(1) },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection {
@@ -265,6 +266,8 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                directory: None,
+                endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret_file: None,
@@ -294,6 +297,7 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+            sign_in: None,
         }
     }
 }

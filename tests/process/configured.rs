@@ -22,7 +22,11 @@ impl Installation {
         run(claviger().arg("generate-key").arg(&key)).expect_code(0);
         installation.write("corporate.secret", "a-secret-of-ours\n");
         let authority = rcgen::generate_simple_self_signed(["internal.example".to_owned()]).unwrap();
+        installation.write("sign-in.secret", "another-secret-of-ours\n");
         installation.write("internal-ca.pem", &authority.cert.pem());
+        installation.write("clients-ca.pem", &authority.cert.pem());
+        installation.write("tls.crt", &authority.cert.pem());
+        installation.write("tls.key", &authority.signing_key.serialize_pem());
         let example = include_str!("../../claviger.example.toml");
         let here = example.replace("/etc/claviger", ".").replace("/var/lib/claviger", ".");
         assert_eq!(here.matches("\"127.0.0.1:").count(), 2, "the listeners, and nothing else");
@@ -98,8 +102,8 @@ fn the_example_passes_and_starts() {
 const MISTAKES: [(&str, &str, &str, &str); 20] = [
     ("[grpc]\n", "[gprc]\n[grpc]\n", "gprc", "did you mean \"grpc\"?"),
     (
-        "listen = \"127.0.0.1:0\"\n# Who",
-        "listen = \"localhost\"\n# Who",
+        "listen = \"127.0.0.1:0\"\n# Needed",
+        "listen = \"localhost\"\n# Needed",
         "grpc.listen",
         "for example \"127.0.0.1:50051\"",
     ),

@@ -17,11 +17,11 @@ use crate::{
     app::{App, Listeners, SystemClock, listen},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LogSection, OutboundSection, PluginSection, ProviderSection,
-        RedirectRule, Reflection, SealingSection, Size, StoreSection, TenantSection, TracesSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, PluginSection,
+        ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection, TenantSection, TracesSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{PresentedToken, TokenUsage},
+    domain::{Endpoints, PresentedToken, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
@@ -157,6 +157,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
         http: HttpSection { listen: settings.http, ..HttpSection::default() },
+        limits: LimitsSection::default(),
         store: StoreSection {
             directory: settings.directory.join(STORE),
             page_cache: Size::mib(64),
@@ -178,6 +179,8 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
             id: "dev".parse()?,
             definition: "oidc".to_owned(),
             issuer: Some(provider.issuer().parse()?),
+            directory: None,
+            endpoints: Endpoints::default(),
             rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret_file: None,
@@ -205,6 +208,7 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
         }],
+        sign_in: None,
     })
 }
 
