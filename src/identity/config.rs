@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Algorithm, IssuerName, SignIn};
@@ -10,9 +11,11 @@ use crate::domain::{FamilyId, Role, TenantId};
 
 /// The issuers of one identity system. A person has one subject id in the whole family, so the id and the claims must
 /// not change while data exists.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
+    /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+    #[schemars(with = "String", example = &"platform")]
     pub id: FamilyId,
     /// Claims that together name the subject; all must be present. Default `sub`.
     #[serde(default = "subject_claims")]
@@ -20,6 +23,7 @@ pub struct Family {
     /// The claim within whose value the subject claims are unique (Entra: `tid`). Default none.
     #[serde(default)]
     pub realm_claim: Option<String>,
+    /// Each with what its tokens mean here.
     pub issuers: Vec<Issuer>,
     /// How people of this family sign in on our pages. Default not at all.
     #[serde(default)]
@@ -27,19 +31,24 @@ pub struct Family {
 }
 
 /// One issuer, and what its tokens mean here.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
+    /// What a token's `iss` must be, character for character.
+    #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: IssuerName,
     /// A token must name one of these, exactly.
+    #[schemars(example = ["api://claviger"])]
     pub audiences: BTreeSet<String>,
     /// Default RS256 and ES256. A key is used with one algorithm alone (RFC 8725 §3.1): the one that its JWK names, else
     /// the only one here that fits its type.
     #[serde(default = "algorithms")]
     pub algorithms: BTreeSet<Algorithm>,
-    /// Default discovery.
+    /// Where its keys come from.
     #[serde(default)]
     pub keys: Keys,
+    /// Which tenant its tokens belong to.
+    #[schemars(example = serde_json::json!({ "fixed": "acme" }))]
     pub tenant: TenantRule,
     /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`. Default `azp`, `appid`,
     /// `act.sub`.
@@ -59,7 +68,7 @@ pub struct Issuer {
 }
 
 /// Where the issuer's keys come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keys {
     /// OpenID Connect Discovery §4: `jwks_uri` of `{issuer}/.well-known/openid-configuration`; with a template, of
@@ -73,23 +82,33 @@ pub enum Keys {
 }
 
 /// Which tenant a token belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TenantRule {
-    Fixed(TenantId),
+    /// All of them to this one.
+    Fixed(#[schemars(with = "String")] TenantId),
     /// The tenant that the claim's value is mapped to; a value that is not listed is refused.
     Claim {
+        /// The claim, such as `tid`.
         name: String,
+        /// Tenants by the values of the claim.
+        #[schemars(with = "BTreeMap<String, String>")]
         allow: BTreeMap<String, TenantId>,
     },
 }
 
 /// Grants `role` when the claim is, or contains, one of `values`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleRule {
+    /// `user` or `operator`.
+    #[schemars(with = "String", example = &"operator")]
     pub role: Role,
+    /// Where it is looked for.
+    #[schemars(example = &"groups")]
     pub claim: String,
+    /// Any of these grants it.
+    #[schemars(example = ["claviger-operators"])]
     pub values: BTreeSet<String>,
 }
 

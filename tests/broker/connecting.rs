@@ -7,6 +7,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
+    config::{Config, Period},
     dev::{Answer, Endpoint, Fault, GrantType, HoldPoint, TokenOutcome, TokenRefusal, visitor::Decision},
     domain::{
         Attempt, AuthorizationCode, Flow, FlowSecret, FlowState, Granted, Job, JobId, JobKind, ReplyClass, ScopeSet,
@@ -521,7 +522,7 @@ async fn an_answer_that_is_no_token_ends_the_flow_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_does_not_answer_in_time_has_interrupted_the_exchange() {
-    let configure = Box::new(|config: &mut claviger::config::Config| config.outbound.timeout = 1);
+    let configure = Box::new(|config: &mut Config| config.outbound.timeout = Period::from_secs(1));
     let world = World::start_with(Settings { configure, ..Settings::default() }).await;
     let alice = world.client("alice");
     let answer = world.authorize(&alice, "alice").await;

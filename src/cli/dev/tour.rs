@@ -13,8 +13,8 @@ use tonic::Streaming;
 use url::Url;
 
 use super::{
+    super::signals::Signals,
     quick_start,
-    signals::Signals,
     world::{Settings, World},
 };
 use crate::{
