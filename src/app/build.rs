@@ -149,7 +149,7 @@ fn authenticator(
     Ok(Authenticator::new(config.identity.clone(), outbound, Arc::clone(clock), subject_of, &cache_key)?)
 }
 
-fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+pub(super) fn catalog(config: &Config) -> Result<Catalog, NotConfigured> {
     let tenants = config.tenants.iter().map(|section| {
         let redirect_uris = section.redirect_uris.iter().map(|rule| match rule {
             RedirectRule::Exact(url) => UrlRule::Exact(url.clone()),

@@ -5,7 +5,8 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] ·
 //!   [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
-//! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
+//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//!   operator configured
 
 mod authorize;
 mod catalog;
@@ -16,6 +17,7 @@ mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
 mod jobs;
+mod reconfigure;
 mod refresh;
 mod revoke;
 mod scheduler;

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
+
 use super::{
     Config, Fault, Finding, KeyPath, Place, Problem, Step,
     check::{self, Declared},
@@ -15,12 +17,21 @@ use super::{
     schema::Schema,
     tree::{Node, State},
 };
+use crate::domain::ConfigurationDigest;
 
 impl Config {
     /// Reads a configuration with what it takes from other files, or everything that is wrong with it, in the order of
     /// its lines. Relative paths begin at the file's own directory. `variables` override what the file says; see
     /// [`super::variables`].
     pub fn load(path: &Path, variables: &[(String, String)]) -> Result<Self, Vec<Problem>> {
+        Self::load_with_digest(path, variables).map(|(config, _)| config)
+    }
+
+    /// As [`Self::load`], and which configuration it is.
+    pub fn load_with_digest(
+        path: &Path,
+        variables: &[(String, String)],
+    ) -> Result<(Self, ConfigurationDigest), Vec<Problem>> {
         let file = Arc::new(path.to_owned());
         let in_file = |findings: Vec<Finding>| -> Vec<Problem> {
             findings.into_iter().map(|finding| Problem { file: Some(Arc::clone(&file)), ..finding.into() }).collect()
@@ -29,7 +40,8 @@ impl Config {
             let fault = Fault::Unreadable { reason: error.kind().to_string() };
             in_file(vec![Finding::new(KeyPath::default(), fault)])
         })?;
-        Self::parse(&text, variables, &base_of(path)).map_err(in_file)
+        let config = Self::parse(&text, variables, &base_of(path)).map_err(in_file)?;
+        Ok((config, digest(&text, variables)))
     }
 
     fn parse(text: &str, variables: &[(String, String)], base: &Path) -> Result<Self, Vec<Finding>> {
@@ -48,6 +60,17 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         check::check(self, &Declared::of(self)).into_iter().map(Problem::from).collect()
     }
+}
+
+fn digest(text: &str, variables: &[(String, String)]) -> ConfigurationDigest {
+    let mut context = Context::new(&SHA256);
+    // No part of either can hold the zero that ends it.
+    let parts = variables.iter().flat_map(|(name, value)| [name, value]);
+    for part in std::iter::once(text).chain(parts.map(String::as_str)) {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    ConfigurationDigest(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 /// The directory of a file; the present one for a bare name.

@@ -6,7 +6,8 @@
 //! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
 //!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
 //!   · [`files`]: secrets and certificates
-//! - [`problem`]: what can be wrong · [`path`]: names of keys
+//! - [`problem`]: what can be wrong · [`path`]: names of keys · [`reference`]: the document of all of them ·
+//!   [`reload`]: what changes without a restart
 
 mod audit;
 mod check;
@@ -24,6 +25,8 @@ mod plugins;
 mod problem;
 mod providers;
 mod read;
+mod reference;
+mod reload;
 mod schema;
 mod sealing;
 mod store;
@@ -48,6 +51,7 @@ pub use path::{KeyPath, Step};
 pub use plugins::PluginSection;
 pub use problem::{Fault, Finding, Place, Problem};
 pub use providers::ProviderSection;
+pub use reference::reference;
 pub use sealing::SealingSection;
 pub use store::StoreSection;
 pub use tenants::{RedirectRule, TenantSection};

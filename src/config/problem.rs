@@ -58,6 +58,8 @@ pub enum Fault {
     /// Letting it through would grant what the operator meant to restrict.
     #[error("agents, toolboxes and grants are not served by this version; remove the setting")]
     NotServed,
+    #[error("is the installation's own name in the audit trail; choose another")]
+    Reserved,
     #[error("{id:?} is there twice; remove or rename one")]
     Twice { id: String },
     #[error("there is no provider {provider:?}; {}", hint_or(.nearest.as_deref(), "add it to [[providers]]"))]

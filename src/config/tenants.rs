@@ -5,7 +5,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Fault, Finding, KeyPath, http::is_https_or_loopback};
-use crate::domain::TenantId;
+use crate::domain::{INSTALLATION, TenantId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +38,9 @@ impl TenantSection {
     pub(super) fn check(&self, nth: usize) -> Vec<Finding> {
         let key = |dotted| KeyPath::in_array("tenants", nth, dotted);
         let mut findings = Vec::new();
+        if self.id.as_str() == INSTALLATION {
+            findings.push(Finding::new(key("id"), Fault::Reserved));
+        }
         if self.require_agent {
             findings.push(Finding::new(key("require_agent"), Fault::NotServed));
         }

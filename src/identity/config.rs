@@ -17,15 +17,15 @@ pub struct Family {
     /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
     #[schemars(with = "String", example = &"platform")]
     pub id: FamilyId,
-    /// Claims that together name the subject; all must be present. Default `sub`.
+    /// Claims that together name the subject; all must be present.
     #[serde(default = "subject_claims")]
     pub subject_claims: Vec<String>,
-    /// The claim within whose value the subject claims are unique (Entra: `tid`). Default none.
+    /// The claim within whose value the subject claims are unique (Entra: `tid`).
     #[serde(default)]
     pub realm_claim: Option<String>,
     /// Each with what its tokens mean here.
     pub issuers: Vec<Issuer>,
-    /// How people of this family sign in on our pages. Default not at all.
+    /// How people of this family sign in on our pages. Absent: not at all.
     #[serde(default)]
     pub sign_in: Option<SignIn>,
 }
@@ -40,8 +40,8 @@ pub struct Issuer {
     /// A token must name one of these, exactly.
     #[schemars(example = ["api://claviger"])]
     pub audiences: BTreeSet<String>,
-    /// Default RS256 and ES256. A key is used with one algorithm alone (RFC 8725 §3.1): the one that its JWK names, else
-    /// the only one here that fits its type.
+    /// What its tokens may be signed with. A key is used with one algorithm alone (RFC 8725 §3.1): the one that its JWK
+    /// names, else the only one here that fits its type.
     #[serde(default = "algorithms")]
     pub algorithms: BTreeSet<Algorithm>,
     /// Where its keys come from.
@@ -50,19 +50,18 @@ pub struct Issuer {
     /// Which tenant its tokens belong to.
     #[schemars(example = serde_json::json!({ "fixed": "acme" }))]
     pub tenant: TenantRule,
-    /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`. Default `azp`, `appid`,
-    /// `act.sub`.
+    /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`.
     #[serde(default = "agent_claims")]
     pub agent_claims: Vec<String>,
     /// Who gets which role. Without a rule for `user`, everybody is a user.
     #[serde(default)]
     pub roles: Vec<RoleRule>,
     /// Accepted `typ` headers (RFC 9068 §2.1), letter case and `application/` aside. A token without `typ` passes where
-    /// `JWT` does. Default `at+jwt` and `JWT`.
+    /// `JWT` does.
     #[serde(default = "token_types")]
     pub token_types: Vec<String>,
     /// A token whose `typ` is not `at+jwt` must have one of these claims: ID tokens have none of them, and many issuers
-    /// mark neither kind of token. Empty: `typ` alone decides. Default `scope`, `scp`, `idtyp`.
+    /// mark neither kind of token. Empty: `typ` alone decides.
     #[serde(default = "access_token_claims")]
     pub access_token_claims: Vec<String>,
 }
