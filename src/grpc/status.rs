@@ -79,7 +79,8 @@ pub(super) fn of_identity(error: IdentityError) -> Status {
         | IdentityError::AudienceMismatch
         | IdentityError::IssuerUnknown
         | IdentityError::TenantUnknown
-        | IdentityError::SubjectMissing => {}
+        | IdentityError::SubjectMissing
+        | IdentityError::SignInNotConfigured => {}
     }
     answer.into_status()
 }

@@ -287,6 +287,7 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+            sign_in: None,
         }
     }
 }

@@ -202,6 +202,7 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
         }],
+        sign_in: None,
     })
 }
 
