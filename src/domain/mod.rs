@@ -5,7 +5,7 @@
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`], [`configuration`]: what is announced, recorded, still to do, and in force
-//! - [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
+//! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
 mod caller;
@@ -22,6 +22,7 @@ mod id;
 mod job;
 mod json;
 mod provider;
+mod public_url;
 mod reason;
 mod refresh;
 mod scope;
@@ -43,6 +44,7 @@ pub use id::*;
 pub use job::*;
 pub use json::*;
 pub use provider::*;
+pub use public_url::*;
 pub use reason::*;
 pub use refresh::*;
 pub use scope::*;

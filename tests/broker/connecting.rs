@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    trail::Records,
+    support::records::Records,
     world::{CALLBACK, MINUTE, PLUGIN, Settings, World, ask, code_of, outbound, parameter, reason, start},
 };
 
@@ -75,7 +75,7 @@ async fn a_polling_agent_is_told_of_one_flow_and_writes_nothing_new() {
     assert_eq!(first.plugin, PLUGIN);
     assert_eq!(first.provider, "dev");
     assert_eq!(first.missing_scopes, ["calendar.read"]);
-    assert_eq!(first.auth_url, "", "there is no page to send the user to yet");
+    assert_eq!(first.auth_url, "", "without a sign-in there is no page to send the user to");
     // The first look leaves a record itself.
     head(&alice).await;
     let before = head(&alice).await;

@@ -4,9 +4,11 @@
 
 #[path = "../support/clock.rs"]
 mod clock_support;
+#[path = "../support/records.rs"]
+mod records_support;
 
 mod support {
-    pub(crate) use super::clock_support as clock;
+    pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
 mod connecting;
