@@ -5,6 +5,11 @@
 #[path = "../support/clock.rs"]
 mod clock_support;
 
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
+
 mod support {
     pub(crate) use super::clock_support as clock;
 }
