@@ -75,7 +75,7 @@ impl App {
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
         let timeout = Duration::from_secs(config.outbound.timeout);
-        let outbound = Outbound::new(&policy(config.outbound.allow_http_loopback, timeout))?;
+        let outbound = outbound(&config)?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
@@ -108,6 +108,12 @@ impl App {
     }
 }
 
+/// The client for everything beyond this machine.
+pub(super) fn outbound(config: &Config) -> anyhow::Result<Outbound> {
+    let timeout = Duration::from_secs(config.outbound.timeout);
+    Ok(Outbound::new(&policy(config.outbound.allow_http_loopback, timeout))?)
+}
+
 /// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
 /// that may have been spent is a connection that may be lost.
 fn policy(allow_http_loopback: bool, timeout: Duration) -> Policy {
@@ -115,7 +121,11 @@ fn policy(allow_http_loopback: bool, timeout: Duration) -> Policy {
     Policy { allow_http_loopback, timeout, connect_timeout: policy.connect_timeout.min(timeout / 2), ..policy }
 }
 
-async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn open_store(
+    config: &Config,
+    audit_key: &AuditKey,
+    random: &Random,
+) -> anyhow::Result<Arc<dyn Store>> {
     let options = SledOptions {
         directory: config.store.directory.clone(),
         page_cache: config.store.page_cache,
@@ -138,7 +148,7 @@ fn authenticator(
     Ok(Authenticator::new(config.identity.clone(), outbound, Arc::clone(clock), subject_of, &cache_key)?)
 }
 
-fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+pub(super) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     let tenants = config.tenants.iter().map(|section| {
         let redirect_uris = section.redirect_uris.iter().map(|rule| match rule {
             RedirectRule::Exact(url) => UrlRule::Exact(url.clone()),
@@ -185,7 +195,7 @@ fn make_private(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// One cryptographic provider for the whole process; a second call finds it installed.
-fn install_crypto() {
+pub(super) fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

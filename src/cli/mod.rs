@@ -2,12 +2,13 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
-//! - [`dev`]: the broker with a provider, for development · [`generate_key`]
+//! - [`dev`]: the broker with a provider, for development · [`doctor`] · [`generate_key`]
 //! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
 
 mod connect;
 mod connections;
 mod dev;
+mod doctor;
 mod failure;
 mod generate_key;
 mod loopback;
@@ -42,6 +43,7 @@ pub enum Command {
     Connections(connections::Connections),
     /// Run the broker with a development authorization server, on this machine alone
     Dev(dev::Dev),
+    Doctor(doctor::Doctor),
     /// Make a root key
     GenerateKey(generate_key::GenerateKey),
     /// Follow what happens to your credentials
@@ -57,6 +59,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Dev(command) => edge(command.run().await),
+        Command::Doctor(command) => command.run().await,
         Command::GenerateKey(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,
