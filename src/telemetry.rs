@@ -66,7 +66,18 @@ impl Telemetry<'_> {
     /// # Errors
     /// The filter or the endpoint is not one, or telemetry is set up already.
     pub fn start(&self) -> Result<TelemetryGuard, TelemetryError> {
-        let (subscriber, guard) = self.subscriber(io::stderr, io::stderr().is_terminal())?;
+        self.start_on(io::stderr, io::stderr().is_terminal())
+    }
+
+    /// As [`Self::start`], with logs on `writer`.
+    ///
+    /// # Errors
+    /// The filter or the endpoint is not one, or telemetry is set up already.
+    pub fn start_on<W>(&self, writer: W, colour: bool) -> Result<TelemetryGuard, TelemetryError>
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
+        let (subscriber, guard) = self.subscriber(writer, colour)?;
         subscriber.try_init()?;
         Ok(guard)
     }

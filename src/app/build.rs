@@ -75,7 +75,7 @@ impl App {
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
         let timeout = config.outbound.timeout.0;
-        let outbound = Outbound::new(&policy(&config.outbound))?;
+        let outbound = outbound(&config)?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
@@ -113,6 +113,11 @@ fn problems(count: usize) -> String {
     format!("{count} {}", if count == 1 { "problem" } else { "problems" })
 }
 
+/// The client for everything beyond this machine.
+pub(super) fn outbound(config: &Config) -> anyhow::Result<Outbound> {
+    Ok(Outbound::new(&policy(&config.outbound))?)
+}
+
 /// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
 /// that may have been spent is a connection that may be lost.
 fn policy(section: &OutboundSection) -> Policy {
@@ -127,7 +132,11 @@ fn policy(section: &OutboundSection) -> Policy {
     }
 }
 
-async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
+pub(super) async fn open_store(
+    config: &Config,
+    audit_key: &AuditKey,
+    random: &Random,
+) -> anyhow::Result<Arc<dyn Store>> {
     let options = SledOptions {
         directory: config.store.directory.clone(),
         page_cache: config.store.page_cache.0,
@@ -202,7 +211,7 @@ fn make_private(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// One cryptographic provider for the whole process; a second call finds it installed.
-fn install_crypto() {
+pub(super) fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
-//! - [`serve`]: the broker · [`check_config`] · [`generate_key`]
+//! - [`serve`]: the broker · [`check_config`], [`doctor`], [`generate_key`]
 //! - [`dev`]: the broker with a provider, for development · [`signals`]: what ends both
 //! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
 
@@ -10,6 +10,7 @@ mod check_config;
 mod connect;
 mod connections;
 mod dev;
+mod doctor;
 mod failure;
 mod generate_key;
 mod loopback;
@@ -50,6 +51,7 @@ pub enum Command {
     Connections(connections::Connections),
     /// Run the broker with a development authorization server, on this machine alone
     Dev(dev::Dev),
+    Doctor(doctor::Doctor),
     /// Make a root key
     GenerateKey(generate_key::GenerateKey),
     /// Follow what happens to your credentials
@@ -67,6 +69,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Dev(command) => edge(command.run().await),
+        Command::Doctor(command) => command.run().await,
         Command::GenerateKey(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,

@@ -7,6 +7,11 @@ mod clock_support;
 #[path = "../support/records.rs"]
 mod records_support;
 
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
+
 mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
 }

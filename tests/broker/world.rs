@@ -38,14 +38,18 @@ use tonic::{
 };
 use url::Url;
 
-use crate::support::clock::ManualClock;
+use crate::{
+    emitted::{self, Emitted},
+    recorded::Recorded,
+    support::clock::ManualClock,
+};
 
 pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
 pub(crate) const PLUGIN: &str = "calendar";
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-pub(crate) type RawConnections = ConnectionServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
-pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
+pub(crate) type RawConnections = ConnectionServiceClient<InterceptedService<Recorded, Bearer>>;
+pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<Recorded, Bearer>>;
 
 pub(crate) struct Settings {
     pub(crate) access_token_lifetime: Duration,
@@ -82,6 +86,8 @@ impl Default for Settings {
 }
 
 pub(crate) struct World {
+    /// Before `directory`, which it searches when it goes.
+    pub(crate) emitted: Emitted,
     pub(crate) clock: ManualClock,
     pub(crate) provider: DevProvider,
     settings: Settings,
@@ -115,11 +121,14 @@ impl World {
     pub(crate) async fn start_with(settings: Settings) -> Self {
         let clock = ManualClock::new();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
-        root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
+        let emitted = Emitted::of("world").below(directory.path());
+        let root_key = directory.path().join("root.key");
+        root_key::file::create(&root_key, &Random::system()).unwrap();
+        emitted::know("root key", fs::read_to_string(root_key).unwrap().trim().rsplit(':').next().unwrap());
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let provider = start_provider(anywhere, &settings, &directory, &clock).await;
         let store = directory.path().join("store");
-        let mut world = Self { clock, provider, settings, directory, store, running: None };
+        let mut world = Self { emitted, clock, provider, settings, directory, store, running: None };
         world.run().await;
         world
     }
@@ -196,7 +205,7 @@ impl World {
     /// The generated client, for what the library's own does not show.
     pub(crate) fn raw_connections(&self, token: &PresentedToken) -> RawConnections {
         let channel = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap().connect_lazy();
-        ConnectionServiceClient::with_interceptor(channel, bearer(token))
+        ConnectionServiceClient::with_interceptor(self.recorded(channel), bearer(token))
     }
 
     pub(crate) fn raw(&self, token: &PresentedToken) -> RawBroker {
@@ -207,11 +216,17 @@ impl World {
     pub(crate) fn raw_with_window(&self, token: &PresentedToken, window: u32) -> RawBroker {
         let endpoint = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap();
         let channel = endpoint.initial_stream_window_size(window).connect_lazy();
-        TokenBrokerServiceClient::with_interceptor(channel, bearer(token))
+        TokenBrokerServiceClient::with_interceptor(self.recorded(channel), bearer(token))
+    }
+
+    fn recorded(&self, channel: tonic::transport::Channel) -> Recorded {
+        Recorded::new(channel, self.emitted.outputs.clone())
     }
 
     pub(crate) fn token(&self, user: &str, claims: &PlatformClaims) -> PresentedToken {
-        self.provider.mint_platform_token(user, claims).unwrap()
+        let token = self.provider.mint_platform_token(user, claims).unwrap();
+        emitted::know("platform token's signature", token.expose().rsplit('.').next().unwrap());
+        token
     }
 
     /// Connects an account for [`PLUGIN`], all the way through the provider's pages.
@@ -227,7 +242,15 @@ impl World {
     }
 
     pub(crate) async fn visit(&self, url: &str, user: &str, decision: Decision) -> Url {
-        Visitor::new(outbound()).visit(&url.parse().unwrap(), user, decision).await.unwrap()
+        let url: Url = url.parse().unwrap();
+        for secret in ["state", "nonce", "code_challenge"] {
+            let value = parameter(&url, secret);
+            // The broker's own; tests write shorter ones.
+            if value.len() >= 43 {
+                emitted::know(secret, value);
+            }
+        }
+        Visitor::new(outbound()).visit(&url, user, decision).await.unwrap()
     }
 
     pub(crate) async fn store(&self, client: &Client, answer: &Url) -> Result<v1::Connection, ClientError> {
