@@ -8,7 +8,7 @@ use crate::{
     audit::Chain,
     broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
     config::{Config, Problem, RedirectRule},
-    domain::{Clock, EntryId, InstallationId, Plugin, Provider},
+    domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
     identity::Authenticator,
     oauth::AuthorizationServers,
@@ -89,6 +89,7 @@ impl App {
                 provider_timeout: timeout + Duration::from_secs(1),
                 audit_window: Duration::from_secs(config.audit.window),
                 held_directory: Some(held_directory),
+                public_url: public_url(&config)?,
             },
         })
         .await?;
@@ -128,6 +129,11 @@ fn authenticator(
     let subject_of = Box::new(move |family: &_, realm: &str, claims: &[&str]| keys.subject_id(family, realm, claims));
     let cache_key = vault.random().secret()?;
     Ok(Authenticator::new(config.identity.clone(), outbound, Arc::clone(clock), subject_of, &cache_key)?)
+}
+
+fn public_url(config: &Config) -> anyhow::Result<Option<PublicUrl>> {
+    let url = config.http.public_url.clone();
+    url.map(PublicUrl::new).transpose().context("http.public_url")
 }
 
 fn catalog(config: &Config) -> anyhow::Result<Catalog> {

@@ -50,9 +50,9 @@ impl App {
         background.spawn(self.hub.clone().run(ended.clone()));
         let authenticator = self.authenticator.clone();
         background.spawn(async move { authenticator.keep_keys_fresh().await });
-        let http = axum::serve(listeners.http, http::router(self.broker.clone()))
-            .with_graceful_shutdown(ended.clone().cancelled_owned())
-            .into_future();
+        let router = http::router(self.broker.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let http =
+            axum::serve(listeners.http, router).with_graceful_shutdown(ended.clone().cancelled_owned()).into_future();
         let http = tokio::spawn(http);
         let (stop, fallen) = (shutdown.clone(), CancellationToken::new());
         let serving = server.serve(listeners.grpc, shutdown.cancelled_owned());

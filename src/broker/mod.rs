@@ -2,14 +2,16 @@
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`] · [`start_authorization`] · [`store_auth_code`],
-//!   [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] · [`validate_platform_token`]
+//!   [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] · [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
 
 mod authorize;
+mod browser;
 mod catalog;
 mod connections;
 mod error;
+mod exchange;
 mod flights;
 mod get_plugin_token;
 mod jobs;
@@ -33,6 +35,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use browser::{
+    ConnectPage, ConsentRequest, Cookies, Ended, FormProof, LOGIN_CALLBACK, OAUTH_CALLBACK, Outcome, SentToProvider,
+    SignInBegun, SignedInBrowser, VisitRefused,
+};
 pub use catalog::{Catalog, Tenant, UrlRule};
 pub use connections::LONGEST_WAIT;
 pub use error::{AuthenticationRequired, BrokerError};
@@ -47,16 +53,16 @@ use crate::{
     audit::Windows,
     domain::{
         Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
-        Provider, ProviderId, ScopeSet, Timestamp,
+        Provider, ProviderId, PublicUrl, ScopeSet, Timestamp,
     },
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},
     vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
 };
+use exchange::Exchanged;
 use flights::Flights;
 use refresh::{Flown, HeldPlace};
-use store_auth_code::Exchanged;
 
 /// How long a provider that refused our registration is left alone.
 const SUSPENSION: Duration = Duration::from_secs(60);
@@ -84,6 +90,8 @@ pub struct Settings {
     pub audit_window: Duration,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
+    /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.
+    pub public_url: Option<PublicUrl>,
 }
 
 struct Inner {

@@ -59,6 +59,14 @@ pub enum AuditAction {
     TokenValidated,
     AuthorizationStarted,
     AuthorizationRead,
+    /// Somebody signed in on our pages, for a flow.
+    SignedIn,
+    /// A flow's owner agreed on our page, and was sent to the provider.
+    ConsentGiven,
+    /// A flow's owner declined on our page.
+    ConsentDeclined,
+    /// The provider's answer came back to our pages.
+    AuthorizationAnswered,
     CodeStored,
     ConnectionChanged,
     ConnectionsRead,

@@ -5,7 +5,7 @@
 //!   connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
-//! - [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
+//! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
 mod caller;
@@ -20,6 +20,7 @@ mod id;
 mod job;
 mod json;
 mod provider;
+mod public_url;
 mod reason;
 mod refresh;
 mod scope;
@@ -39,6 +40,7 @@ pub use id::*;
 pub use job::*;
 pub use json::*;
 pub use provider::*;
+pub use public_url::*;
 pub use reason::*;
 pub use refresh::*;
 pub use scope::*;

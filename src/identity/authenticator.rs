@@ -1,21 +1,20 @@
 //! The order of checks, and the only way in.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use zeroize::Zeroizing;
 
 use super::{
-    ConfigError, Family, Flaw, IdentityError, Issuer,
+    ConfigError, Family, Flaw, IdentityError, Issuer, SignIn, SignedIn,
     cache::{Digest, Verified, VerifiedTokens},
     judge::judge,
+    jwk::Key,
     key_source::KeySource,
-    token::UnverifiedToken,
+    sign_in::judge_id_token,
+    token::{UnverifiedToken, VerifiedToken},
 };
 use crate::{
-    domain::{Caller, Clock, FamilyId, PresentedToken, SubjectId, Timestamp},
+    domain::{Caller, Clock, FamilyId, IdToken, Nonce, PresentedToken, SubjectId, Timestamp},
     outbound::Outbound,
 };
 
@@ -35,6 +34,7 @@ pub enum TokenSource {
 pub struct Authenticator {
     clock: Arc<dyn Clock>,
     subject_of: SubjectHasher,
+    families: HashMap<FamilyId, Arc<Family>>,
     issuers: Vec<ConfiguredIssuer>,
     by_name: HashMap<String, usize>,
     verified: VerifiedTokens,
@@ -55,14 +55,14 @@ impl Authenticator {
         subject_of: SubjectHasher,
         cache_key: &Zeroizing<[u8; 32]>,
     ) -> Result<Self, ConfigError> {
-        let (mut issuers, mut by_name, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
+        let (mut issuers, mut by_name, mut by_id) = (Vec::new(), HashMap::new(), HashMap::new());
         for mut family in families {
             family.check()?;
-            if !ids.insert(family.id.clone()) {
-                return Err(ConfigError::FamilyTwice(family.id));
-            }
             let own = std::mem::take(&mut family.issuers);
             let family = Arc::new(family);
+            if by_id.insert(family.id.clone(), Arc::clone(&family)).is_some() {
+                return Err(ConfigError::FamilyTwice(family.id.clone()));
+            }
             for issuer in own {
                 let name = issuer.issuer.as_str().to_owned();
                 if by_name.insert(name.clone(), issuers.len()).is_some() {
@@ -72,7 +72,7 @@ impl Authenticator {
                 issuers.push(ConfiguredIssuer { family: Arc::clone(&family), issuer, keys });
             }
         }
-        Ok(Self { clock, subject_of, issuers, by_name, verified: VerifiedTokens::new(cache_key) })
+        Ok(Self { clock, subject_of, families: by_id, issuers, by_name, verified: VerifiedTokens::new(cache_key) })
     }
 
     /// Says who presents the token. Checks, in this order: length, form, header, algorithm, critical extensions,
@@ -96,6 +96,34 @@ impl Authenticator {
         let caller = Arc::clone(&verified.caller);
         self.verified.keep(digest, verified, mark);
         Ok(caller)
+    }
+
+    /// How people of the family sign in on our pages, if they can.
+    pub fn sign_in(&self, family: &FamilyId) -> Option<&SignIn> {
+        self.families.get(family)?.sign_in.as_ref()
+    }
+
+    /// Says who brings the ID token that the family's sign-in issuer gave us for this `nonce`. Checks as
+    /// [`Self::authenticate`] does, but by the rules for ID tokens (OpenID Connect Core §3.1.3.7); nothing is
+    /// remembered, because such a token is used once.
+    pub async fn verify_id_token(
+        &self,
+        family: &FamilyId,
+        token: &IdToken,
+        nonce: &Nonce,
+    ) -> Result<SignedIn, IdentityError> {
+        let sign_in = self.sign_in(family).ok_or(IdentityError::SignInNotConfigured)?;
+        let unverified = token.expose();
+        if unverified.len() > TokenSource::Field.longest() {
+            return Err(Flaw::TooLong.into());
+        }
+        let unverified = UnverifiedToken::parse(unverified)?;
+        if unverified.unverified_issuer() != Some(sign_in.issuer.as_str()) {
+            return Err(IdentityError::IssuerUnknown);
+        }
+        let (place, token, _) = self.signed(unverified).await?;
+        let ConfiguredIssuer { family, issuer, .. } = &self.issuers[place];
+        judge_id_token(&token, nonce, sign_in, family, &issuer.tenant, &self.subject_of, self.clock.now())
     }
 
     /// Makes the subject's tokens go through every check again, because what was decided about them has changed.
@@ -138,17 +166,22 @@ impl Authenticator {
     }
 
     async fn verify(&self, unverified: &str) -> Result<Verified, IdentityError> {
-        let unverified = UnverifiedToken::parse(unverified)?;
+        let (place, token, key) = self.signed(UnverifiedToken::parse(unverified)?).await?;
+        let ConfiguredIssuer { family, issuer, .. } = &self.issuers[place];
+        let (caller, lifetime) = judge(&token, family, issuer, &self.subject_of, self.clock.now())?;
+        Ok(Verified { caller: Arc::new(caller), lifetime, issuer: place, signed_with: key.fingerprint() })
+    }
+
+    /// The token once its issuer's key vouches for it, with the issuer's place and that key.
+    async fn signed(&self, unverified: UnverifiedToken<'_>) -> Result<(usize, VerifiedToken, Arc<Key>), IdentityError> {
         let name = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
         let &place = self.by_name.get(name).ok_or(IdentityError::IssuerUnknown)?;
-        let ConfiguredIssuer { family, issuer, keys } = &self.issuers[place];
+        let ConfiguredIssuer { issuer, keys, .. } = &self.issuers[place];
         if !issuer.algorithms.contains(&unverified.algorithm) {
             return Err(Flaw::Algorithm.into());
         }
         let key = keys.find(unverified.unverified_kid.as_deref(), unverified.algorithm).await?;
-        let token = unverified.verify(&key)?;
-        let (caller, lifetime) = judge(&token, family, issuer, &self.subject_of, self.clock.now())?;
-        Ok(Verified { caller: Arc::new(caller), lifetime, issuer: place, signed_with: key.fingerprint() })
+        Ok((place, unverified.verify(&key)?, key))
     }
 }
 

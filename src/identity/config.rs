@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::SignIn;
 use crate::domain::{FamilyId, Role, TenantId};
 
 /// The issuers of one identity system. A person has one subject id in the whole family, so the id and the claims must
 /// not change while data exists.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
     pub id: FamilyId,
@@ -20,6 +21,9 @@ pub struct Family {
     #[serde(default)]
     pub realm_claim: Option<String>,
     pub issuers: Vec<Issuer>,
+    /// How people of this family sign in on our pages. Default not at all.
+    #[serde(default)]
+    pub sign_in: Option<SignIn>,
 }
 
 /// One issuer, and what its tokens mean here.
@@ -120,6 +124,17 @@ pub enum ConfigError {
     Empty(String, &'static str),
     #[error("issuer family {0} has no subject claim")]
     NoSubjectClaim(FamilyId),
+    #[error("issuer family {family}: sign_in.issuer {issuer} is none of its issuers; name one of them exactly")]
+    SignInElsewhere { family: FamilyId, issuer: crate::domain::Issuer },
+    #[error("issuer family {0}: sign_in.client_id is empty; put the id in that the issuer gave our pages")]
+    SignInWithoutClient(FamilyId),
+    #[error("issuer family {0}: sign_in.scopes lacks `openid`, and without it there is no ID token; add it")]
+    SignInWithoutOpenid(FamilyId),
+    #[error(
+        "issuer family {0}: some issuers give each client another `sub`; set sign_in.subject_is_public = true if this \
+         one does not, or take subject claims that are the same for every client"
+    )]
+    SubjectMayBePairwise(FamilyId),
 }
 
 impl Algorithm {
@@ -186,6 +201,23 @@ impl Family {
             if issuer.token_types.is_empty() {
                 return empty("token type");
             }
+        }
+        self.sign_in.as_ref().map_or(Ok(()), |sign_in| self.check_sign_in(sign_in))
+    }
+
+    fn check_sign_in(&self, sign_in: &SignIn) -> Result<(), ConfigError> {
+        let family = self.id.clone();
+        if self.issuers.iter().all(|issuer| issuer.issuer.as_str() != sign_in.issuer.as_str()) {
+            return Err(ConfigError::SignInElsewhere { family, issuer: sign_in.issuer.clone() });
+        }
+        if sign_in.client_id.is_empty() {
+            return Err(ConfigError::SignInWithoutClient(family));
+        }
+        if !sign_in.asks_for_openid() {
+            return Err(ConfigError::SignInWithoutOpenid(family));
+        }
+        if !sign_in.subject_is_public && self.subject_claims.iter().any(|claim| claim == "sub") {
+            return Err(ConfigError::SubjectMayBePairwise(family));
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ pub enum IdentityError {
     /// The keys are out of reach, or the token names a key that may only be looked for later.
     #[error("the issuer's keys are not available")]
     JwksUnavailable { retry_after: Duration },
+    #[error("the issuer family has no sign-in; add `sign_in` to it")]
+    SignInNotConfigured,
 }
 
 /// What is wrong with an invalid token.
@@ -48,6 +50,10 @@ pub enum Flaw {
     Signature,
     #[error("not an access token")]
     Kind,
+    #[error("not an ID token of our own")]
+    NotIdToken,
+    #[error("the nonce of another sign-in")]
+    Nonce,
 }
 
 impl IdentityError {
@@ -61,6 +67,7 @@ impl IdentityError {
             Self::TenantUnknown => Reason::TenantUnknown,
             Self::SubjectMissing => Reason::SubjectMissing,
             Self::JwksUnavailable { .. } => Reason::JwksUnavailable,
+            Self::SignInNotConfigured => Reason::SignInNotConfigured,
         }
     }
 }

@@ -14,7 +14,7 @@ mod keyed_hash;
 mod random;
 pub mod root_key;
 
-pub use installation::{AuditKey, InstallationKeys, InstallationSecret};
+pub use installation::{AuditKey, BrowserPurpose, InstallationKeys, InstallationSecret};
 pub use key::{AssociatedData, Key, Unsealable, sealed_key_id};
 pub use keyed_hash::KeyedHash;
 pub use random::{FillRandom, Random, RandomUnavailable};

@@ -55,6 +55,8 @@ pub enum FieldTag {
     IdToken = 7,
     /// A wrapped key.
     Key = 8,
+    /// An authorization response that waits for its browser.
+    PostedResponse = 9,
 }
 
 /// A secondary index. Persisted: never renumber.
@@ -151,6 +153,7 @@ impl FieldTag {
             Self::FlowSecret,
             Self::IdToken,
             Self::Key,
+            Self::PostedResponse,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)

@@ -20,8 +20,8 @@ use claviger::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
-    identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
+    domain::{Clock, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
+    identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
         self, ErrorReason, connection_service_client::ConnectionServiceClient,
@@ -54,8 +54,17 @@ pub(crate) struct Settings {
     pub(crate) rate: u32,
     /// The provider keeps its state in files, so that it can be stopped and started again.
     pub(crate) durable_provider: bool,
+    /// Where browsers find the broker's pages; `None`: it has none.
+    pub(crate) pages: Option<Pages>,
     /// What an operator wrote otherwise.
     pub(crate) configure: Box<dyn Fn(&mut Config) + Send + Sync>,
+}
+
+/// The broker's HTTP listener, bound before everything else: providers must know where to send browsers back to.
+pub(crate) struct Pages {
+    pub(crate) listener: std::net::TcpListener,
+    /// As browsers see it.
+    pub(crate) public_url: Url,
 }
 
 impl Default for Settings {
@@ -66,6 +75,7 @@ impl Default for Settings {
             audit_window: 10,
             rate: 100_000,
             durable_provider: false,
+            pages: None,
             configure: Box::new(|_| {}),
         }
     }
@@ -143,7 +153,10 @@ impl World {
 
     pub(crate) async fn run(&mut self) {
         let config = self.config();
-        let listeners = Listeners::bind(&config).await.unwrap();
+        let mut listeners = Listeners::bind(&config).await.unwrap();
+        if let Some(pages) = &self.settings.pages {
+            listeners.http = TcpListener::from_std(pages.listener.try_clone().unwrap()).unwrap();
+        }
         let grpc = listeners.grpc.local_addr().unwrap();
         let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
@@ -243,7 +256,10 @@ impl World {
         let path = self.directory.path();
         let mut config = Config {
             grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
-            http: HttpSection { listen: anywhere, ..HttpSection::default() },
+            http: HttpSection {
+                listen: anywhere,
+                public_url: self.settings.pages.as_ref().map(|pages| pages.public_url.clone()),
+            },
             store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
@@ -287,6 +303,14 @@ impl World {
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
             }],
+            sign_in: self.settings.pages.as_ref().map(|_| SignIn {
+                issuer: self.provider.platform_issuer().parse().unwrap(),
+                client_id: dev::SIGN_IN_CLIENT_ID.to_owned(),
+                client_secret: Some(self.provider.client_secret()),
+                client_secret_file: None,
+                scopes: ["openid".parse::<Scope>().unwrap()].into_iter().collect(),
+                subject_is_public: true,
+            }),
         }
     }
 }
@@ -309,9 +333,11 @@ async fn start_provider(
     directory: &TempDir,
     clock: &ManualClock,
 ) -> DevProvider {
+    let at = |path| settings.pages.as_ref().map(|pages| pages.public_url.join(path).unwrap());
     let options = dev::Options {
         directory: settings.durable_provider.then(|| directory.path().join("provider")),
-        redirect_uris: vec![CALLBACK.parse().unwrap()],
+        redirect_uris: std::iter::once(CALLBACK.parse().unwrap()).chain(at("/oauth/callback")).collect(),
+        sign_in_redirect_uris: at("/login/callback").into_iter().collect(),
         access_token_lifetime: settings.access_token_lifetime,
         rotation: settings.rotation,
         ..dev::Options::default()

@@ -181,6 +181,7 @@ async fn broker(
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
             held_directory: None,
+            public_url: None,
         },
     };
     (Broker::start(parts).await.unwrap(), authenticator)

@@ -1,0 +1,18 @@
+//! Binding `BROWSER`, driven as browsers drive it: over HTTP, with cookies, from page to page, between sites.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+
+#[path = "../support/clock.rs"]
+#[expect(dead_code, reason = "shared with tests that wait for sleepers")]
+mod clock;
+#[path = "../broker/world.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod world;
+
+mod support {
+    pub(crate) use super::clock;
+}
+
+mod browser;
+mod journey;
+mod person;
