@@ -264,6 +264,13 @@ impl TokenBrokerService for Shore {
         Err(Status::unimplemented("only the stream is played"))
     }
 
+    async fn get_plugin_tokens(
+        &self,
+        _: Request<v1::GetPluginTokensRequest>,
+    ) -> Result<Response<v1::GetPluginTokensResponse>, Status> {
+        Err(Status::unimplemented("only the stream is played"))
+    }
+
     async fn store_auth_code(
         &self,
         _: Request<v1::StoreAuthCodeRequest>,

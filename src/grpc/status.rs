@@ -121,6 +121,12 @@ pub(super) fn of_undecoded(code: Code) -> Option<Status> {
     matches!(code, Code::Internal | Code::OutOfRange).then(|| undecoded.into())
 }
 
+/// One of our statuses as a message, for the answer to a call that can fail in parts.
+pub(super) fn as_message(status: &Status) -> rpc::Status {
+    let bare = || rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() };
+    rpc::Status::decode(status.details()).unwrap_or_else(|_| bare())
+}
+
 /// A status under construction.
 struct Answer {
     reason: Reason,

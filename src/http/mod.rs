@@ -3,7 +3,7 @@
 //!
 //! - [`connect`]: the page of a flow, and its form · [`login`]: the sign-in's way back · [`callback`]: the provider's
 //! - [`pages`]: what people see · [`refusal`]: what they see when it does not go on
-//! - [`cookies`], [`headers`], [`visit`]: what comes and goes with every page · [`health`]
+//! - [`cookies`], [`headers`], [`visit`]: what comes and goes with every page · [`health`] · [`server`]: limits, shutdown
 
 mod callback;
 mod connect;
@@ -13,6 +13,7 @@ mod health;
 mod login;
 mod pages;
 mod refusal;
+mod server;
 mod visit;
 
 use axum::{
@@ -23,6 +24,8 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use http::StatusCode;
+
+pub use server::serve;
 
 use crate::broker::{Broker, LOGIN_CALLBACK, OAUTH_CALLBACK};
 

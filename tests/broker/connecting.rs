@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    trail::Records,
+    support::records::Records,
     world::{CALLBACK, MINUTE, PLUGIN, Settings, World, ask, code_of, outbound, parameter, reason, start},
 };
 

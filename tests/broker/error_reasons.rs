@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     connecting::SOON,
-    trail::Records,
+    support::records::Records,
     world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, start},
 };
 

@@ -4,9 +4,11 @@
 
 #[path = "../support/clock.rs"]
 mod clock_support;
+#[path = "../support/records.rs"]
+mod records_support;
 
 mod support {
-    pub(crate) use super::clock_support as clock;
+    pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
 mod connecting;
@@ -15,6 +17,7 @@ mod installation;
 mod observer;
 mod refreshing;
 mod revoking;
+mod several;
 mod starting;
 mod tokens;
 mod trail;

@@ -13,14 +13,14 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, SealingSection, StoreSection, TenantSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -259,7 +259,9 @@ impl World {
             http: HttpSection {
                 listen: anywhere,
                 public_url: self.settings.pages.as_ref().map(|pages| pages.public_url.clone()),
+                ..HttpSection::default()
             },
+            limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
@@ -275,6 +277,8 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                directory: None,
+                endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret: Some(self.provider.client_secret()),

@@ -8,6 +8,9 @@ mod clock;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;
+#[path = "../support/records.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod records;
 
 mod support {
     pub(crate) use super::clock;
@@ -16,3 +19,4 @@ mod support {
 mod browser;
 mod journey;
 mod person;
+mod phishing;

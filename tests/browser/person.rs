@@ -3,12 +3,15 @@
 use claviger::{
     client::Client,
     config::Config,
+    dev::Endpoint,
+    domain::{AuditAction, AuditRecord, AuditResult, Reason},
     proto::v1::{self, AuthorizationState, ErrorReason},
 };
 use url::Url;
 
 use crate::{
     browser::{Browser, Page},
+    records::Records,
     world::{PLUGIN, Pages, Settings, World},
 };
 
@@ -88,4 +91,34 @@ impl Browser {
         let page = self.provider_consent(&consent, user).await;
         self.press(&page, APPROVE.0, APPROVE.1).await
     }
+}
+
+/// How often the provider was asked to exchange a code.
+pub(crate) fn exchanges(world: &World) -> u64 {
+    world.provider.stats().requests(Endpoint::Token)
+}
+
+/// Nothing came of it: no code was exchanged, and nobody has a connection.
+pub(crate) async fn nothing_is_stored(world: &World) {
+    assert_eq!(exchanges(world), 0);
+    for user in ["alice", "bob"] {
+        let listed = world.client(user).list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
+        assert_eq!(listed.connections, [], "{user}");
+    }
+}
+
+/// The audit trail's refusals and failures of these actions, oldest first.
+pub(crate) async fn refusals(world: &mut World, action: AuditAction) -> Vec<(AuditResult, Option<Reason>)> {
+    let all = trail(world).await;
+    let refused = all.iter().filter(|record| record.action == action && record.result != AuditResult::Allowed);
+    refused.map(|record| (record.result, record.reason)).collect()
+}
+
+/// Stops the broker and reads its whole audit trail.
+pub(crate) async fn trail(world: &mut World) -> Vec<AuditRecord> {
+    world.stop().await;
+    let records = Records::open(world).await;
+    let all = records.vault.audit(0, usize::MAX).await.unwrap();
+    records.close().await;
+    all.into_iter().map(|(_, record)| record).collect()
 }

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{Broker, BrokerError, Cookies};
 use crate::{
-    domain::{AgentId, BrowserSecret, Flow, FlowId, FlowState, Reason, ScopeSet},
+    domain::{AgentId, BrowserSecret, Flow, FlowId, FlowState, Reason, Scope},
     sealing::BrowserPurpose,
 };
 
@@ -27,8 +27,8 @@ pub struct ConsentRequest {
     pub provider: String,
     /// The account that is to be (re)connected.
     pub account: Option<String>,
-    /// Everything that the provider will be asked for.
-    pub scopes: ScopeSet,
+    /// Everything that the provider will be asked for, with what it lets the agent do; that completes "wants to …".
+    pub scopes: Vec<(Scope, Option<String>)>,
     pub renews: bool,
     /// To be sent back with the answer.
     pub form_token: BrowserSecret,
@@ -86,12 +86,15 @@ impl Broker {
         let provider = self.provider(&flow.provider)?;
         let plugin = flow.plugin.as_ref().map(|id| catalog.plugins.get(id).ok_or(BrokerError::PluginUnknown));
         let plugin = plugin.transpose()?.map(|plugin| plugin.display_name.clone());
+        let all = provider.definition.always_scopes.union(&flow.scopes);
+        let words = |scope: &Scope| provider.definition.words(scope).map(str::to_owned);
+        let scopes = all.iter().map(|scope| (scope.clone(), words(scope))).collect();
         Ok(Box::new(ConsentRequest {
             agent: flow.agent.clone(),
             plugin,
             provider: provider.definition.display_name.clone(),
             account: flow.account.clone(),
-            scopes: provider.definition.always_scopes.union(&flow.scopes),
+            scopes,
             renews: flow.renews.is_some(),
             form_token: self.form_token(flow.id, cookies).ok_or(BrokerError::OtherBrowser)?,
         }))

@@ -3,6 +3,8 @@
 //! Nothing is stored until somebody has signed in, so that strangers cannot fill the disk: `state`, nonce and PKCE
 //! verifier are made of the cookie under a key of the installation's, and are made again when the browser comes back.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use url::Url;
 
@@ -10,13 +12,14 @@ use super::{Broker, BrokerError, Cookies, LOGIN_CALLBACK, VisitRefused};
 use crate::{
     broker::trail::{visited, visited_by},
     domain::{
-        AuditAction, BrowserSecret, BrowserSession, ClientAuthentication, CodeVerifier, Definition, Endpoints, Flow,
-        FlowId, FlowSecret, Nonce, Provider, Reason, ReplyClass, Revocation, Rotation, Visit,
+        AuditAction, BrowserSecret, BrowserSession, ClientAuthentication, CodeVerifier, Definition, Flow, FlowId,
+        FlowSecret, Nonce, Provider, Reason, ReplyClass, Visit,
     },
     identity::{IdentityError, SignIn, SignedIn},
     oauth::{
         AuthorizationAnswer, AuthorizationError, AuthorizationRequest, AuthorizationResponse, MalformedResponse,
         TokenFailure, check_iss,
+        definitions::{SHIPPED, shipped},
     },
     sealing::BrowserPurpose,
     vault::{Parked, Stored},
@@ -182,34 +185,32 @@ fn flow_of(unverified_state: &FlowSecret) -> Option<FlowId> {
 /// Our registration as the protocol sees it. Where the metadata does not mention PKCE it is sent all the same, and the
 /// nonce does its work (RFC 9700 §2.1.1).
 fn registration(sign_in: &SignIn) -> Provider {
-    let client_authentication = match sign_in.client_secret {
-        Some(_) => ClientAuthentication::Basic,
-        None => ClientAuthentication::None,
-    };
+    let standard = shipped("oidc").expect("the standard definition ships with the broker");
     Provider {
         id: "sign-in".parse().expect("a constant of legal characters"),
         definition: Definition {
-            display_name: String::new(),
             issuer: Some(sign_in.issuer.clone()),
-            endpoints: Endpoints::default(),
-            endpoint_hosts: Vec::new(),
+            endpoint_hosts: known_hosts(sign_in),
             pkce_asserted: true,
-            scope_separator: ' ',
-            response_scope_separator: ' ',
-            client_authentication,
+            client_authentication: match sign_in.client_secret {
+                Some(_) => ClientAuthentication::Basic,
+                None => ClientAuthentication::None,
+            },
             always_scopes: sign_in.scopes.clone(),
-            authorization_parameters: std::collections::BTreeMap::new(),
-            token_parameters: std::collections::BTreeMap::new(),
-            rotation: Rotation::None,
-            refresh_invalidates_access_token: false,
-            error_rules: Vec::new(),
-            revocation: Revocation::None,
-            revocation_side_effects: String::new(),
-            account: None,
+            authorization_parameters: BTreeMap::new(),
+            token_parameters: BTreeMap::new(),
+            ..standard
         },
         client_id: sign_in.client_id.clone(),
         client_secret: sign_in.client_secret.clone(),
     }
+}
+
+/// Where the issuer's endpoints may lie beside its own host, if a definition that ships with the broker knows it.
+fn known_hosts(sign_in: &SignIn) -> Vec<String> {
+    let mut known = SHIPPED.iter().filter_map(|name| shipped(name));
+    let same = known.find(|definition| definition.issuer.as_ref() == Some(&sign_in.issuer));
+    same.map(|definition| definition.endpoint_hosts).unwrap_or_default()
 }
 
 /// Why an authorization request brought no code.

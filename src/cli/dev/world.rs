@@ -18,11 +18,11 @@ use crate::{
     broker::{LOGIN_CALLBACK, OAUTH_CALLBACK},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        Reflection, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, Reflection, SealingSection, StoreSection, TenantSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{PresentedToken, PublicUrl, Scope, TokenUsage},
+    domain::{Endpoints, PresentedToken, PublicUrl, Scope, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
@@ -159,7 +159,8 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
     });
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
-        http: HttpSection { listen: settings.http, public_url: Some(pages.at("/")) },
+        http: HttpSection { listen: settings.http, public_url: Some(pages.at("/")), ..HttpSection::default() },
+        limits: LimitsSection::default(),
         store: StoreSection {
             directory: settings.directory.join(STORE),
             page_cache: 64 * 1024 * 1024,
@@ -179,6 +180,8 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
             id: "dev".parse()?,
             definition: "oidc".to_owned(),
             issuer: Some(provider.issuer().parse()?),
+            directory: None,
+            endpoints: Endpoints::default(),
             rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(provider.client_secret()),

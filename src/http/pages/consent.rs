@@ -66,10 +66,10 @@ fn wanted(request: &ConsentRequest) -> Markup {
         @if request.scopes.is_empty() {
             p { "It names no single permission: the provider decides what it may do." }
         } @else {
-            h2 { "What it will be able to do" }
-            ul class="scopes" {
-                @for scope in request.scopes.iter() {
-                    li { (scopes::in_words(scope.as_str())) " " code { (scope) } }
+            h2 { "It wants to" }
+            ul {
+                @for (scope, words) in &request.scopes {
+                    li { (words.clone().unwrap_or_else(|| scopes::reading(scope.as_str()))) " " code { (scope) } }
                 }
             }
         }
