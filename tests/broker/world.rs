@@ -190,7 +190,7 @@ impl World {
 
     pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = format!("http://{}", self.grpc());
-        Connect { endpoint, ca: None, allow_plaintext: false }.with_token(token).unwrap()
+        Connect { endpoint, ..Connect::default() }.with_token(token).unwrap()
     }
 
     /// The generated client, for what the library's own does not show.
@@ -306,6 +306,7 @@ impl World {
                 agent_claims: vec!["azp".to_owned()],
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
+                access_token_claims: Vec::new(),
             }],
             sign_in: self.settings.pages.as_ref().map(|_| SignIn {
                 issuer: self.provider.platform_issuer().parse().unwrap(),
