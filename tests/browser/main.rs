@@ -5,12 +5,12 @@
 #[path = "../support/clock.rs"]
 #[expect(dead_code, reason = "shared with tests that wait for sleepers")]
 mod clock;
-#[path = "../broker/world.rs"]
-#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
-mod world;
 #[path = "../support/records.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod records;
+#[path = "../broker/world.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod world;
 
 mod support {
     pub(crate) use super::clock;

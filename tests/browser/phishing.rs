@@ -44,7 +44,8 @@ impl Underway {
 
     /// The answer with other parameters.
     fn answer_with(&self, edit: impl Fn(&str, String) -> Option<String>) -> Url {
-        let pairs = self.answer.query_pairs().map(|(name, value)| (name.clone().into_owned(), edit(&name, value.into())));
+        let pairs =
+            self.answer.query_pairs().map(|(name, value)| (name.clone().into_owned(), edit(&name, value.into())));
         let kept: Vec<_> = pairs.filter_map(|(name, value)| Some((name, value?))).collect();
         let mut url = self.answer.clone();
         url.query_pairs_mut().clear().extend_pairs(kept);
