@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal as _};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -17,7 +19,8 @@ use tracing_subscriber::{
 };
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people; coloured on a terminal.
     #[default]
@@ -106,6 +109,11 @@ impl Drop for TelemetryGuard {
             tracing::warn!(%error, "the last traces were not exported");
         }
     }
+}
+
+/// Whether the text is one that [`Telemetry::filter`] may be.
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
 }
 
 fn log_layer<S, W>(format: LogFormat, writer: W, colour: bool) -> Box<dyn Layer<S> + Send + Sync>

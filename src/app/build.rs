@@ -8,7 +8,7 @@ use super::Certificates;
 use crate::{
     audit::Chain,
     broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
-    config::{Config, Problem, RedirectRule},
+    config::{Config, OutboundSection, Problem, RedirectRule},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
     identity::Authenticator,
@@ -39,7 +39,7 @@ pub struct App {
 
 /// The configuration cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("{} problem(s) in the configuration:\n{}", .0.len(), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
+#[error("{} in the configuration:\n{}", problems(.0.len()), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
 pub struct NotConfigured(pub Vec<Problem>);
 
 impl App {
@@ -74,8 +74,8 @@ impl App {
         let vault = Vault::open(Arc::clone(&store), root, random.clone(), audit_key)
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
-        let timeout = Duration::from_secs(config.outbound.timeout);
-        let outbound = Outbound::new(&policy(config.outbound.allow_http_loopback, timeout))?;
+        let timeout = config.outbound.timeout.0;
+        let outbound = Outbound::new(&policy(&config.outbound))?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
@@ -90,7 +90,7 @@ impl App {
             settings: Settings {
                 // The answer may still be on its way when the client gives up.
                 provider_timeout: timeout + Duration::from_secs(1),
-                audit_window: Duration::from_secs(config.audit.window),
+                audit_window: config.audit.window.0,
                 held_directory: Some(held_directory),
                 public_url: public_url(&config)?,
             },
@@ -109,18 +109,29 @@ impl App {
     }
 }
 
+fn problems(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "problem" } else { "problems" })
+}
+
 /// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
 /// that may have been spent is a connection that may be lost.
-fn policy(allow_http_loopback: bool, timeout: Duration) -> Policy {
-    let policy = Policy::default();
-    Policy { allow_http_loopback, timeout, connect_timeout: policy.connect_timeout.min(timeout / 2), ..policy }
+fn policy(section: &OutboundSection) -> Policy {
+    let (usual, timeout) = (Policy::default(), section.timeout.0);
+    Policy {
+        allow_http_loopback: section.allow_http_loopback,
+        timeout,
+        connect_timeout: usual.connect_timeout.min(timeout / 2),
+        max_response: usual.max_response,
+        extra_roots: section.extra_roots_pem.clone(),
+        internal_hosts: section.internal_hosts.iter().map(|host| host.0.clone()).collect(),
+    }
 }
 
 async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
     let options = SledOptions {
         directory: config.store.directory.clone(),
-        page_cache: config.store.page_cache,
-        row_cache: config.store.row_cache,
+        page_cache: config.store.page_cache.0,
+        row_cache: config.store.row_cache.0,
         installation: InstallationId::from_bytes(random.bytes()?),
         epoch: EntryId::from_bytes(random.bytes()?),
     };
@@ -144,7 +155,7 @@ fn public_url(config: &Config) -> anyhow::Result<Option<PublicUrl>> {
     url.map(PublicUrl::new).transpose().context("http.public_url")
 }
 
-fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+pub(super) fn catalog(config: &Config) -> Result<Catalog, NotConfigured> {
     let tenants = config.tenants.iter().map(|section| {
         let redirect_uris = section.redirect_uris.iter().map(|rule| match rule {
             RedirectRule::Exact(url) => UrlRule::Exact(url.clone()),
@@ -160,7 +171,7 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     for section in &config.providers {
         let provider = Provider {
             id: section.id.clone(),
-            definition: section.definition()?,
+            definition: section.definition().map_err(|_| NotConfigured(config.check()))?,
             client_id: section.client_id.clone(),
             client_secret: section.client_secret.clone(),
         };
@@ -198,12 +209,13 @@ fn install_crypto() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Period;
 
     #[test]
     fn connecting_always_ends_before_the_request_does() {
-        for timeout in (1..=60).map(Duration::from_secs) {
-            let policy = policy(false, timeout);
-            assert!(policy.connect_timeout < policy.timeout && policy.timeout == timeout, "{timeout:?}");
+        for timeout in (1..=60).map(Period::from_secs) {
+            let policy = policy(&OutboundSection { timeout, ..OutboundSection::default() });
+            assert!(policy.connect_timeout < policy.timeout && policy.timeout == timeout.0, "{timeout}");
         }
     }
 }

@@ -6,9 +6,11 @@
 mod build;
 mod certificates;
 mod clock;
+mod reload;
 mod serve;
 
 pub use build::{App, NotConfigured};
 pub use certificates::{Certificates, NotReloaded};
 pub use clock::SystemClock;
+pub use reload::Reloader;
 pub use serve::{Listeners, NotListening, NotStopped, listen};

@@ -5,7 +5,8 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
-//! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
+//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//!   operator configured
 
 mod authorize;
 mod browser;
@@ -17,6 +18,7 @@ mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
 mod jobs;
+mod reconfigure;
 mod refresh;
 mod revoke;
 mod scheduler;

@@ -2,9 +2,11 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
-//! - [`dev`]: the broker with a provider, for development · [`generate_key`]
+//! - [`serve`]: the broker · [`check_config`] · [`generate_key`]
+//! - [`dev`]: the broker with a provider, for development · [`signals`]: what ends both
 //! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
 
+mod check_config;
 mod connect;
 mod connections;
 mod dev;
@@ -14,6 +16,8 @@ mod loopback;
 mod options;
 mod output;
 mod revoke;
+mod serve;
+mod signals;
 mod token;
 mod watch;
 
@@ -34,6 +38,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the broker
+    Serve(serve::Serve),
+    /// Say everything that is wrong with a configuration file
+    CheckConfig(check_config::CheckConfig),
     /// Connect an account for a plugin
     Connect(connect::Connect),
     /// Print a fresh access token for a plugin
@@ -53,6 +61,8 @@ pub enum Command {
 /// Runs the command of this process's arguments, says what went wrong, and turns it into an exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     match cli.command {
+        Command::Serve(command) => edge(command.run().await),
+        Command::CheckConfig(command) => edge(command.run()),
         Command::Connect(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,

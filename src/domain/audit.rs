@@ -29,6 +29,7 @@ pub struct AuditRecord {
     pub plugin: Option<PluginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
+    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +76,7 @@ pub enum AuditAction {
     RefreshBegun,
     RefreshSettled,
     WatchOpened,
+    ConfigurationChanged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

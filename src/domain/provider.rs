@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -104,12 +105,16 @@ pub struct InvalidIssuer;
 #[serde(try_from = "String", into = "String")]
 pub struct Issuer(Box<str>);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Endpoints {
+    /// RFC 6749 §3.1.
     pub authorization: Option<Url>,
+    /// RFC 6749 §3.2.
     pub token: Option<Url>,
+    /// RFC 7009 §2.
     pub revocation: Option<Url>,
+    /// OpenID Connect Core §5.3.
     pub userinfo: Option<Url>,
 }
 
@@ -228,12 +233,14 @@ pub struct Plugin {
 }
 
 /// How an access token is put on a request to the plugin's API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct TokenUsage {
+    /// The header that it stands in.
     pub header: String,
-    /// Empty: the token stands alone.
+    /// What stands before it there; empty: the token stands alone.
     pub scheme: String,
+    /// Where the API is, for whoever asks.
     pub base_url: Option<Url>,
 }
 

@@ -64,7 +64,9 @@ impl Completion<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDefinition {
     /// Neither an issuer to discover it from, nor an address.
-    #[error("neither `issuer` nor `endpoints.{endpoint}` is given")]
+    #[error(
+        "the definition leaves the server open; write `issuer`, the provider's issuer identifier ({endpoint} unknown)"
+    )]
     EndpointUnknown { endpoint: &'static str },
     /// A second `state` or `redirect_uri` beside ours would let the server choose which one to believe.
     #[error("the parameter `{name}` is set by the protocol")]

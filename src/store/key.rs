@@ -31,6 +31,8 @@ pub enum RecordKind {
     /// An authorization attempt, by keyed hash of its `state`.
     Attempt = 7,
     Job = 8,
+    /// One row: which configuration is in force.
+    Configuration = 9,
 }
 
 /// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
@@ -136,6 +138,7 @@ impl RecordKind {
             Self::Flow,
             Self::Attempt,
             Self::Job,
+            Self::Configuration,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

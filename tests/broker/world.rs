@@ -13,8 +13,8 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
-        RedirectRule, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
+        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -262,10 +262,16 @@ impl World {
                 ..HttpSection::default()
             },
             limits: LimitsSection::default(),
-            store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
+            store: StoreSection { directory: self.store.clone(), page_cache: Size::mib(8), row_cache: Size::mib(1) },
             sealing: SealingSection { root_key: path.join("root.key") },
-            outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
-            audit: AuditSection { window: self.settings.audit_window },
+            outbound: OutboundSection {
+                allow_http_loopback: true,
+                timeout: Period::from_secs(10),
+                ..OutboundSection::default()
+            },
+            audit: AuditSection { window: Period::from_secs(self.settings.audit_window) },
+            log: LogSection::default(),
+            traces: TracesSection::default(),
             identity: vec![self.family()],
             tenants: vec![TenantSection {
                 id: "acme".parse().unwrap(),
@@ -281,6 +287,7 @@ impl World {
                 endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
+                client_secret_file: None,
                 client_secret: Some(self.provider.client_secret()),
             }],
             plugins: dev::PLUGINS.iter().map(plugin).collect(),

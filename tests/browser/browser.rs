@@ -106,12 +106,15 @@ impl Browser {
         self.cookies.extend(stolen.map(|(key, value)| (key.clone(), value.clone())));
     }
 
-    pub(crate) fn forget(&mut self, part: &str) {
-        self.cookies.retain(|(_, name), _| !name.contains(part));
+    /// Has another browser's cookies under names of which `part` is replaced.
+    pub(crate) fn plant(&mut self, from: &Self, part: &str, with: &str) {
+        let renamed =
+            from.cookies.iter().map(|((host, name), value)| ((host.clone(), name.replace(part, with)), value));
+        self.cookies.extend(renamed.map(|(key, value)| (key, value.clone())));
     }
 
     async fn follow(&mut self, first: Sent, from: Option<&Page>) -> Page {
-        let mut policy = (first.method == Method::POST).then(|| from.map(FormAction::of)).flatten();
+        let policy = (first.method == Method::POST).then(|| from.map(FormAction::of)).flatten();
         let initiator = from.map(|page| page.url.clone());
         let mut sent = first;
         for _ in 0..MOST_REDIRECTS {
@@ -138,7 +141,6 @@ impl Browser {
             assert_eq!(page.status, StatusCode::SEE_OTHER, "a body is never repeated elsewhere");
             let next = url.join(page.headers[header::LOCATION].to_str().unwrap()).unwrap();
             sent = Sent::get(&next);
-            policy = policy.take();
         }
         panic!("redirected {MOST_REDIRECTS} times");
     }

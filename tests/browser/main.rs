@@ -16,7 +16,15 @@ mod support {
     pub(crate) use super::clock;
 }
 
+#[path = "../serving/pki.rs"]
+#[expect(dead_code, reason = "shared with the tests of the listeners")]
+mod pki;
+
 mod browser;
+mod forms;
 mod journey;
+mod pages;
 mod person;
 mod phishing;
+mod sign_in;
+mod tls;

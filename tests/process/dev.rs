@@ -41,7 +41,8 @@ pub(crate) struct Dev<'p> {
 
 pub(crate) fn claviger() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
-    for inherited in ["CLAVIGER_TOKEN", "CLAVIGER_ENDPOINT", "CLAVIGER_LOG"] {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for inherited in ours.filter(|name| name.to_string_lossy().starts_with("CLAVIGER_")) {
         command.env_remove(inherited);
     }
     command

@@ -2,7 +2,7 @@
 
 use claviger::{
     client::ClientError,
-    config::Config,
+    config::{Config, Period, Size},
     proto::v1::{self, ErrorReason},
 };
 
@@ -34,7 +34,7 @@ async fn a_connection_carries_so_many_calls() {
 
 #[tokio::test]
 async fn a_message_that_is_longer_than_configured_is_refused() {
-    let rig = Rig::start(|config: &mut Config| config.limits.message = 1024).await;
+    let rig = Rig::start(|config: &mut Config| config.limits.message = Size::kib(1)).await;
     let client = rig.plain_client();
     let get = |length| {
         client.get_plugin_token(v1::GetPluginTokenRequest {
@@ -52,7 +52,7 @@ async fn a_message_that_is_longer_than_configured_is_refused() {
 
 #[tokio::test]
 async fn headers_that_are_longer_than_configured_never_reach_our_code() {
-    let rig = Rig::start(|config: &mut Config| config.limits.header_list = 8 * 1024).await;
+    let rig = Rig::start(|config: &mut Config| config.limits.header_list = Size::kib(8)).await;
     let mut raw = Raw::connect(rig.grpc).await;
     let token = rig.token();
     let bearer = |length: usize| format!("{}{}", token.expose(), " ".repeat(length));
@@ -99,8 +99,8 @@ async fn a_client_that_makes_us_reset_streams_is_sent_away() {
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_is_cut_off() {
     let rig = Rig::start(|config: &mut Config| {
-        config.limits.keep_alive_interval = 1;
-        config.limits.keep_alive_timeout = 1;
+        config.limits.keep_alive_interval = Period::from_secs(1);
+        config.limits.keep_alive_timeout = Period::from_secs(1);
     })
     .await;
     let mut raw = Raw::connect(rig.grpc).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use claviger::{
     app::NotStopped,
+    config::Period,
     dev::{
         Endpoint, HoldPoint,
         visitor::{Decision, Visitor},
@@ -84,7 +85,7 @@ async fn a_handshake_that_does_not_end_holds_nothing_up() {
 
 #[tokio::test]
 async fn an_http_request_that_does_not_end_holds_nothing_up() {
-    let rig = Rig::start(|config| config.limits.http_header_time = 3600).await;
+    let rig = Rig::start(|config| config.limits.http_header_time = Period::from_secs(3600)).await;
     let mut slow = rig.http_socket().await;
     slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: broker\r\n\r\nGET /healthz HT").await.unwrap();
     slow.readable().await.unwrap();
@@ -111,7 +112,7 @@ async fn an_http_client_that_reads_nothing_holds_nothing_up() {
 
 #[tokio::test]
 async fn a_provider_that_never_answers_is_given_up_at_the_end_of_the_grace() {
-    let rig = Rig::start(|config| config.outbound.timeout = 60).await;
+    let rig = Rig::start(|config| config.outbound.timeout = Period::from_secs(60)).await;
     let client = rig.plain_client();
     let started = client.start_authorization(v1::StartAuthorizationRequest {
         target: Some(v1::start_authorization_request::Target::Plugin("calendar".to_owned())),

@@ -26,8 +26,8 @@ impl Records {
         let (config, key, random) = (world.config(), AuditKey::default(), Random::system());
         let options = SledOptions {
             directory: config.store.directory,
-            page_cache: config.store.page_cache,
-            row_cache: config.store.row_cache,
+            page_cache: config.store.page_cache.0,
+            row_cache: config.store.row_cache.0,
             installation: InstallationId::from_bytes(random.bytes().unwrap()),
             epoch: EntryId::from_bytes(random.bytes().unwrap()),
         };
