@@ -114,8 +114,14 @@ pub(super) fn service_unknown() -> Status {
 /// Replaces what tonic answers to a message that it cannot decode: `INTERNAL` or `OUT_OF_RANGE`, as if we had failed
 /// or a resume token had.
 pub(super) fn of_undecoded(code: Code) -> Option<Status> {
-    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is longer than 64 KiB" };
+    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is too long" };
     matches!(code, Code::Internal | Code::OutOfRange).then(|| undecoded.into())
+}
+
+/// One of our statuses as a message, for the answer to a call that can fail in parts.
+pub(super) fn as_message(status: &Status) -> rpc::Status {
+    let bare = || rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() };
+    rpc::Status::decode(status.details()).unwrap_or_else(|_| bare())
 }
 
 /// A status under construction.
