@@ -387,7 +387,7 @@ fn a_template_trusts_no_directory_that_is_not_named() {
     let (issuer, place, realm) = (template.to_owned(), 0, "realm_claim = \"tid\"");
     assert_eq!(problems(realm, &good), []);
     for other in ["", "realm_claim = \"sub\""] {
-        assert_eq!(problems(other, &good), [ConfigError::TemplateWithoutRealm { place, issuer: issuer.clone() }]);
+        assert_eq!(problems(other, &good), [ConfigError::TemplateWithoutRealm { issuer: issuer.clone() }]);
     }
     for other in [r#"{ fixed = "acme" }"#, &good.replace("\"tid\"", "\"groups\"")] {
         assert_eq!(problems(realm, other), [ConfigError::TemplateForAll { place, issuer: issuer.clone() }]);

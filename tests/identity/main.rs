@@ -10,8 +10,10 @@ mod issuer;
 mod vectors_support;
 
 mod algorithms;
+mod documented;
 mod entra;
 mod keys;
+mod mutations;
 mod platform;
 mod sign_in;
 mod tokens;
