@@ -187,17 +187,21 @@ pub(super) fn catalog(config: &Config) -> Result<Catalog, NotConfigured> {
         providers.insert(section.id.clone(), Arc::new(provider));
     }
     let plugins = config.plugins.iter().map(|section| {
+        let provider = providers.get(&section.provider);
         let plugin = Plugin {
             id: section.id.clone(),
             display_name: section.display_name.clone(),
             provider: section.provider.clone(),
-            scopes: section.scopes.clone(),
+            // As answers will be read: else a scope in another spelling would seem never to be granted.
+            scopes: provider
+                .map_or_else(|| section.scopes.clone(), |provider| provider.definition.spelled_all(&section.scopes)),
             usage: section.usage.clone(),
             enabled: section.enabled,
         };
         (section.id.clone(), plugin)
     });
-    Ok(Catalog { tenants: tenants.collect(), plugins: plugins.collect(), providers })
+    let plugins = plugins.collect();
+    Ok(Catalog { tenants: tenants.collect(), plugins, providers })
 }
 
 /// Durable on return, in a directory that is there: what is put into it later is only as durable as it is.

@@ -197,11 +197,9 @@ pub enum ReplyClass {
 pub enum Revocation {
     /// RFC 7009 at the revocation endpoint.
     Rfc7009,
-    /// GitHub's way: `DELETE` with the client's Basic credentials and the access token in a JSON body. `{client_id}`
-    /// in the URL is replaced.
-    DeleteJson {
-        url: String,
-    },
+    /// GitHub's way: `DELETE` at the revocation endpoint, with the client's Basic credentials and the access token in a
+    /// JSON body. `{client_id}` in the endpoint's path is replaced.
+    DeleteJson,
     /// Slack's way: the access token, as the credential of a POST to the revocation endpoint, ends itself and nothing
     /// else. `gone`: values of `error` that say it was dead before.
     AccessToken {
@@ -248,6 +246,11 @@ impl Definition {
     /// What the scope lets an agent do; `None`: nobody has put it in words.
     pub fn words(&self, scope: &Scope) -> Option<&str> {
         self.scope_words.get(&self.spelled(scope.clone())).map(String::as_str)
+    }
+
+    /// These scopes as they are asked for.
+    pub fn spelled_all(&self, scopes: &ScopeSet) -> ScopeSet {
+        scopes.iter().map(|scope| self.spelled(scope.clone())).collect()
     }
 
     /// The scope as it is asked for, whichever of its spellings this is.

@@ -65,7 +65,7 @@ async fn a_google_account_is_connected_refreshed_and_revoked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_microsoft_account_is_connected_refreshed_and_forgotten() {
-    let world = world("Mail.Read User.Read", |provider, base| {
+    let world = world("https://graph.microsoft.com/Mail.Read User.Read", |provider, base| {
         provider.definition = "microsoft".to_owned();
         provider.issuer = Some(format!("{base}/entra/{{directory}}/v2.0").parse().unwrap());
         provider.directory = Some("organizations".parse().unwrap());

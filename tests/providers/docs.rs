@@ -68,7 +68,7 @@ fn row(name: &str, definition: &Definition) -> String {
     let revocation = match &definition.revocation {
         Revocation::Rfc7009 if name == "google" => "the whole grant of the user (RFC 7009)",
         Revocation::Rfc7009 => "what RFC 7009 asks for",
-        Revocation::DeleteJson { .. } => "the whole authorization of the user",
+        Revocation::DeleteJson => "the whole authorization of the user",
         Revocation::AccessToken { .. } => "the access token alone",
         Revocation::None => "none",
     };
