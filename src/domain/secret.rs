@@ -1,23 +1,34 @@
 //! Secrets as types. None has `Display`, `Debug` or `Serialize`: a secret that cannot be printed cannot be logged.
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::optimization_barrier;
 
 /// Declares a text secret: zeroized on drop, compared in constant time, readable only through `expose`.
 macro_rules! secret_text {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Clone)]
-        pub struct $name(Zeroizing<String>);
+        pub struct $name(String);
 
         impl $name {
             pub fn new(text: String) -> Self {
-                Self(Zeroizing::new(text))
+                Self(text)
             }
 
             /// The secret itself. Every call is a place to review.
             pub fn expose(&self) -> &str {
                 &self.0
+            }
+
+            /// The secret itself, for a buffer that cannot be zeroized: moved, so that no second copy is made.
+            pub fn into_exposed(mut self) -> String {
+                std::mem::take(&mut self.0)
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                wipe(std::mem::take(&mut self.0));
             }
         }
 
@@ -29,6 +40,14 @@ macro_rules! secret_text {
 
         impl Eq for $name {}
     )+};
+}
+
+/// Overwrites the whole buffer. `Zeroizing` writes every byte by itself, twice, and every call has secrets of a KiB.
+fn wipe(text: String) {
+    let mut bytes = text.into_bytes();
+    bytes.fill(0);
+    bytes.resize(bytes.capacity(), 0);
+    optimization_barrier(&bytes);
 }
 
 secret_text! {

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{Stream, stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -24,6 +24,8 @@ const PREFACE_TIME: Duration = Duration::from_secs(10);
 /// The preface: 24 bytes and the header of a SETTINGS frame (RFC 9113 §3.4). Over TLS the first bytes are the
 /// handshake's, which are more.
 const PREFACE: usize = 33;
+/// Holds about ten answers with tokens; each connection has one.
+const WRITE_BUFFER: usize = 16 * 1024;
 /// How long to wait when the process has no descriptors left: trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,7 +61,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 pub(super) struct Connection {
-    io: TcpStream,
+    /// h2 writes every larger DATA frame by itself and flushes when it has nothing more to send; so the answers that are
+    /// ready together leave together.
+    io: BufWriter<TcpStream>,
     peer: TcpConnectInfo,
     /// `None` once the preface is there.
     awaited: Option<Preface>,
@@ -80,7 +84,7 @@ impl Connection {
         let deadline = clock.sleep_until(clock.now().plus(PREFACE_TIME));
         Self {
             peer: io.connect_info(),
-            io,
+            io: BufWriter::with_capacity(WRITE_BUFFER, io),
             awaited: Some(Preface { missing: PREFACE, deadline }),
             cut: Box::pin(cut.clone().cancelled_owned()),
         }

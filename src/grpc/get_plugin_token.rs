@@ -22,7 +22,7 @@ pub(super) async fn answer(
     let context = fields::context(&request.session_id, &request.task_id, &request.platform_request_id)?;
     let call = Call { context, ..call };
     let token = rpcs.broker.get_plugin_token(&call, parse(request)?).await.map_err(refused(&call))?;
-    Ok(Response::new(encode(&token, rpcs.clock.now())))
+    Ok(Response::new(encode(token, rpcs.clock.now())))
 }
 
 fn parse(request: v1::GetPluginTokenRequest) -> Result<GetPluginToken, InvalidField> {
@@ -38,11 +38,12 @@ fn parse(request: v1::GetPluginTokenRequest) -> Result<GetPluginToken, InvalidFi
     })
 }
 
-fn encode(token: &PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
+fn encode(token: PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
     let PluginToken { access_token, connection, usage, enforcement } = token;
+    let connection = &connection.value;
     let credential = &connection.credential;
     v1::GetPluginTokenResponse {
-        access_token: access_token.expose().to_owned(),
+        access_token: access_token.into_exposed(),
         token_type: TOKEN_TYPE.to_owned(),
         expires_at: credential.expires_at.map(encode::timestamp),
         expires_in: credential.expires_at.map(|expires_at| encode::duration(expires_at - now)),
@@ -52,9 +53,9 @@ fn encode(token: &PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
         account: connection.account.clone().unwrap_or_default(),
         generation: credential.generation,
         usage: Some(v1::TokenUsage {
-            header: usage.header.clone(),
-            scheme: usage.scheme.clone(),
-            base_url: usage.base_url.as_ref().map(ToString::to_string).unwrap_or_default(),
+            header: usage.header,
+            scheme: usage.scheme,
+            base_url: usage.base_url.map(String::from).unwrap_or_default(),
         }),
         scope_enforcement: match enforcement {
             ScopeEnforcement::Exact => v1::ScopeEnforcement::Exact,

@@ -21,8 +21,13 @@ impl Vault {
 
     /// Whatever the tenant: for the scheduler and for jobs, which act for nobody's request.
     pub async fn any_connection(&self, id: ConnectionId) -> Result<Option<Stored<Connection>>, VaultError> {
-        let stored = self.read::<Connection>(place::connection_row(id)).await?;
+        let stored = self.read_kept::<Connection>(place::connection_row(id)).await?;
         Ok(stored.filter(|connection| connection.value.id == id))
+    }
+
+    /// The connection as it is now; `None` when it is gone.
+    pub async fn latest(&self, connection: &Stored<Connection>) -> Result<Option<Stored<Connection>>, VaultError> {
+        self.read_kept(connection.key.clone()).await
     }
 
     /// All the connections of a subject, or those to one provider, ordered by provider and id (both hashed or random).
@@ -35,7 +40,7 @@ impl Vault {
         let prefix = place::connections_prefix(self.keys(), tenant, subject, provider);
         let mut found = Vec::new();
         for record in self.indexed(IndexKind::ConnectionsOfSubject, prefix).await? {
-            let Some(stored) = self.read::<Connection>(record).await? else { continue };
+            let Some(stored) = self.read_kept::<Connection>(record).await? else { continue };
             let Connection { tenant: of, subject: by, provider: to, .. } = &stored.value;
             if of == tenant && *by == subject && provider.is_none_or(|wanted| wanted == to) {
                 found.push(stored);
@@ -77,7 +82,7 @@ impl Vault {
 
     /// `None` for a subject for whom nothing was ever stored.
     pub async fn subject(&self, tenant: &TenantId, subject: SubjectId) -> Result<Option<Stored<Subject>>, VaultError> {
-        let stored = self.read::<Subject>(place::subject_row(self.keys(), tenant, subject)).await?;
+        let stored = self.read_kept::<Subject>(place::subject_row(self.keys(), tenant, subject)).await?;
         Ok(stored.filter(|stored| stored.value.tenant == *tenant && stored.value.subject == subject))
     }
 

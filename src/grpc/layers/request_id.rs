@@ -56,7 +56,8 @@ pub(in crate::grpc) struct Identify {
     spans: Spans,
 }
 
-/// Which calls get a span: building one costs more than the rest of a warm call's bookkeeping, so it is decided before.
+/// Which calls get a span that traces show: building one costs more than the rest of a warm call's bookkeeping, so it is
+/// decided before. The others get theirs when somebody debugs.
 #[derive(Clone)]
 struct Spans {
     one_in: u32,
@@ -64,7 +65,7 @@ struct Spans {
 }
 
 impl Identify {
-    /// One call in `one_in` gets a span, none with 0.
+    /// One call in `one_in` gets a span at INFO, none with 0.
     pub(in crate::grpc) fn new(ids: Arc<RequestIds>, one_in: u32) -> Self {
         Self { ids, spans: Spans { one_in, seen: Arc::default() } }
     }
@@ -117,7 +118,7 @@ where
 impl Spans {
     fn span(&self, path: &str, id: &RequestId) -> Span {
         if self.one_in == 0 || !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in.into()) {
-            return Span::none();
+            return tracing::debug_span!("rpc", rpc.method = path, request.id = id.as_str());
         }
         tracing::info_span!("rpc", rpc.method = path, request.id = id.as_str())
     }
