@@ -19,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let secret = secret_messages(&compiler.descriptor_pool());
-    tonic_prost_build::configure().skip_debug(secret).compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .skip_debug(secret)
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .compile_fds(compiler.file_descriptor_set())?;
 
     // What reflection serves needs no comments, but does need the options that the typed set has dropped.
     compiler.include_source_info(false);

@@ -10,6 +10,7 @@ pub mod events;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod listener;
 pub mod oauth;
 pub mod outbound;
 pub mod proto;

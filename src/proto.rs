@@ -5,6 +5,7 @@
     unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated code"
 )]

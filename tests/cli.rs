@@ -317,6 +317,13 @@ impl TokenBrokerService for Answers {
         Err(refusal(Code::FailedPrecondition, "CONSENT_REQUIRED", "no account is connected", Some(&required)))
     }
 
+    async fn get_plugin_tokens(
+        &self,
+        _: Request<v1::GetPluginTokensRequest>,
+    ) -> Result<Response<v1::GetPluginTokensResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn store_auth_code(
         &self,
         request: Request<v1::StoreAuthCodeRequest>,

@@ -78,6 +78,7 @@ fn a_message_that_can_hold_a_secret_has_no_debug() {
 fn skipping_debug_really_removes_it() {
     assert!(is_debug!(v1::Connection));
     assert!(!is_debug!(v1::GetPluginTokenResponse));
+    assert!(!is_debug!(v1::GetPluginTokensResponse));
     assert!(!is_debug!(v1::StoreAuthCodeRequest));
     assert!(!is_debug!(v1::store_auth_code_request::Flow));
     assert!(!is_debug!(v1::OwnCode));
@@ -122,8 +123,10 @@ fn the_set_for_reflection_is_complete() {
         "claviger/v1/error.proto",
         "claviger/v1/token_broker.proto",
         "claviger/v1/watch.proto",
+        "google/protobuf/any.proto",
         "google/protobuf/duration.proto",
         "google/protobuf/timestamp.proto",
+        "google/rpc/status.proto",
     ];
     assert_eq!(files, expected.into_iter().map(str::to_owned).collect());
 }

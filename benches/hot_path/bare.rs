@@ -53,6 +53,13 @@ impl server::TokenBrokerService for Bare {
         Ok(Response::new(v1::GetPluginTokenResponse::clone(&self.token)))
     }
 
+    async fn get_plugin_tokens(
+        &self,
+        _: Request<v1::GetPluginTokensRequest>,
+    ) -> Result<Response<v1::GetPluginTokensResponse>, Status> {
+        Err(Status::unimplemented("a bare server"))
+    }
+
     async fn store_auth_code(
         &self,
         _: Request<v1::StoreAuthCodeRequest>,

@@ -1,16 +1,11 @@
 //! The whole broker, as an operator runs it but for the rate limit, which one caller would run into.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use claviger::{
     app::{App, Listeners, SystemClock},
-    config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        SealingSection, StoreSection, TenantSection,
-    },
+    config::Config,
     dev,
-    domain::{ClientSecret, Rotation, TokenUsage},
-    identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     sealing::Random,
     telemetry::{LogFormat, Telemetry},
 };
@@ -19,11 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::servers::{announce, until_told};
 
 pub(super) const ROOT_KEY: &str = "root.key";
-pub(super) const CLIENT_SECRET: &str = "of a provider on this machine";
 pub(super) const CALLBACK: &str = "/callback";
-/// More than a core can answer: the limiter counts and never refuses.
-const RATE: u32 = 1_000_000;
 
+/// In the runtime that the binary's `main` has.
 #[tokio::main]
 pub(super) async fn serve(directory: &Path, issuer: &str) {
     let _telemetry = Telemetry { format: LogFormat::Json, filter: "info", otlp_endpoint: None }.start().unwrap();
@@ -41,62 +34,36 @@ pub(super) async fn serve(directory: &Path, issuer: &str) {
     app.serve(listeners, shutdown).await.unwrap();
 }
 
+/// Everything that is not here has its default.
 fn config(directory: &Path, issuer: &str) -> Config {
-    let anywhere = (Ipv4Addr::LOCALHOST, 0).into();
-    let plugins = dev::PLUGINS.iter().map(|plugin| PluginSection {
-        id: plugin.id.parse().unwrap(),
-        display_name: plugin.name.to_owned(),
-        provider: "dev".parse().unwrap(),
-        scopes: plugin.scopes(),
-        usage: TokenUsage {
-            base_url: Some(format!("{issuer}/api/{}", plugin.id).parse().unwrap()),
-            ..TokenUsage::default()
-        },
-        enabled: true,
-    });
-    Config {
-        grpc: GrpcSection { listen: anywhere, rate: RATE, ..GrpcSection::default() },
-        http: HttpSection { listen: anywhere, ..HttpSection::default() },
-        store: StoreSection { directory: directory.join("store"), page_cache: 256 << 20, row_cache: 64 << 20 },
-        sealing: SealingSection { root_key: directory.join(ROOT_KEY) },
-        outbound: OutboundSection { allow_http_loopback: true, ..OutboundSection::default() },
-        audit: AuditSection::default(),
-        identity: vec![family(issuer)],
-        tenants: vec![TenantSection {
-            id: "acme".parse().unwrap(),
-            require_agent: false,
-            return_urls: Vec::new(),
-            redirect_uris: vec![RedirectRule::Loopback(CALLBACK.to_owned())],
-        }],
-        providers: vec![ProviderSection {
-            id: "dev".parse().unwrap(),
-            definition: "oidc".to_owned(),
-            issuer: Some(issuer.parse().unwrap()),
-            rotation: Some(Rotation::Strict),
-            client_id: dev::CLIENT_ID.to_owned(),
-            client_secret: Some(ClientSecret::new(CLIENT_SECRET.to_owned())),
-        }],
-        plugins: plugins.collect(),
-        agents: Vec::new(),
-        toolboxes: Vec::new(),
-        grants: Vec::new(),
-    }
-}
-
-fn family(issuer: &str) -> Family {
-    Family {
-        id: "platform".parse().unwrap(),
-        subject_claims: vec!["sub".to_owned()],
-        realm_claim: None,
-        issuers: vec![Issuer {
-            issuer: IssuerName::Exact(format!("{issuer}/platform")),
-            audiences: ["claviger".to_owned()].into(),
-            algorithms: [Algorithm::Rs256, Algorithm::Es256].into(),
-            keys: Keys::Discovery,
-            tenant: TenantRule::Fixed("acme".parse().unwrap()),
-            agent_claims: vec!["azp".to_owned()],
-            roles: Vec::new(),
-            token_types: vec!["at+jwt".to_owned()],
-        }],
-    }
+    let (store, root_key) = (directory.join("store"), directory.join(ROOT_KEY));
+    let (store, root_key, client) = (store.display(), root_key.display(), dev::PUBLIC_CLIENT_ID);
+    let text = format!(
+        r#"
+        grpc = {{ listen = "127.0.0.1:0", rate = 1_000_000 }}
+        http = {{ listen = "127.0.0.1:0" }}
+        store = {{ directory = "{store}" }}
+        sealing = {{ root_key = "{root_key}" }}
+        outbound = {{ allow_http_loopback = true }}
+        [[identity]]
+        id = "platform"
+        issuers = [{{ issuer = "{issuer}/platform", audiences = ["claviger"], tenant = {{ fixed = "acme" }} }}]
+        [[tenants]]
+        id = "acme"
+        redirect_uris = [{{ loopback = "{CALLBACK}" }}]
+        [[providers]]
+        id = "dev"
+        definition = "oidc"
+        issuer = "{issuer}"
+        rotation = "strict"
+        client_id = "{client}"
+        [[plugins]]
+        id = "notes"
+        display_name = "Notes"
+        provider = "dev"
+        scopes = ["notes.read", "notes.write"]
+        usage = {{ header = "authorization", scheme = "Bearer", base_url = "{issuer}/api/notes" }}
+        "#
+    );
+    toml::from_str(&text).unwrap()
 }

@@ -2,7 +2,7 @@
 //! metadata, as ratios measured in one run. `docs/performance.md` says how it is measured and why.
 //!
 //! Three processes: this one; [`broker`], the whole broker; [`bare`], tonic alone. The two servers stand on one core, and
-//! one of them is asked at a time; h2load and this process stand on the other.
+//! one of them is asked at a time; h2load stands on the other, and this process waits for it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails ends the run")]
 
@@ -37,6 +37,8 @@ fn main() {
 }
 
 fn measure(only: Option<&str>) {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert!(processors >= 2, "servers and clients need a processor each, and there is only one");
     let setting = setting::Setting::prepare();
     table::head(&setting, ROUNDS);
     for load in load::ALL.iter().filter(|load| only.is_none_or(|only| load.name.contains(only))) {

@@ -4,6 +4,7 @@ use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::Path, syn
 
 use anyhow::Context;
 
+use super::Certificates;
 use crate::{
     audit::Chain,
     broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
@@ -33,6 +34,7 @@ pub struct App {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Random,
+    pub(super) certificates: Certificates,
 }
 
 /// The configuration cannot be served.
@@ -50,9 +52,10 @@ impl App {
         install_crypto();
         // Before the store: a start that must fail should leave no new store behind, nor hold the old one.
         let root = root_key::file::load(&config.sealing.root_key)?;
+        let certificates = Certificates::load(&config)?;
         let audit_key = AuditKey::default();
         let store = open_store(&config, &audit_key, &random).await?;
-        let app = Self::over(Arc::clone(&store), config, clock, random, root, &audit_key).await;
+        let app = Self::over(Arc::clone(&store), config, clock, random, (root, &audit_key), certificates).await;
         if app.is_err() {
             // Whoever sees the error may try again at once, and the directory must be free then.
             store.close().await;
@@ -65,8 +68,8 @@ impl App {
         config: Config,
         clock: Arc<dyn Clock>,
         random: Random,
-        root: RootKey,
-        audit_key: &AuditKey,
+        (root, audit_key): (RootKey, &AuditKey),
+        certificates: Certificates,
     ) -> anyhow::Result<Self> {
         let vault = Vault::open(Arc::clone(&store), root, random.clone(), audit_key)
             .await
@@ -92,11 +95,16 @@ impl App {
             },
         })
         .await?;
-        Ok(Self { config, broker, authenticator, hub, store, clock, random })
+        Ok(Self { config, broker, authenticator, hub, store, clock, random, certificates })
     }
 
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// For whoever hears that the files have changed.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 }
 

@@ -1,11 +1,14 @@
 //! The only place that knows every concrete type: a [`Config`](crate::config::Config) becomes an [`App`], and an app serves listeners.
 //!
-//! - [`build`]: floors put together · [`serve`]: run, drain, stop · [`clock`]: the system's time
+//! - [`build`]: floors put together · [`serve`]: run, drain, stop · [`certificates`]: exchanged while serving
+//! - [`clock`]: the system's time
 
 mod build;
+mod certificates;
 mod clock;
 mod serve;
 
 pub use build::{App, NotConfigured};
+pub use certificates::{Certificates, NotReloaded};
 pub use clock::SystemClock;
-pub use serve::{Listeners, NotListening, listen};
+pub use serve::{Listeners, NotListening, NotStopped, listen};

@@ -1,6 +1,6 @@
 //! Runs an app: listen, drain, stop within a bound.
 
-use std::{future::IntoFuture, io, net::SocketAddr, num::NonZeroU32};
+use std::{io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -11,6 +11,7 @@ use crate::{
     config::{Config, Reflection},
     grpc::{Parts, Rate, ReflectionPolicy, RequestIds, Server, Settings},
     http,
+    listener::{Opening, Protocol},
 };
 
 /// Bound sockets, so that whoever starts an app knows its ports.
@@ -37,30 +38,57 @@ impl Listeners {
     }
 }
 
+/// Something hangs, and is given up so that the process ends.
+#[derive(Debug, thiserror::Error)]
+#[error("what was under way did not end within {} s and was given up; refreshes that were cut off are settled at the next start", grace.as_secs())]
+pub struct NotStopped {
+    grace: Duration,
+}
+
 impl App {
     /// Serves until `shutdown`, then: readiness off, watchers told to drain, what is in the air landed, store closed.
+    /// Ends within `limits.shutdown_grace` whatever hangs.
+    ///
+    /// # Errors
+    /// A listener failed, a background task ended by itself, or something did not end in time.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let (grace, clock) = (self.grace(), Arc::clone(&self.clock));
+        let given_up = async {
+            shutdown.cancelled().await;
+            clock.sleep_until(clock.now().plus(grace)).await;
+        };
+        tokio::select! {
+            served = Box::pin(self.run(listeners, shutdown.clone())) => served,
+            // Nothing durable is at stake: what is acknowledged is on disk, and an open refresh intent is on record.
+            () = given_up => Err(NotStopped { grace }.into()),
+        }
+    }
+
+    async fn run(self, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
         let server = Server::new(self.grpc_parts()?);
         if let (Ok(grpc), Ok(http)) = (listeners.grpc.local_addr(), listeners.http.local_addr()) {
             tracing::info!(grpc.address = %grpc, http.address = %http, "serving");
         }
-        let ended = CancellationToken::new();
+        let (ended, cut) = (CancellationToken::new(), CancellationToken::new());
         let mut background = JoinSet::new();
         background.spawn(self.broker.clone().run_scheduler());
         background.spawn(self.hub.clone().run(ended.clone()));
         let authenticator = self.authenticator.clone();
         background.spawn(async move { authenticator.keep_keys_fresh().await });
-        let http = axum::serve(listeners.http, http::router(self.broker.clone()))
-            .with_graceful_shutdown(ended.clone().cancelled_owned())
-            .into_future();
-        let http = tokio::spawn(http);
-        let (stop, fallen) = (shutdown.clone(), CancellationToken::new());
-        let serving = server.serve(listeners.grpc, shutdown.cancelled_owned());
+        let router = http::router(self.broker.clone());
+        let mut http = JoinSet::new();
+        http.spawn(http::serve(listeners.http, router, self.http_opening(&cut), ended.clone()));
+        let fallen = CancellationToken::new();
+        let serving = server.serve(listeners.grpc, shutdown.clone().cancelled_owned());
         let supervising = async {
             // They run until the end: one that is over has panicked, and a broker without it would only look alive.
-            if background.join_next().await.is_some() && !stop.is_cancelled() {
+            let over = tokio::select! {
+                over = background.join_next() => over,
+                over = http.join_next() => over,
+            };
+            if over.is_some() && !shutdown.is_cancelled() {
                 fallen.cancel();
-                stop.cancel();
+                shutdown.cancel();
             }
             std::future::pending::<()>().await;
         };
@@ -68,17 +96,43 @@ impl App {
             served = serving => served.context("the gRPC server failed"),
             () = supervising => Ok(()),
         };
+        // The grace begins to run when the server has failed by itself, too.
+        shutdown.cancel();
         // The server waits for the broker only as long as for open calls, and not at all when it failed. A token request
         // that is in the air must land before its store is closed.
         self.broker.stop().await;
         ended.cancel();
+        self.end_http(&mut http, &cut).await;
         background.shutdown().await;
-        // Health checks keep their connections open; nobody waits for them.
-        http.abort();
         self.store.close().await;
         tracing::info!("stopped");
         ensure!(!fallen.is_cancelled(), "a background task ended by itself");
         served
+    }
+
+    /// Readiness is told until here. What the answers told of has ended, so they need little time to leave.
+    async fn end_http(&self, http: &mut JoinSet<()>, cut: &CancellationToken) {
+        let last = self.clock.sleep_until(self.clock.now().plus(self.grace() / 5));
+        tokio::select! {
+            _ = http.join_next() => {}
+            () = last => tracing::warn!("open requests did not end in time; their connections are cut"),
+        }
+        cut.cancel();
+        http.shutdown().await;
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.config.limits.shutdown_grace)
+    }
+
+    fn http_opening(&self, cut: &CancellationToken) -> Opening {
+        Opening {
+            protocol: Protocol::Http1,
+            tls: self.certificates.http.clone(),
+            limits: self.config.limits.limits(),
+            clock: Arc::clone(&self.clock),
+            cut: cut.clone(),
+        }
     }
 
     fn grpc_parts(&self) -> anyhow::Result<Parts> {
@@ -94,7 +148,15 @@ impl App {
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
             request_ids: RequestIds::new(self.random.bytes()?),
-            settings: Settings { reflection, rate, ..Settings::default() },
+            settings: Settings {
+                reflection,
+                rate,
+                limits: self.config.limits.limits(),
+                tls: self.certificates.grpc.clone(),
+                // Leaves time for the token requests that are in the air, and for the last answers.
+                drain: self.grace() * 3 / 5,
+                ..Settings::default()
+            },
         })
     }
 }

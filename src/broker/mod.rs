@@ -1,8 +1,9 @@
 //! The use cases, one file each. Every mutation is one change set: the record, its events, its audit records and its
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
-//! - [`authorize`]: the zero-trust chain · [`get_plugin_token`] · [`start_authorization`] · [`store_auth_code`],
-//!   [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] · [`validate_platform_token`]
+//! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
+//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] ·
+//!   [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
 
@@ -10,8 +11,10 @@ mod authorize;
 mod catalog;
 mod connections;
 mod error;
+mod exchange;
 mod flights;
 mod get_plugin_token;
+mod get_plugin_tokens;
 mod jobs;
 mod refresh;
 mod revoke;
@@ -37,6 +40,7 @@ pub use catalog::{Catalog, Tenant, UrlRule};
 pub use connections::LONGEST_WAIT;
 pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
+pub use get_plugin_tokens::MOST_TOKENS;
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
@@ -54,9 +58,9 @@ use crate::{
     oauth::{AuthorizationServers, Tokens},
     vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
 };
+use exchange::Exchanged;
 use flights::Flights;
 use refresh::{Flown, HeldPlace};
-use store_auth_code::Exchanged;
 
 /// How long a provider that refused our registration is left alone.
 const SUSPENSION: Duration = Duration::from_secs(60);

@@ -24,6 +24,7 @@ use crate::{
 };
 
 // sysexits.h
+const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
 const EX_NOINPUT: u8 = 66;
 const EX_UNAVAILABLE: u8 = 69;
@@ -42,6 +43,11 @@ pub(super) enum Failure {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Refused(#[from] ClientError),
+    /// What was refused has been said, each with its reason.
+    #[error("{refused} of {of} tokens were refused")]
+    SomeRefused { refused: usize, of: usize },
+    #[error("--header prints one line; name one plugin")]
+    SeveralHeaders,
     #[error("cannot listen on {address} for the provider's answer")]
     Listen { address: String, source: io::Error },
     #[error("the redirect URI must be http on a loopback address to be listened on; or give --no-listen")]
@@ -81,10 +87,11 @@ impl Failure {
         match self {
             Self::TokenMissing | Self::Connect(_) | Self::NotLoopback => ExitCode::from(EX_CONFIG),
             Self::File { .. } => ExitCode::from(EX_NOINPUT),
+            Self::SeveralHeaders => ExitCode::from(EX_USAGE),
             Self::NoAnswer(_) | Self::ForeignAnswer => ExitCode::from(EX_DATAERR),
             Self::Listen { .. } => ExitCode::from(EX_UNAVAILABLE),
             Self::TimedOut => ExitCode::from(EX_TEMPFAIL),
-            Self::Denied { .. } => ExitCode::FAILURE,
+            Self::Denied { .. } | Self::SomeRefused { .. } => ExitCode::FAILURE,
             Self::Refused(refused) => match refused.code {
                 Code::Unauthenticated | Code::PermissionDenied => ExitCode::from(EX_NOPERM),
                 Code::InvalidArgument => ExitCode::from(EX_DATAERR),
@@ -135,17 +142,24 @@ impl Failure {
     }
 
     fn document(&self) -> serde_json::Value {
-        let Self::Refused(refused) = self else { return json!({ "error": { "message": self.to_string() } }) };
-        json!({ "error": {
-            "code": format!("{:?}", refused.code),
-            "reason": refused.reason.map(|_| refused.name()),
-            "message": refused.message,
-            "violations": refused.violations.iter()
-                .map(|violation| json!({ "field": violation.field, "description": violation.description }))
-                .collect::<Vec<_>>(),
-            "authentication_required": refused.authentication_required.as_deref().map(output::required_document),
-            "retry_after_seconds": refused.retry_after.map(|wait| wait.as_secs_f64()),
-            "request_id": refused.request_id,
-        }})
+        match self {
+            Self::Refused(refused) => json!({ "error": refusal(refused) }),
+            _ => json!({ "error": { "message": self.to_string() } }),
+        }
     }
+}
+
+/// For scripts: what the broker refused with.
+pub(super) fn refusal(refused: &ClientError) -> serde_json::Value {
+    json!({
+        "code": format!("{:?}", refused.code),
+        "reason": refused.reason.map(|_| refused.name()),
+        "message": refused.message,
+        "violations": refused.violations.iter()
+            .map(|violation| json!({ "field": violation.field, "description": violation.description }))
+            .collect::<Vec<_>>(),
+        "authentication_required": refused.authentication_required.as_deref().map(output::required_document),
+        "retry_after_seconds": refused.retry_after.map(|wait| wait.as_secs_f64()),
+        "request_id": refused.request_id,
+    })
 }

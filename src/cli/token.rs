@@ -1,4 +1,5 @@
-//! `claviger token`: the token goes to standard output, what to know about it to standard error.
+//! `claviger token`: the token goes to standard output, what to know about it to standard error. Several are asked for
+//! in one call; each is printed or said to be refused.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,15 +8,21 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
-    ClientOptions, Failure, Session,
-    output::{bare, harmless, or_dash, time},
+    ClientOptions, Failure, Session, failure,
+    output::{bare, harmless, next_step, note, or_dash, time},
 };
-use crate::proto::v1::{GetPluginTokenRequest, GetPluginTokenResponse};
+use crate::{
+    client::ClientError,
+    proto::v1::{
+        GetPluginTokenRequest, GetPluginTokenResponse, GetPluginTokensRequest, plugin_token_result::Result as Outcome,
+    },
+};
 
 #[derive(Debug, Args)]
 pub struct Token {
-    /// The plugin that the token is for
-    plugin: String,
+    /// The plugin that the token is for; several get a line each, its name and its token with a tab between
+    #[arg(required = true, value_name = "PLUGIN")]
+    plugins: Vec<String>,
     /// Which account, when you have several [default: the only one]
     #[arg(long)]
     account: Option<String>,
@@ -25,7 +32,7 @@ pub struct Token {
     /// How long the token must still live, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     min_remaining: Option<u32>,
-    /// Print the whole header line, as `curl --header @-` reads it
+    /// Print the whole header line, as `curl --header @-` reads it; for one plugin
     #[arg(long)]
     header: bool,
     #[command(flatten)]
@@ -34,16 +41,15 @@ pub struct Token {
 
 impl Token {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
-        let request = GetPluginTokenRequest {
-            plugin: self.plugin.clone(),
-            account: self.account.clone().unwrap_or_default(),
-            scopes: self.scopes.clone(),
-            min_remaining: self
-                .min_remaining
-                .map(|seconds| prost_types::Duration { seconds: seconds.into(), nanos: 0 }),
-            ..Default::default()
-        };
-        let answer = session.client.get_plugin_token(request).await?;
+        match self.plugins.as_slice() {
+            [plugin] => self.print_one(session, plugin).await,
+            _ if self.header => Err(Failure::SeveralHeaders),
+            plugins => self.print_several(session, plugins).await,
+        }
+    }
+
+    async fn print_one(&self, session: &Session, plugin: &str) -> Result<(), Failure> {
+        let answer = session.client.get_plugin_token(self.request(plugin)).await?;
         let text = if self.header {
             header_line(&answer)
         } else if session.printer.is_json() {
@@ -57,6 +63,49 @@ impl Token {
             io::stderr().write_all(facts(&answer).as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Whatever there is, is printed, also when something is refused.
+    async fn print_several(&self, session: &Session, plugins: &[String]) -> Result<(), Failure> {
+        let requests = plugins.iter().map(|plugin| self.request(plugin)).collect();
+        let answer = session.client.get_plugin_tokens(GetPluginTokensRequest { requests }).await?;
+        let outcomes = answer.results.into_iter().filter_map(|result| result.result);
+        let (mut documents, mut refused) = (Vec::new(), 0);
+        for (plugin, outcome) in plugins.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Token(token) if session.printer.is_json() => {
+                    documents.push(json!({ "plugin": plugin, "token": document(&token) }));
+                }
+                Outcome::Token(token) => {
+                    session.printer.line(&Zeroizing::new(format!("{plugin}\t{}", token.access_token)))?;
+                }
+                Outcome::Error(error) => {
+                    refused += 1;
+                    let error = ClientError::from(error);
+                    documents.push(json!({ "plugin": plugin, "error": failure::refusal(&error) }));
+                    if !session.printer.is_json() {
+                        let next = error.authentication_required.as_deref().map(next_step).unwrap_or_default();
+                        note(format!("{plugin}: {}\n{next}", harmless(&error.to_string())).trim_end())?;
+                    }
+                }
+            }
+        }
+        if session.printer.is_json() {
+            session.printer.line(&Zeroizing::new(format!("{:#}", json!({ "results": documents }))))?;
+        }
+        if refused > 0 { Err(Failure::SomeRefused { refused, of: plugins.len() }) } else { Ok(()) }
+    }
+
+    fn request(&self, plugin: &str) -> GetPluginTokenRequest {
+        GetPluginTokenRequest {
+            plugin: plugin.to_owned(),
+            account: self.account.clone().unwrap_or_default(),
+            scopes: self.scopes.clone(),
+            min_remaining: self
+                .min_remaining
+                .map(|seconds| prost_types::Duration { seconds: seconds.into(), nanos: 0 }),
+            ..Default::default()
+        }
     }
 }
 

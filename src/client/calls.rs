@@ -22,6 +22,7 @@ macro_rules! unary {
 unary! {
     broker.validate_platform_token(ValidatePlatformTokenRequest) -> ValidatePlatformTokenResponse;
     broker.get_plugin_token(GetPluginTokenRequest) -> GetPluginTokenResponse;
+    broker.get_plugin_tokens(GetPluginTokensRequest) -> GetPluginTokensResponse;
     broker.store_auth_code(StoreAuthCodeRequest) -> StoreAuthCodeResponse;
     broker.revoke(RevokeRequest) -> RevokeResponse;
     connections.start_authorization(StartAuthorizationRequest) -> StartAuthorizationResponse;

@@ -66,6 +66,14 @@ impl From<Status> for ClientError {
     }
 }
 
+/// The error of one result among several.
+impl From<tonic_types::Status> for ClientError {
+    fn from(one: tonic_types::Status) -> Self {
+        let details = one.encode_to_vec();
+        Status::with_details(Code::from(one.code), one.message, details.into()).into()
+    }
+}
+
 /// The one detail that is ours, which the standard decoder passes over.
 fn authentication_required(status: &Status) -> Option<AuthenticationRequired> {
     let details = tonic_types::Status::decode(status.details()).ok()?.details;

@@ -7,7 +7,10 @@ use url::Url;
 
 use super::{Config, Problem};
 use crate::{
-    domain::{ClientSecret, Definition, Issuer, PluginId, ProviderId, Rotation, ScopeSet, TenantId, TokenUsage},
+    domain::{
+        ClientSecret, Definition, Directory, Endpoints, Issuer, PluginId, ProviderId, Rotation, ScopeSet, TenantId,
+        TokenUsage,
+    },
     identity::TenantRule,
     oauth,
 };
@@ -44,6 +47,12 @@ pub struct ProviderSection {
     /// For definitions that leave it open.
     #[serde(default)]
     pub issuer: Option<Issuer>,
+    /// Whose accounts may sign in at Microsoft: `organizations`, `common`, `consumers` or a directory's id.
+    #[serde(default)]
+    pub directory: Option<Directory>,
+    /// In place of the definition's: a server of the same kind at another address.
+    #[serde(default)]
+    pub endpoints: Endpoints,
     /// What the provider does with a used refresh token, where the definition can only guess.
     #[serde(default)]
     pub rotation: Option<Rotation>,
@@ -71,14 +80,16 @@ impl ProviderSection {
     /// The shipped definition, completed.
     pub fn definition(&self) -> Result<Definition, Problem> {
         let unknown = || Problem::DefinitionUnknown { provider: self.id.clone(), definition: self.definition.clone() };
-        let mut definition = oauth::definitions::shipped(&self.definition).ok_or_else(unknown)?;
-        if let Some(issuer) = &self.issuer {
-            definition.issuer = Some(issuer.clone());
-        }
-        definition.rotation = self.rotation.unwrap_or(definition.rotation);
-        oauth::definitions::check(&definition)
-            .map_err(|problem| Problem::Definition { provider: self.id.clone(), problem: problem.to_string() })?;
-        Ok(definition)
+        let definition = oauth::definitions::shipped(&self.definition).ok_or_else(unknown)?;
+        let completion = oauth::definitions::Completion {
+            issuer: self.issuer.as_ref(),
+            directory: self.directory.as_ref(),
+            endpoints: &self.endpoints,
+            rotation: self.rotation,
+        };
+        completion
+            .of(definition)
+            .map_err(|problem| Problem::Definition { provider: self.id.clone(), problem: problem.to_string() })
     }
 }
 

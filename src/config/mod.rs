@@ -1,10 +1,13 @@
 //! What an operator decides, as one value. Every section refuses unknown keys; what cannot be meant is refused by
 //! [`Config::check`], all problems at once, before anything is opened.
 //!
-//! - [`catalog`]: tenants, providers, plugins · [`problem`]: what can be wrong
+//! - [`catalog`]: tenants, providers, plugins · [`tls`], [`limits`]: the listeners
+//! - [`problem`]: what can be wrong
 
 mod catalog;
+mod limits;
 mod problem;
+mod tls;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,7 +18,9 @@ use serde::Deserialize;
 use url::Url;
 
 pub use catalog::{PluginSection, ProviderSection, RedirectRule, TenantSection};
+pub use limits::LimitsSection;
 pub use problem::Problem;
+pub use tls::TlsSection;
 
 use crate::identity::Family;
 
@@ -26,6 +31,8 @@ pub struct Config {
     pub grpc: GrpcSection,
     #[serde(default)]
     pub http: HttpSection,
+    #[serde(default)]
+    pub limits: LimitsSection,
     pub store: StoreSection,
     pub sealing: SealingSection,
     #[serde(default)]
@@ -54,6 +61,8 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcSection {
     pub listen: SocketAddr,
+    /// Needed unless `listen` is a loopback address.
+    pub tls: Option<TlsSection>,
     pub reflection: Reflection,
     /// Calls per second that one principal may make in the long run; bursts of ten times that pass. 0: no limit.
     pub rate: u32,
@@ -73,6 +82,8 @@ pub enum Reflection {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
     pub listen: SocketAddr,
+    /// Needed unless `listen` is a loopback address.
+    pub tls: Option<TlsSection>,
     /// Where browsers reach this listener, without a path: links to our pages and the redirect URI at providers start
     /// with it. Needed for binding `BROWSER`.
     pub public_url: Option<Url>,
@@ -132,6 +143,9 @@ impl Config {
         for tenant in self.tenants.iter().filter(|tenant| tenant.require_agent) {
             problems.push(Problem::NotServed { section: format!("tenants.{}.require_agent", tenant.id) });
         }
+        problems.extend(tls::check("grpc", self.grpc.listen, self.grpc.tls.as_ref()));
+        problems.extend(tls::check("http", self.http.listen, self.http.tls.as_ref()));
+        problems.extend(limits::check(&self.limits));
         problems.extend(catalog::check(self));
         problems
     }
@@ -139,13 +153,13 @@ impl Config {
 
 impl Default for GrpcSection {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 50051).into(), reflection: Reflection::default(), rate: 100 }
+        Self { listen: (Ipv4Addr::LOCALHOST, 50051).into(), tls: None, reflection: Reflection::default(), rate: 100 }
     }
 }
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), public_url: None }
+        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), tls: None, public_url: None }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The words of the field as types, and their rules. Pure: no I/O, no clock of its own, no randomness.
 //!
 //! - [`clock`]: `Timestamp`, `Clock` · [`id`]: names and ids · [`secret`]: secrets that cannot be printed
-//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`]: what is
-//!   connected, how, to what
+//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`], [`directory`]:
+//!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
 //! - [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
@@ -14,6 +14,7 @@ mod clock;
 mod connection;
 mod credential;
 mod decision;
+mod directory;
 mod event;
 mod flow;
 mod id;
@@ -33,6 +34,7 @@ pub use clock::*;
 pub use connection::*;
 pub use credential::*;
 pub use decision::*;
+pub use directory::*;
 pub use event::*;
 pub use flow::*;
 pub use id::*;

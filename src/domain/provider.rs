@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{ClientSecret, PluginId, ProviderId, ScopeSet};
+use super::{ClientSecret, PluginId, ProviderId, Scope, ScopeSet};
 
 /// An authorization server as this installation uses it: how it behaves, and our registration there.
 #[derive(Clone)]
@@ -21,13 +21,19 @@ pub struct Provider {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
+    /// The provider's name, for users.
     pub display_name: String,
     /// Metadata is discovered from here (RFC 8414, OpenID Connect Discovery) and fills what `endpoints` leaves open.
     #[serde(default)]
     pub issuer: Option<Issuer>,
+    /// Under which name the metadata speaks of itself instead of `issuer`, and with the user's own directory in it the
+    /// ID tokens. Made by [`Definition::in_directory`].
+    #[serde(skip)]
+    pub issuer_template: Option<Issuer>,
     #[serde(default)]
     pub endpoints: Endpoints,
-    /// Hosts other than the issuer's on which discovered endpoints may lie; what `endpoints` pins needs no entry.
+    /// Where discovered endpoints may lie beside the issuer's own host and port: a host, for https on its usual port,
+    /// or host and port. What `endpoints` pins needs no entry.
     #[serde(default)]
     pub endpoint_hosts: Vec<String>,
     /// The operator vouches for PKCE S256 where the metadata does not mention PKCE at all. S256 is sent either way.
@@ -39,6 +45,19 @@ pub struct Definition {
     /// Between scopes in answers; GitHub asks with spaces and answers with commas.
     #[serde(default = "space")]
     pub response_scope_separator: char,
+    /// The parameter that carries them to the authorization endpoint. Slack's `user_scope` asks for a token that acts
+    /// as the user, `scope` for one that acts as a bot.
+    #[serde(default = "scope_parameter")]
+    pub scope_parameter: String,
+    /// How answers spell a scope that was asked for otherwise.
+    #[serde(default)]
+    pub scope_aliases: BTreeMap<Scope, Scope>,
+    /// Answers put this before a scope, or do not: both are the same scope.
+    #[serde(default)]
+    pub scope_prefix: String,
+    /// What a scope lets an agent do, for the user who is asked: it completes "wants to …".
+    #[serde(default)]
+    pub scope_words: BTreeMap<Scope, String>,
     pub client_authentication: ClientAuthentication,
     /// Scopes added to every authorization, such as `openid`.
     #[serde(default)]
@@ -47,7 +66,18 @@ pub struct Definition {
     pub authorization_parameters: BTreeMap<String, String>,
     #[serde(default)]
     pub token_parameters: BTreeMap<String, String>,
+    /// A refresh must say the scopes again; otherwise it says none, and they stay (RFC 6749 §6).
+    #[serde(default)]
+    pub refresh_repeats_scopes: bool,
+    /// JSON pointer (RFC 6901) to the object with the tokens; where it is not, the answer itself is that object.
+    #[serde(default)]
+    pub token_object: String,
+    /// Values of `token_type` that also mean a bearer token. If there are any, `bearer` itself means nothing here.
+    #[serde(default)]
+    pub token_types: Vec<String>,
     pub rotation: Rotation,
+    #[serde(default)]
+    pub refresh_token_lifetime: RefreshTokenLifetime,
     /// Using the refresh token kills the old access token at once: refresh late and on demand.
     #[serde(default)]
     pub refresh_invalidates_access_token: bool,
@@ -55,7 +85,8 @@ pub struct Definition {
     #[serde(default)]
     pub error_rules: Vec<ErrorRule>,
     pub revocation: Revocation,
-    /// What else falls when a connection is revoked, in words for the user; empty: nothing.
+    /// What else falls when a connection is revoked, or what stays until the user ends it himself, in words for him;
+    /// empty: nothing.
     #[serde(default)]
     pub revocation_side_effects: String,
     #[serde(default)]
@@ -91,6 +122,16 @@ pub enum ClientAuthentication {
     Post,
 }
 
+/// How long a refresh token lives, as far as the provider says; in seconds. `None`: it does not say, or it never ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RefreshTokenLifetime {
+    /// Unless it is used.
+    pub idle: Option<u64>,
+    /// However often it is used.
+    pub absolute: Option<u64>,
+}
+
 /// What happens to a refresh token when it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,12 +150,14 @@ pub enum Rotation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorRule {
+    /// `None`: those with which verdicts come: 2xx, 400, 401, 403.
     #[serde(default)]
     pub status: Option<u16>,
     /// JSON pointer (RFC 6901) into the answer.
     #[serde(default = "error_pointer")]
     pub pointer: String,
-    /// Values there that match; empty: any value that is not `false` or `null`.
+    /// Values there that match, a number as its digits, of an array any member; empty: any value that is not `false`
+    /// or `null`.
     #[serde(default)]
     pub values: Vec<String>,
     /// The text under `pointer` contains this.
@@ -154,17 +197,22 @@ pub enum Revocation {
     DeleteJson {
         url: String,
     },
+    /// Slack's way: the access token, as the credential of a POST to the revocation endpoint, ends itself and nothing
+    /// else. `gone`: values of `error` that say it was dead before.
+    AccessToken {
+        gone: Vec<String>,
+    },
     None,
 }
 
-/// Where the account's stable id comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AccountSource {
-    /// A claim of the ID token.
-    IdToken { claim: String },
-    /// A GET with the access token; `pointer` into the JSON answer.
-    Probe { url: Url, pointer: String },
+/// Where the account's stable id comes from. An id of several parts is those parts, joined with `/`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccountSource {
+    /// Claims of the ID token.
+    pub id_token: Vec<String>,
+    /// If there is no ID token: JSON pointers (RFC 6901) into what the userinfo endpoint answers to the access token.
+    pub userinfo: Vec<String>,
 }
 
 /// A tool, MCP server or API, and how a token is used with it.
@@ -187,6 +235,24 @@ pub struct TokenUsage {
     /// Empty: the token stands alone.
     pub scheme: String,
     pub base_url: Option<Url>,
+}
+
+impl Definition {
+    /// What the scope lets an agent do; `None`: nobody has put it in words.
+    pub fn words(&self, scope: &Scope) -> Option<&str> {
+        self.scope_words.get(&self.spelled(scope.clone())).map(String::as_str)
+    }
+
+    /// The scope as it is asked for, whichever of its spellings this is.
+    pub fn spelled(&self, scope: Scope) -> Scope {
+        if let Some(asked) = self.scope_aliases.get(&scope) {
+            return asked.clone();
+        }
+        match scope.as_str().strip_prefix(&self.scope_prefix) {
+            Some(short) if !self.scope_prefix.is_empty() => short.parse().unwrap_or(scope),
+            _ => scope,
+        }
+    }
 }
 
 impl Issuer {
@@ -245,6 +311,10 @@ impl Default for TokenUsage {
 
 fn space() -> char {
     ' '
+}
+
+fn scope_parameter() -> String {
+    "scope".to_owned()
 }
 
 fn error_pointer() -> String {

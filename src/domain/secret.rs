@@ -1,18 +1,18 @@
 //! Secrets as types. None has `Display`, `Debug` or `Serialize`: a secret that cannot be printed cannot be logged.
 
 use subtle::ConstantTimeEq;
-use zeroize::optimization_barrier;
+use zeroize::Zeroizing;
 
 /// Declares a text secret: zeroized on drop, compared in constant time, readable only through `expose`.
 macro_rules! secret_text {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Clone)]
-        pub struct $name(String);
+        pub struct $name(Zeroizing<String>);
 
         impl $name {
             pub fn new(text: String) -> Self {
-                Self(text)
+                Self(Zeroizing::new(text))
             }
 
             /// The secret itself. Every call is a place to review.
@@ -22,13 +22,7 @@ macro_rules! secret_text {
 
             /// The secret itself, for a buffer that cannot be zeroized: moved, so that no second copy is made.
             pub fn into_exposed(mut self) -> String {
-                std::mem::take(&mut self.0)
-            }
-        }
-
-        impl Drop for $name {
-            fn drop(&mut self) {
-                wipe(std::mem::take(&mut self.0));
+                std::mem::take(&mut *self.0)
             }
         }
 
@@ -40,14 +34,6 @@ macro_rules! secret_text {
 
         impl Eq for $name {}
     )+};
-}
-
-/// Overwrites the whole buffer. `Zeroizing` writes every byte by itself, twice, and every call has secrets of a KiB.
-fn wipe(text: String) {
-    let mut bytes = text.into_bytes();
-    bytes.fill(0);
-    bytes.resize(bytes.capacity(), 0);
-    optimization_barrier(&bytes);
 }
 
 secret_text! {

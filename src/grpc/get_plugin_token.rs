@@ -19,15 +19,16 @@ pub(super) async fn answer(
     request: Request<v1::GetPluginTokenRequest>,
 ) -> Result<Response<v1::GetPluginTokenResponse>, Status> {
     let (call, request) = received(request)?;
-    let context = fields::context(&request.session_id, &request.task_id, &request.platform_request_id)?;
-    let call = Call { context, ..call };
-    let token = rpcs.broker.get_plugin_token(&call, parse(request)?).await.map_err(refused(&call))?;
+    let (call, request) = parse(&call, request)?;
+    let token = rpcs.broker.get_plugin_token(&call, request).await.map_err(refused(&call))?;
     Ok(Response::new(encode(token, rpcs.clock.now())))
 }
 
-fn parse(request: v1::GetPluginTokenRequest) -> Result<GetPluginToken, InvalidField> {
+/// The request, and the call with what the request says about it.
+pub(super) fn parse(call: &Call, request: v1::GetPluginTokenRequest) -> Result<(Call, GetPluginToken), InvalidField> {
+    let context = fields::context(&request.session_id, &request.task_id, &request.platform_request_id)?;
     let scopes = fields::scopes("scopes", &request.scopes)?;
-    Ok(GetPluginToken {
+    let request = GetPluginToken {
         plugin: fields::name("plugin", &request.plugin)?,
         account: fields::account("account", request.account)?,
         scopes: (!scopes.is_empty()).then_some(scopes),
@@ -35,10 +36,11 @@ fn parse(request: v1::GetPluginTokenRequest) -> Result<GetPluginToken, InvalidFi
         min_generation: (request.min_generation > 0).then_some(request.min_generation),
         rejected_token_sha256: fields::sha256("rejected_token_sha256", &request.rejected_token_sha256)?,
         return_url: fields::optional_url("return_url", &request.return_url)?,
-    })
+    };
+    Ok((Call { context, ..call.clone() }, request))
 }
 
-fn encode(token: PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
+pub(super) fn encode(token: PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
     let PluginToken { access_token, connection, usage, enforcement } = token;
     let connection = &connection.value;
     let credential = &connection.credential;

@@ -1,15 +1,15 @@
 //! The gRPC edge: parse, call one use case, encode.
 //!
-//! - [`server`]: services, limits, shutdown · [`layers`]: what every call passes · [`connection`]: accepted sockets
+//! - [`server`]: services, limits, shutdown · [`layers`]: what every call passes
 //! - [`service`]: the RPCs; each has a file of its name · [`health`]: readiness
 //! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
 
-mod connection;
 mod encode;
 mod fields;
 mod get_authorization;
 mod get_connection;
 mod get_plugin_token;
+mod get_plugin_tokens;
 mod health;
 mod layers;
 mod list_connections;

@@ -1,10 +1,17 @@
 //! The gRPC server: its services, its layers, its limits, and how it ends.
 
-use std::{future::Future, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport};
+use tonic::{
+    service::Routes,
+    transport::{
+        self,
+        server::{Connected, TcpConnectInfo},
+    },
+};
 use tonic_health::pb::health_server;
 use tonic_reflection::{
     pb::{
@@ -15,7 +22,6 @@ use tonic_reflection::{
 };
 
 use super::{
-    connection::accept,
     health::Readiness,
     layers::{Authentication, Identify, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
@@ -24,6 +30,7 @@ use crate::{
     broker::Broker,
     domain::Clock,
     identity::Authenticator,
+    listener::{Connection, Limits, Opening, Protocol, Tls, admit, open},
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
@@ -31,23 +38,6 @@ use crate::{
         },
     },
 };
-
-/// The longest message that is read. None of ours comes near it.
-const LONGEST_MESSAGE: usize = 64 * 1024;
-/// More would be queued by the client, silently; a client that needs more streams opens another connection.
-const MOST_STREAMS: u32 = 256;
-/// Header lists hold a token of up to 8 KiB, the platform's tracing, and its proxies' additions.
-const LONGEST_HEADER_LIST: u32 = 24 * 1024;
-/// Requests are small, so little may be on its way to us: a connection that floods us holds 256 KiB at most.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Finds peers that are gone without a word within 40 s.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams that a client opens and resets at once (CVE-2023-44487), or makes us reset (CVE-2025-8671), before it is
-/// sent away.
-const MOST_RESET_STREAMS: usize = 20;
-const MOST_ERROR_RESETS: usize = 1024;
 
 /// What the server is made of.
 pub struct Parts {
@@ -58,7 +48,7 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     pub reflection: ReflectionPolicy,
     /// For each principal; `None`: no limit.
@@ -67,6 +57,9 @@ pub struct Settings {
     pub one_span_in: u32,
     /// How long open calls may take to end at shutdown before their connections are cut.
     pub drain: Duration,
+    pub limits: Limits,
+    /// `None`: in the clear.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Who may ask what the server offers.
@@ -89,6 +82,8 @@ pub struct Server {
     broker: Broker,
     clock: Arc<dyn Clock>,
     drain: Duration,
+    limits: Limits,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Default for Settings {
@@ -99,6 +94,8 @@ impl Default for Settings {
             rate: Some(Rate { per_second: count(200), burst: count(1000) }),
             one_span_in: 100,
             drain: Duration::from_secs(20),
+            limits: Limits::default(),
+            tls: None,
         }
     }
 }
@@ -110,20 +107,28 @@ impl Server {
         if settings.reflection == ReflectionPolicy::Open {
             open.extend([REFLECTION, REFLECTION_ALPHA]);
         }
-        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock) };
+        let longest_message = settings.limits.message;
+        let rate_limit = settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock)));
+        let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), rate_limit: rate_limit.clone() };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
-            Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(LONGEST_MESSAGE))
-                .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(LONGEST_MESSAGE))
-                .add_service(health_server::HealthServer::new(health).max_decoding_message_size(LONGEST_MESSAGE));
+            Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
+                .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(longest_message))
+                .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
         Self {
-            routes: if settings.reflection == ReflectionPolicy::Off { routes } else { with_reflection(routes) },
-            identify: Identify::new(Arc::new(request_ids), settings.one_span_in),
+            routes: if settings.reflection == ReflectionPolicy::Off {
+                routes
+            } else {
+                with_reflection(routes, longest_message)
+            },
+            identify: Identify::new(Arc::new(request_ids), settings.one_span_in, &DESCRIPTORS),
             authentication: Authentication::new(authenticator, &open),
-            rate_limit: settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock))),
+            rate_limit,
             broker,
             clock,
             drain: settings.drain,
+            limits: settings.limits,
+            tls: settings.tls,
         }
     }
 
@@ -137,10 +142,11 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), transport::Error> {
-        let Self { routes, identify, authentication, rate_limit, broker, clock, drain } = self;
+        let Self { routes, identify, authentication, rate_limit, broker, clock, drain, limits, tls } = self;
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
-        let incoming = accept(listener, Arc::clone(&clock), cut.clone());
-        let serving = transport()
+        let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
+        let incoming = open(admit(listener, &limits, Arc::clone(&clock)), opening).map(Ok::<_, Infallible>);
+        let serving = transport(&limits)
             .layer(identify)
             .layer(Recover)
             .layer(authentication)
@@ -163,23 +169,43 @@ impl Server {
     }
 }
 
+/// Requests are small, so little may be on its way to us: a connection that floods us holds 256 KiB at most.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
 /// Every limit in so many words: the defaults are unlimited, or made for bigger messages. There is no maximal age of a
 /// connection, because it ends streams without a GOAWAY; watch streams have their own.
-fn transport() -> transport::Server {
+fn transport(limits: &Limits) -> transport::Server {
     transport::Server::builder()
-        .max_concurrent_streams(MOST_STREAMS)
-        .http2_max_header_list_size(LONGEST_HEADER_LIST)
+        .max_concurrent_streams(limits.streams)
+        .http2_max_header_list_size(limits.header_list)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .http2_max_pending_accept_reset_streams(Some(MOST_RESET_STREAMS))
-        .http2_max_local_error_reset_streams(Some(MOST_ERROR_RESETS))
+        .http2_keepalive_interval(Some(limits.keep_alive_interval))
+        .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
+        .http2_max_pending_accept_reset_streams(Some(limits.reset_streams))
+        .http2_max_local_error_reset_streams(Some(limits.error_resets))
 }
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo { local_addr: self.local_addr(), remote_addr: Some(self.peer_addr()) }
+    }
+}
+
+/// Of everything that can be called.
+const DESCRIPTORS: [&[u8]; 4] = [
+    FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
 
 /// Both versions: many installed clients know only the older one. The error details are described too: clients that
 /// live by reflection could show them as bytes only.
-fn with_reflection(routes: Routes) -> Routes {
+fn with_reflection(routes: Routes, longest_message: usize) -> Routes {
     let described = || {
         Reflection::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -188,6 +214,6 @@ fn with_reflection(routes: Routes) -> Routes {
     };
     let embedded = "the embedded descriptor sets are complete";
     routes
-        .add_service(described().build_v1().expect(embedded).max_decoding_message_size(LONGEST_MESSAGE))
-        .add_service(described().build_v1alpha().expect(embedded).max_decoding_message_size(LONGEST_MESSAGE))
+        .add_service(described().build_v1().expect(embedded).max_decoding_message_size(longest_message))
+        .add_service(described().build_v1alpha().expect(embedded).max_decoding_message_size(longest_message))
 }

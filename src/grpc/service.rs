@@ -6,8 +6,8 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    get_authorization, get_connection, get_plugin_token, list_connections, revoke, start_authorization, status,
-    store_auth_code, validate_platform_token, watch_credential_status,
+    get_authorization, get_connection, get_plugin_token, get_plugin_tokens, layers::RateLimit, list_connections,
+    revoke, start_authorization, status, store_auth_code, validate_platform_token, watch_credential_status,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Rpcs {
     pub(super) broker: Broker,
     pub(super) clock: Arc<dyn Clock>,
+    /// For calls that count as several.
+    pub(super) rate_limit: Option<RateLimit>,
 }
 
 pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchCredentialStatusResponse, Status>> + Send>>;
@@ -50,6 +52,13 @@ impl TokenBrokerService for Rpcs {
         request: Request<v1::GetPluginTokenRequest>,
     ) -> Result<Response<v1::GetPluginTokenResponse>, Status> {
         get_plugin_token::answer(self, request).await
+    }
+
+    async fn get_plugin_tokens(
+        &self,
+        request: Request<v1::GetPluginTokensRequest>,
+    ) -> Result<Response<v1::GetPluginTokensResponse>, Status> {
+        get_plugin_tokens::answer(self, request).await
     }
 
     async fn store_auth_code(

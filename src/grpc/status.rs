@@ -79,7 +79,8 @@ pub(super) fn of_identity(error: IdentityError) -> Status {
         | IdentityError::AudienceMismatch
         | IdentityError::IssuerUnknown
         | IdentityError::TenantUnknown
-        | IdentityError::SubjectMissing => {}
+        | IdentityError::SubjectMissing
+        | IdentityError::SignInNotConfigured => {}
     }
     answer.into_status()
 }
@@ -115,6 +116,12 @@ pub(super) fn service_unknown() -> Status {
 pub(super) fn of_undecoded(code: Code) -> Option<Status> {
     let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is longer than 64 KiB" };
     matches!(code, Code::Internal | Code::OutOfRange).then(|| undecoded.into())
+}
+
+/// One of our statuses as a message, for the answer to a call that can fail in parts.
+pub(super) fn as_message(status: &Status) -> rpc::Status {
+    let bare = || rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() };
+    rpc::Status::decode(status.details()).unwrap_or_else(|_| bare())
 }
 
 /// A status under construction.

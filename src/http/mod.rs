@@ -1,8 +1,13 @@
 //! The HTTP edge: health for orchestrators and load balancers.
+//!
+//! - [`server`]: limits, shutdown · [`health`]
 
 mod health;
+mod server;
 
 use axum::Router;
+
+pub use server::serve;
 
 use crate::broker::Broker;
 

@@ -1,21 +1,21 @@
 //! The order of checks, and the only way in.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use zeroize::Zeroizing;
 
 use super::{
-    ConfigError, Family, Flaw, IdentityError, Issuer,
+    ConfigError, Family, Flaw, IdentityError, Issuer, IssuerName, SignIn, SignedIn,
     cache::{Digest, Verified, VerifiedTokens},
     judge::judge,
+    jwk::Key,
     key_source::KeySource,
-    token::UnverifiedToken,
+    problem::problems,
+    sign_in::judge_id_token,
+    token::{UnverifiedToken, VerifiedToken},
 };
 use crate::{
-    domain::{Caller, Clock, FamilyId, PresentedToken, SubjectId, Timestamp},
+    domain::{Caller, Clock, FamilyId, IdToken, Nonce, PresentedToken, SubjectId, TenantId, Timestamp},
     outbound::Outbound,
 };
 
@@ -35,7 +35,9 @@ pub enum TokenSource {
 pub struct Authenticator {
     clock: Arc<dyn Clock>,
     subject_of: SubjectHasher,
+    families: HashMap<FamilyId, Arc<Family>>,
     issuers: Vec<ConfiguredIssuer>,
+    /// Those with an exact name.
     by_name: HashMap<String, usize>,
     verified: VerifiedTokens,
 }
@@ -55,24 +57,23 @@ impl Authenticator {
         subject_of: SubjectHasher,
         cache_key: &Zeroizing<[u8; 32]>,
     ) -> Result<Self, ConfigError> {
-        let (mut issuers, mut by_name, mut ids) = (Vec::new(), HashMap::new(), HashSet::new());
+        if let Some((_, problem)) = problems(&families).into_iter().next() {
+            return Err(problem);
+        }
+        let (mut issuers, mut by_name, mut by_id) = (Vec::new(), HashMap::new(), HashMap::new());
         for mut family in families {
-            family.check()?;
-            if !ids.insert(family.id.clone()) {
-                return Err(ConfigError::FamilyTwice(family.id));
-            }
             let own = std::mem::take(&mut family.issuers);
             let family = Arc::new(family);
+            by_id.insert(family.id.clone(), Arc::clone(&family));
             for issuer in own {
-                let name = issuer.issuer.as_str().to_owned();
-                if by_name.insert(name.clone(), issuers.len()).is_some() {
-                    return Err(ConfigError::IssuerTwice(name));
+                if let IssuerName::Exact(name) = &issuer.issuer {
+                    by_name.insert(name.clone(), issuers.len());
                 }
                 let keys = Arc::new(KeySource::new(&issuer, outbound.clone(), Arc::clone(&clock))?);
                 issuers.push(ConfiguredIssuer { family: Arc::clone(&family), issuer, keys });
             }
         }
-        Ok(Self { clock, subject_of, issuers, by_name, verified: VerifiedTokens::new(cache_key) })
+        Ok(Self { clock, subject_of, families: by_id, issuers, by_name, verified: VerifiedTokens::new(cache_key) })
     }
 
     /// Says who presents the token. Checks, in this order: length, form, header, algorithm, critical extensions,
@@ -96,6 +97,42 @@ impl Authenticator {
         let caller = Arc::clone(&verified.caller);
         self.verified.keep(digest, verified, mark);
         Ok(caller)
+    }
+
+    /// How people of the family sign in on our pages, if they can.
+    pub fn sign_in(&self, family: &FamilyId) -> Option<&SignIn> {
+        self.families.get(family)?.sign_in.as_ref()
+    }
+
+    /// The issuer at which people of the tenant sign in: with a template, that of the tenant's own directory.
+    pub fn sign_in_issuer(&self, family: &FamilyId, tenant: &TenantId) -> Option<crate::domain::Issuer> {
+        let sign_in = self.sign_in(family)?;
+        let own = self.issuers.iter().find(|own| own.family.id == *family && sign_in.is_at(&own.issuer.issuer))?;
+        sign_in.issuer_for(tenant, &own.issuer.tenant)
+    }
+
+    /// Says who brings the ID token that the family's sign-in issuer gave us for this `nonce`. Checks as
+    /// [`Self::authenticate`] does, but by the rules for ID tokens (OpenID Connect Core §3.1.3.7); nothing is
+    /// remembered, because such a token is used once.
+    pub async fn verify_id_token(
+        &self,
+        family: &FamilyId,
+        token: &IdToken,
+        nonce: &Nonce,
+    ) -> Result<SignedIn, IdentityError> {
+        let sign_in = self.sign_in(family).ok_or(IdentityError::SignInNotConfigured)?;
+        let unverified = token.expose();
+        if unverified.len() > TokenSource::Field.longest() {
+            return Err(Flaw::TooLong.into());
+        }
+        let unverified = UnverifiedToken::parse(unverified)?;
+        let iss = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
+        if !sign_in.expects(iss, unverified.unverified_directory()) {
+            return Err(IdentityError::IssuerUnknown);
+        }
+        let (place, token, _) = self.signed(unverified).await?;
+        let ConfiguredIssuer { family, issuer, .. } = &self.issuers[place];
+        judge_id_token(&token, nonce, sign_in, family, &issuer.tenant, &self.subject_of, self.clock.now())
     }
 
     /// Makes the subject's tokens go through every check again, because what was decided about them has changed.
@@ -138,17 +175,32 @@ impl Authenticator {
     }
 
     async fn verify(&self, unverified: &str) -> Result<Verified, IdentityError> {
-        let unverified = UnverifiedToken::parse(unverified)?;
-        let name = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
-        let &place = self.by_name.get(name).ok_or(IdentityError::IssuerUnknown)?;
-        let ConfiguredIssuer { family, issuer, keys } = &self.issuers[place];
+        let (place, token, key) = self.signed(UnverifiedToken::parse(unverified)?).await?;
+        let ConfiguredIssuer { family, issuer, .. } = &self.issuers[place];
+        let (caller, lifetime) = judge(&token, family, issuer, &self.subject_of, self.clock.now())?;
+        Ok(Verified { caller: Arc::new(caller), lifetime, issuer: place, signed_with: key.fingerprint() })
+    }
+
+    /// The token once its issuer's key vouches for it, with the issuer's place and that key.
+    async fn signed(&self, unverified: UnverifiedToken<'_>) -> Result<(usize, VerifiedToken, Arc<Key>), IdentityError> {
+        let iss = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
+        let tid = unverified.unverified_directory();
+        let place = self.issuer_of(iss, tid).ok_or(IdentityError::IssuerUnknown)?;
+        let ConfiguredIssuer { issuer, keys, .. } = &self.issuers[place];
         if !issuer.algorithms.contains(&unverified.algorithm) {
             return Err(Flaw::Algorithm.into());
         }
         let key = keys.find(unverified.unverified_kid.as_deref(), unverified.algorithm).await?;
-        let token = unverified.verify(&key)?;
-        let (caller, lifetime) = judge(&token, family, issuer, &self.subject_of, self.clock.now())?;
-        Ok(Verified { caller: Arc::new(caller), lifetime, issuer: place, signed_with: key.fingerprint() })
+        if !key.may_sign_for(iss, tid) {
+            return Err(Flaw::KeyOfOtherIssuer.into());
+        }
+        Ok((place, unverified.verify(&key)?, key))
+    }
+
+    /// The place of the configured issuer: the one of that name, else the template that covers it.
+    fn issuer_of(&self, unverified_iss: &str, unverified_tid: Option<&str>) -> Option<usize> {
+        let covers = |own: &ConfiguredIssuer| own.issuer.issuer.covers(unverified_iss, unverified_tid);
+        self.by_name.get(unverified_iss).copied().or_else(|| self.issuers.iter().position(covers))
     }
 }
 

@@ -25,6 +25,8 @@ pub enum IdentityError {
     /// The keys are out of reach, or the token names a key that may only be looked for later.
     #[error("the issuer's keys are not available")]
     JwksUnavailable { retry_after: Duration },
+    #[error("the issuer family has no sign-in; add `sign_in` to it")]
+    SignInNotConfigured,
 }
 
 /// What is wrong with an invalid token.
@@ -44,10 +46,20 @@ pub enum Flaw {
     Claims,
     #[error("signed with no key of the issuer")]
     KeyUnknown,
+    /// Of an issuer template: the key is for other directories than the token's.
+    #[error("signed with a key of another issuer")]
+    KeyOfOtherIssuer,
     #[error("the signature does not match")]
     Signature,
     #[error("not an access token")]
     Kind,
+    #[error("not an ID token of our own")]
+    NotIdToken,
+    #[error("the nonce of another sign-in")]
+    Nonce,
+    /// Entra leaves out `groups` when there are more than 200.
+    #[error("the issuer left out a claim that every role depends on, because it is too long for a token")]
+    ClaimLeftOut,
 }
 
 impl IdentityError {
@@ -61,6 +73,7 @@ impl IdentityError {
             Self::TenantUnknown => Reason::TenantUnknown,
             Self::SubjectMissing => Reason::SubjectMissing,
             Self::JwksUnavailable { .. } => Reason::JwksUnavailable,
+            Self::SignInNotConfigured => Reason::SignInNotConfigured,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     Family, Flaw, IdentityError, Issuer, RoleRule, SubjectHasher, TenantRule, claims::Claims, token::VerifiedToken,
 };
-use crate::domain::{AgentId, Caller, Role, Scope, ScopeSet, TenantId, Timestamp};
+use crate::domain::{AgentId, Caller, Role, Scope, ScopeSet, SubjectId, TenantId, Timestamp};
 
 /// When a token is good.
 #[derive(Clone, Copy)]
@@ -13,7 +13,7 @@ pub(super) struct Lifetime {
     expires_at: Timestamp,
     /// The later of `nbf` and `iat`.
     starts_at: Timestamp,
-    issued_at: Timestamp,
+    pub(super) issued_at: Timestamp,
 }
 
 /// Applies the rules in the order in which their refusals are promised.
@@ -30,16 +30,16 @@ pub(super) fn judge(
     let audience = audience(claims, issuer)?;
     let tenant = tenant(claims, &issuer.tenant)?;
     check_kind(token, issuer)?;
-    let subject = subject(claims, family)?;
+    let (subject, external_id) = subject(claims, family, subject_of)?;
     let caller = Caller {
         tenant,
-        subject: subject_of(&family.id, subject.realm, &subject.names),
+        subject,
         family: family.id.clone(),
-        external_id: subject.names[0].to_owned(),
+        external_id,
         agent: agent(claims, &issuer.agent_claims)?,
         audience,
         scopes: scopes(claims)?,
-        roles: roles(claims, &issuer.roles)?,
+        roles: roles(claims, issuer)?,
         issued_at: lifetime.issued_at,
         expires_at: lifetime.expires_at,
     };
@@ -49,7 +49,7 @@ pub(super) fn judge(
 impl Lifetime {
     /// `exp` is required. Without `iat` and `nbf` a token counts as issued at the epoch, so that every "nothing
     /// issued before" refuses it.
-    fn read(claims: &Claims) -> Result<Self, Flaw> {
+    pub(super) fn read(claims: &Claims) -> Result<Self, Flaw> {
         let expires_at = claims.date("exp")?.ok_or(Flaw::Claims)?;
         let (issued_at, not_before) = (claims.date("iat")?, claims.date("nbf")?);
         let starts_at = issued_at.max(not_before).unwrap_or(Timestamp::EPOCH);
@@ -76,7 +76,7 @@ fn audience(claims: &Claims, issuer: &Issuer) -> Result<Vec<String>, IdentityErr
     }
 }
 
-fn tenant(claims: &Claims, rule: &TenantRule) -> Result<TenantId, IdentityError> {
+pub(super) fn tenant(claims: &Claims, rule: &TenantRule) -> Result<TenantId, IdentityError> {
     match rule {
         TenantRule::Fixed(tenant) => Some(tenant),
         TenantRule::Claim { name, allow } => claims.text(name).and_then(|value| allow.get(value)),
@@ -90,33 +90,37 @@ fn tenant(claims: &Claims, rule: &TenantRule) -> Result<TenantId, IdentityError>
 fn check_kind(token: &VerifiedToken, issuer: &Issuer) -> Result<(), Flaw> {
     let kind = token.kind.as_deref().unwrap_or("JWT");
     let accepted = issuer.token_types.iter().any(|accepted| bare(accepted).eq_ignore_ascii_case(bare(kind)));
-    let only = |claim: &str, expected: &str| match token.claims.value(claim) {
-        None => true,
-        Some(value) => value.as_str().is_some_and(|value| value.eq_ignore_ascii_case(expected)),
-    };
-    let foreign = FOREIGN_CLAIMS.iter().any(|&claim| token.claims.value(claim).is_some());
-    if accepted && !foreign && only("typ", "Bearer") && only("token_use", "access") { Ok(()) } else { Err(Flaw::Kind) }
+    let has = |claim: &str| token.claims.value(claim).is_some();
+    let foreign = FOREIGN_CLAIMS.into_iter().any(has);
+    let marks = &issuer.access_token_claims;
+    let marked = bare(kind).eq_ignore_ascii_case("at+jwt") || marks.is_empty() || marks.iter().any(|mark| has(mark));
+    let says_so = is_absent_or(&token.claims, "typ", "Bearer") && is_absent_or(&token.claims, "token_use", "access");
+    if accepted && marked && !foreign && says_so { Ok(()) } else { Err(Flaw::Kind) }
+}
+
+pub(super) fn is_absent_or(claims: &Claims, claim: &str, expected: &str) -> bool {
+    claims.value(claim).is_none_or(|value| value.as_str().is_some_and(|value| value.eq_ignore_ascii_case(expected)))
 }
 
 /// RFC 7515 §4.1.9: `application/` may be left out.
-fn bare(kind: &str) -> &str {
+pub(super) fn bare(kind: &str) -> &str {
     match kind.split_at_checked(APPLICATION.len()) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case(APPLICATION) => rest,
         _ => kind,
     }
 }
 
-struct SubjectNames<'a> {
-    realm: &'a str,
-    /// Never empty: [`Family::check`] sees to it.
-    names: Vec<&'a str>,
-}
-
-fn subject<'a>(claims: &'a Claims, family: &Family) -> Result<SubjectNames<'a>, IdentityError> {
+/// The subject's id, and the first of its claims as the issuer wrote it.
+pub(super) fn subject(
+    claims: &Claims,
+    family: &Family,
+    subject_of: &SubjectHasher,
+) -> Result<(SubjectId, String), IdentityError> {
     let text = |claim: &String| claims.text(claim).ok_or(IdentityError::SubjectMissing);
     let realm = family.realm_claim.as_ref().map_or(Ok(""), text)?;
-    let names = family.subject_claims.iter().map(text).collect::<Result<_, _>>()?;
-    Ok(SubjectNames { realm, names })
+    let names = family.subject_claims.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    // Never empty: Family::problems sees to it.
+    Ok((subject_of(&family.id, realm, &names), names[0].to_owned()))
 }
 
 /// A name that cannot be an agent's is a flaw: read as absent, the call would count as the user's own.
@@ -137,15 +141,28 @@ fn scopes(claims: &Claims) -> Result<ScopeSet, Flaw> {
         .collect())
 }
 
-fn roles(claims: &Claims, rules: &[RoleRule]) -> Result<BTreeSet<Role>, Flaw> {
-    let mut roles = BTreeSet::new();
+/// Roles that the token proves. Where the issuer left out the claim that a rule reads, the rule grants nothing, and
+/// says so; a caller who is left without any role by that would only learn that one is missing, so that is a flaw.
+fn roles(claims: &Claims, issuer: &Issuer) -> Result<BTreeSet<Role>, Flaw> {
+    let rules = &issuer.roles;
+    let (mut roles, mut undecided) = (BTreeSet::new(), Vec::new());
     if rules.iter().all(|rule| rule.role != Role::User) {
         roles.insert(Role::User);
     }
-    for rule in rules {
-        if claims.list(&rule.claim)?.into_iter().any(|value| rule.values.contains(value)) {
-            roles.insert(rule.role);
+    for RoleRule { role, claim, values } in rules {
+        if claims.list(claim)?.into_iter().any(|value| values.contains(value)) {
+            roles.insert(*role);
+        } else if claims.is_left_out(claim) {
+            undecided.push((role, claim));
         }
+    }
+    undecided.retain(|(role, _)| !roles.contains(role));
+    if roles.is_empty() && !undecided.is_empty() {
+        return Err(Flaw::ClaimLeftOut);
+    }
+    for (role, claim) in undecided {
+        let issuer = issuer.issuer.as_str();
+        tracing::warn!(%issuer, %claim, ?role, "a role was not granted: the issuer left its claim out of the token");
     }
     Ok(roles)
 }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::{Algorithm, Flaw, claims::Claims, jwk::Key};
+use super::{Algorithm, Flaw, claims::Claims, issuer_name::DIRECTORY_CLAIM, jwk::Key};
 use crate::domain::strict_json_object;
 
 /// A token that reads well and proves nothing yet.
@@ -52,6 +52,11 @@ impl<'a> UnverifiedToken<'a> {
     /// Says only whose keys to try.
     pub(super) fn unverified_issuer(&self) -> Option<&str> {
         self.unverified_claims.text("iss")
+    }
+
+    /// The directory that the token claims, which an issuer template needs.
+    pub(super) fn unverified_directory(&self) -> Option<&str> {
+        self.unverified_claims.text(DIRECTORY_CLAIM)
     }
 
     /// The key must have been picked for [`Self::algorithm`].

@@ -1,14 +1,13 @@
 //! Whose account it is: the provider's stable id, from the ID token or by asking an API.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::HeaderValue;
 use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::json::Document;
+use super::{credentials, json::Document};
 use crate::{
-    domain::{AccessToken, IdToken, Issuer, Nonce, Timestamp},
+    domain::{AccessToken, Definition, IdToken, Nonce, Timestamp},
     outbound::{Outbound, OutboundError, Reply, Request},
 };
 
@@ -20,6 +19,9 @@ pub enum AccountError {
     /// The definition names a claim of the ID token, but no issuer that the token must be from.
     #[error("no issuer is known to hold the ID token against")]
     IssuerUnknown,
+    /// Neither pinned nor discovered just now.
+    #[error("the userinfo endpoint is not known")]
+    UserinfoUnknown,
     #[error("the ID token is not readable")]
     IdTokenUnreadable,
     /// OpenID Connect Core §3.1.3.7: the claim that is not as it must be.
@@ -29,30 +31,34 @@ pub enum AccountError {
     Unreachable(#[from] OutboundError),
     #[error("asking for the account was answered with {status}")]
     ProbeRefused { status: u16 },
-    /// Neither a text of 1 to 255 visible characters nor a whole number.
+    /// Neither a text of 1 to 255 visible characters nor a whole number; or a part of several with a `/` in it.
     #[error("there is no account id where the definition says")]
     IdMissing,
 }
 
 /// What an ID token is held against.
 pub(super) struct Expected<'a> {
-    pub(super) issuer: &'a Issuer,
+    pub(super) definition: &'a Definition,
     pub(super) client_id: &'a str,
     /// `None`: the broker sent none (a flow that the caller ran, a refresh).
     pub(super) nonce: Option<&'a Nonce>,
 }
 
-/// Reads a claim of an ID token that came straight from the token endpoint over TLS. That stands in for its signature
+/// Reads claims of an ID token that came straight from the token endpoint over TLS. That stands in for its signature
 /// (OpenID Connect Core §3.1.3.7, point 6); nothing stands in for the other checks.
 pub(super) fn from_id_token(
     id_token: &IdToken,
-    claim: &str,
+    wanted: &[String],
     expected: &Expected<'_>,
     received_at: Timestamp,
 ) -> Result<String, AccountError> {
+    if expected.definition.issuer.is_none() {
+        return Err(AccountError::IssuerUnknown);
+    }
     let claims = claims(id_token).ok_or(AccountError::IdTokenUnreadable)?;
     let refused = |claim| Err(AccountError::IdTokenRefused { claim });
-    if claims.text("/iss") != Some(expected.issuer.as_str()) {
+    let Some(issuer) = expected.definition.issuer_of(claims.text("/tid")) else { return refused("tid") };
+    if claims.text("/iss") != Some(&*issuer) {
         return refused("iss");
     }
     if !is_audience(claims.at("/aud"), expected.client_id) {
@@ -70,25 +76,24 @@ pub(super) fn from_id_token(
     if !expiry.is_some_and(|expiry| expiry + LEEWAY > received_at.as_secs() as f64) {
         return refused("exp");
     }
-    account_id(claims.member(claim)).ok_or(AccountError::IdMissing)
+    account_id(wanted.iter().map(|claim| claims.member(claim)))
 }
 
-/// Asks an API with the access token (RFC 6750 §2.1).
-pub(super) async fn from_probe(
+/// Asks with the access token (OpenID Connect Core §5.3, RFC 6750 §2.1).
+pub(super) async fn from_userinfo(
     outbound: &Outbound,
     url: &Url,
-    pointer: &str,
+    pointers: &[String],
     access: &AccessToken,
 ) -> Result<String, AccountError> {
-    let bearer = Zeroizing::new(format!("Bearer {}", access.expose()));
-    let bearer = HeaderValue::from_str(&bearer).map_err(|_| AccountError::IdMissing)?;
+    let bearer = credentials::bearer(access).ok_or(AccountError::IdMissing)?;
     let request = Request::get(url.clone()).accept_json().authorization(bearer).at_most(LARGEST);
     let Reply { status, body, .. } = outbound.send(request).await?;
     if !status.is_success() {
         return Err(AccountError::ProbeRefused { status: status.as_u16() });
     }
     let document = Document::parse(&body).ok_or(AccountError::IdMissing)?;
-    account_id(document.at(pointer)).ok_or(AccountError::IdMissing)
+    account_id(pointers.iter().map(|pointer| document.at(pointer)))
 }
 
 /// The payload of a signed token in compact form; an encrypted one has five parts.
@@ -106,7 +111,15 @@ fn is_audience(aud: Option<&Value>, client_id: &str) -> bool {
     }
 }
 
-fn account_id(value: Option<&Value>) -> Option<String> {
+/// The parts, joined so that no two lists of parts make one id.
+fn account_id<'a>(values: impl ExactSizeIterator<Item = Option<&'a Value>>) -> Result<String, AccountError> {
+    let several = values.len() > 1;
+    let legal = |part: &String| !(several && part.contains('/'));
+    let parts: Option<Vec<_>> = values.map(|value| part(value).filter(legal)).collect();
+    parts.map(|parts| parts.join("/")).ok_or(AccountError::IdMissing)
+}
+
+fn part(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => {
             let legal = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);

@@ -63,8 +63,9 @@ pub(super) fn authorization_url(
         .set_pkce_challenge(challenge(request.verifier)?)
         .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(request.redirect_uri.clone())));
     if !scopes.is_empty() {
-        // The crate joins with spaces, so what the provider wants joined otherwise is one "scope" to it.
-        authorization = authorization.add_scope(oauth2::Scope::new(scopes.join(definition.scope_separator)));
+        // Not the crate's way of adding scopes: it knows one name for them and one separator.
+        authorization =
+            authorization.add_extra_param(&definition.scope_parameter, scopes.join(definition.scope_separator));
     }
     if scopes.iter().map(Scope::as_str).any(|scope| scope == "openid") {
         authorization = authorization.add_extra_param("nonce", request.nonce.expose());

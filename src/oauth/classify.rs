@@ -1,6 +1,6 @@
 //! What an answer without tokens means: the definition's rules first, then the standard table.
 
-use std::time::Duration;
+use std::{borrow::Cow, slice, time::Duration};
 
 use serde_json::Value;
 
@@ -36,31 +36,43 @@ pub(super) fn classify(
         Some((class, _)) => *class,
         None => by_standard(asked, status, document, standard.map(|(_, meaning)| *meaning), retry_after.is_some()),
     };
-    let code = standard
-        .map(|(code, _)| ErrorCode::standard(code))
-        .or_else(|| ErrorCode::of_rules(definition, unverified_code?))
-        .or_else(|| ErrorCode::of_rules(definition, rule?.1?));
+    // What a rule found tells more: `invalid_grant` stands beside most of what Entra says.
+    let code = rule
+        .and_then(|(_, value)| ErrorCode::of_rules(definition, value?))
+        .or_else(|| standard.map(|(code, _)| ErrorCode::standard(code)))
+        .or_else(|| ErrorCode::of_rules(definition, unverified_code?));
     let hints = document.filter(|_| class == ReplyClass::Reauthorize).and_then(Hints::read);
     TokenFailure { class, evidence: Evidence::Answered { status }, code, retry_after, hints }
 }
 
 /// The class, and the listed value that matched.
 fn apply<'a>(rule: &'a ErrorRule, status: u16, document: &Document) -> Option<(ReplyClass, Option<&'a str>)> {
-    if rule.status.is_some_and(|wanted| wanted != status) {
+    if !rule.status.map_or_else(|| is_verdict(status), |wanted| wanted == status) {
         return None;
     }
     let found = document.at(&rule.pointer)?;
-    let text = match found {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    if rule.contains.as_ref().is_some_and(|part| !text.contains(part)) {
+    if rule.contains.as_ref().is_some_and(|part| !text_of(found).contains(part)) {
         return None;
     }
     if rule.values.is_empty() {
         return (!matches!(found, Value::Null | Value::Bool(false))).then_some((rule.class, None));
     }
-    rule.values.iter().find(|value| **value == text).map(|value| (rule.class, Some(value.as_str())))
+    let found = found.as_array().map_or(slice::from_ref(found), Vec::as_slice);
+    let matching = rule.values.iter().find(|value| found.iter().any(|found| text_of(found) == value.as_str()));
+    matching.map(|value| (rule.class, Some(value.as_str())))
+}
+
+fn text_of(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// The statuses with which authorization servers judge. With any other one a gateway may be speaking, whatever the
+/// body looks like.
+fn is_verdict(status: u16) -> bool {
+    matches!(status, 200..=299 | 400 | 401 | 403)
 }
 
 /// The status decides first: a gateway in trouble may send any body. Only a structured OAuth error, with a status that
@@ -77,7 +89,7 @@ fn by_standard(
         503 if told_when => ReplyClass::RateLimited,
         408 | 425 | 500..=599 => ReplyClass::Ambiguous,
         200..=299 | 400..=499 => match (meaning, document) {
-            (Some(meaning), Some(document)) => by_code(asked, status, meaning, document),
+            (Some(meaning), Some(_)) => by_code(asked, status, meaning),
             (None, Some(document)) if status < 300 && !has_error(document) => ReplyClass::Ambiguous,
             (_, None) if status < 300 => ReplyClass::Ambiguous,
             _ => ReplyClass::Unknown,
@@ -86,11 +98,10 @@ fn by_standard(
     }
 }
 
-fn by_code(asked: Asked, status: u16, meaning: Meaning, document: &Document) -> ReplyClass {
+fn by_code(asked: Asked, status: u16, meaning: Meaning) -> ReplyClass {
     match (meaning, asked) {
         (Meaning::Is(class), _) => class,
-        (Meaning::Dead, _) if wants_user(document) => ReplyClass::Reauthorize,
-        (Meaning::Dead, _) if matches!(status, 200..=299 | 400 | 401 | 403) => ReplyClass::Terminal,
+        (Meaning::Dead, _) if is_verdict(status) => ReplyClass::Terminal,
         (Meaning::Dead, _) => ReplyClass::Unknown,
         // Anybody can hand in a malformed code: that must not suspend the provider for everybody.
         (Meaning::BadRequest | Meaning::BadScope, Asked::Exchange) => ReplyClass::Terminal,
@@ -99,14 +110,6 @@ fn by_code(asked: Asked, status: u16, meaning: Meaning, document: &Document) -> 
         (Meaning::BadScope, Asked::Refresh { narrowed: true }) => ReplyClass::Transient,
         (Meaning::BadScope, Asked::Refresh { narrowed: false }) => ReplyClass::Reauthorize,
     }
-}
-
-/// `invalid_grant` that the user can cure: Entra's `suberror`, Google's `error_subtype`.
-fn wants_user(document: &Document) -> bool {
-    let suberror = document.text("/suberror").is_some_and(|suberror| {
-        matches!(suberror, "basic_action" | "additional_action" | "consent_required" | "user_password_expired")
-    });
-    suberror || document.text("/error_subtype") == Some("invalid_rapt")
 }
 
 fn has_error(document: &Document) -> bool {
@@ -284,14 +287,14 @@ mod tests {
     fn a_dead_grant_that_the_user_can_cure_keeps_its_hints() {
         let body = r#"{"error":"invalid_grant","suberror":"basic_action","claims":"{\"access_token\":{}}",
             "acr_values":"c1 c2","max_age":"300"}"#;
-        let failure = judge(&shipped("oidc").unwrap(), REFRESH, 400, body);
+        let failure = judge(&shipped("microsoft").unwrap(), REFRESH, 400, body);
         assert_eq!(failure.class, Reauthorize);
         let hints = failure.hints.unwrap();
         assert_eq!(hints.claims.as_deref(), Some(r#"{"access_token":{}}"#));
         assert_eq!(hints.acr_values.as_deref(), Some("c1 c2"));
         assert_eq!(hints.max_age, Some(300));
-        assert_eq!(class("oidc", 400, r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#), Reauthorize);
-        assert_eq!(class("oidc", 400, r#"{"error":"invalid_grant","suberror":"bad_token"}"#), Terminal);
+        assert_eq!(class("google", 400, r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#), Reauthorize);
+        assert_eq!(class("microsoft", 400, r#"{"error":"invalid_grant","suberror":"bad_token"}"#), Terminal);
         let odd = r#"{"error":"login_required","claims":"<script>","acr_values":"a\nb","max_age":-1}"#;
         assert_eq!(judge(&shipped("oidc").unwrap(), REFRESH, 400, odd).hints, None);
     }
@@ -348,6 +351,24 @@ mod tests {
         }
         let known = judge(&definition, REFRESH, 400, r#"{"status":"BAD_REFRESH_TOKEN"}"#);
         assert_eq!(known.code.unwrap().as_str(), "BAD_REFRESH_TOKEN");
+    }
+
+    #[test]
+    fn a_rule_finds_its_value_in_an_array() {
+        let body = r#"{"error":"invalid_grant","error_codes":[50000,50196]}"#;
+        let failure = judge(&shipped("microsoft").unwrap(), REFRESH, 400, body);
+        assert_eq!((failure.class, failure.code.unwrap().to_string().as_str()), (Transient, "50196"));
+        let other = r#"{"error":"invalid_grant","error_codes":[501960]}"#;
+        assert_eq!(class("microsoft", 400, other), Terminal);
+    }
+
+    #[test]
+    fn a_gateway_makes_no_rule_apply() {
+        let body = r#"{"ok":false,"error":"token_revoked"}"#;
+        for status in 100..=599 {
+            let judges = matches!(status, 200..=299 | 400 | 401 | 403);
+            assert_eq!(class("slack", status, body) == Terminal, judges, "{status}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The client's proof of itself outside the token endpoint (RFC 6749 §2.3.1).
+//! The `Authorization` header outside the token endpoint: the client's proof of itself (RFC 6749 §2.3.1), and an access
+//! token (RFC 6750 §2.1).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::HeaderValue;
 use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
-use crate::domain::{ClientSecret, Provider};
+use crate::domain::{AccessToken, ClientSecret, Provider};
 
 /// The client's secret; an empty one is none, and is never sent.
 pub(super) fn secret(provider: &Provider) -> Option<&ClientSecret> {
@@ -20,4 +21,9 @@ pub(super) fn basic(provider: &Provider, secret: &ClientSecret) -> HeaderValue {
     pair.extend(byte_serialize(secret.expose().as_bytes()));
     let encoded = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())));
     HeaderValue::from_str(&encoded).expect("base64 is a legal header value")
+}
+
+/// `None`: the token fits into no header.
+pub(super) fn bearer(access: &AccessToken) -> Option<HeaderValue> {
+    HeaderValue::from_str(&Zeroizing::new(format!("Bearer {}", access.expose()))).ok()
 }

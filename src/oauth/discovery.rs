@@ -58,7 +58,8 @@ impl Discovery {
 
     /// The issuer's metadata, at most [`FRESH`] old; while the server cannot be reached or publishes something that
     /// must be refused, the last good one for [`OUTAGE`].
-    pub(super) async fn metadata(&self, issuer: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
+    /// `named` is what the server calls itself, which is not `issuer` where that is shared by many directories.
+    pub(super) async fn metadata(&self, issuer: &Issuer, named: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
         let slot = self.slot(issuer);
         if let Some(answer) = slot.settled(self.clock.now()) {
             return answer;
@@ -71,7 +72,7 @@ impl Discovery {
         if let Some(answer) = slot.settled(self.clock.now()) {
             return answer;
         }
-        let fetched = self.fetch(issuer).await;
+        let fetched = self.fetch(issuer, named).await;
         slot.settle(fetched, self.clock.now())
     }
 
@@ -82,7 +83,7 @@ impl Discovery {
 
     /// Tries the well-known addresses in order. A document of another issuer is passed over: a server may answer a
     /// path that it does not know with its root's document.
-    async fn fetch(&self, issuer: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
+    async fn fetch(&self, issuer: &Issuer, named: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
         let mut worst = None;
         for address in well_known(issuer) {
             let error =
@@ -91,7 +92,7 @@ impl Discovery {
                     Ok(reply) => match Document::parse(&reply.body).filter(|_| reply.status.is_success()) {
                         None => DiscoveryError::Absent { issuer: issuer.clone(), status: reply.status.as_u16() },
                         Some(document) => {
-                            let read = Metadata::read(&document, issuer, |url| self.outbound.check(url).is_ok());
+                            let read = Metadata::read(&document, named, |url| self.outbound.check(url).is_ok());
                             match read {
                                 Ok(metadata) => return Ok(Arc::new(metadata)),
                                 Err(refused) => DiscoveryError::Refused { issuer: issuer.clone(), refused },

@@ -12,7 +12,8 @@ use crate::domain::{Definition, Issuer};
 /// The endpoints that an authorization uses, together: they belong to one server (RFC 9700 §4.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerEndpoints {
-    /// `None`: the definition names no issuer, and authorization responses are not checked for one.
+    /// `None`: the definition names no issuer, or a template of which only the user's directory makes one;
+    /// authorization responses are not checked for it.
     pub issuer: Option<Issuer>,
     pub iss_parameter_supported: bool,
     pub authorization: Url,
@@ -25,17 +26,17 @@ pub(super) async fn for_authorization(
     discovery: &Discovery,
 ) -> Result<ServerEndpoints, Unresolved> {
     let pinned = &definition.endpoints;
-    let Some(issuer) = &definition.issuer else {
+    let Some((issuer, named)) = issuer(definition) else {
         let authorization = pinned.authorization.clone().ok_or(unknown("authorization"))?;
         let token = pinned.token.clone().ok_or(unknown("token"))?;
         return Ok(ServerEndpoints { issuer: None, iss_parameter_supported: false, authorization, token });
     };
-    let metadata = discovery.metadata(issuer).await?;
+    let metadata = discovery.metadata(issuer, named).await?;
     if !matches!((metadata.pkce, definition.pkce_asserted), (Pkce::S256, _) | (Pkce::Unmentioned, true)) {
         return Err(refused(issuer, RefusedMetadata::Pkce));
     }
     Ok(ServerEndpoints {
-        issuer: Some(issuer.clone()),
+        issuer: definition.issuer_template.is_none().then(|| issuer.clone()),
         iss_parameter_supported: metadata.iss_parameter_supported,
         authorization: required(definition, &metadata, EndpointName::Authorization)?,
         token: required(definition, &metadata, EndpointName::Token)?,
@@ -44,20 +45,42 @@ pub(super) async fn for_authorization(
 
 /// Asks for the metadata only if the definition leaves the endpoint open.
 pub(super) async fn token(definition: &Definition, discovery: &Discovery) -> Result<Url, Unresolved> {
-    match (&definition.endpoints.token, &definition.issuer) {
+    match (&definition.endpoints.token, issuer(definition)) {
         (Some(pinned), _) => Ok(pinned.clone()),
-        (None, Some(issuer)) => required(definition, &*discovery.metadata(issuer).await?, EndpointName::Token),
+        (None, Some((issuer, named))) => {
+            required(definition, &*discovery.metadata(issuer, named).await?, EndpointName::Token)
+        }
         (None, None) => Err(unknown("token").into()),
     }
 }
 
 /// `None`: the server has none.
 pub(super) async fn revocation(definition: &Definition, discovery: &Discovery) -> Result<Option<Url>, Unresolved> {
-    match (&definition.endpoints.revocation, &definition.issuer) {
+    optional(definition, discovery, &definition.endpoints.revocation, EndpointName::Revocation).await
+}
+
+/// `None`: the server has none.
+pub(super) async fn userinfo(definition: &Definition, discovery: &Discovery) -> Result<Option<Url>, Unresolved> {
+    optional(definition, discovery, &definition.endpoints.userinfo, EndpointName::Userinfo).await
+}
+
+async fn optional(
+    definition: &Definition,
+    discovery: &Discovery,
+    pinned: &Option<Url>,
+    name: EndpointName,
+) -> Result<Option<Url>, Unresolved> {
+    match (pinned, issuer(definition)) {
         (Some(pinned), _) => Ok(Some(pinned.clone())),
-        (None, Some(issuer)) => endpoint(definition, &*discovery.metadata(issuer).await?, EndpointName::Revocation),
+        (None, Some((issuer, named))) => endpoint(definition, &*discovery.metadata(issuer, named).await?, name),
         (None, None) => Ok(None),
     }
+}
+
+/// Where the metadata is, and what it names itself.
+fn issuer(definition: &Definition) -> Option<(&Issuer, &Issuer)> {
+    let issuer = definition.issuer.as_ref()?;
+    Some((issuer, definition.issuer_template.as_ref().unwrap_or(issuer)))
 }
 
 /// Why an endpoint is not known.
@@ -81,7 +104,6 @@ fn endpoint(definition: &Definition, metadata: &Metadata, name: EndpointName) ->
         EndpointName::Token => (&pinned.token, &metadata.token_endpoint),
         EndpointName::Revocation => (&pinned.revocation, &metadata.revocation_endpoint),
         EndpointName::Userinfo => (&pinned.userinfo, &metadata.userinfo_endpoint),
-        EndpointName::Jwks => (&None, &metadata.jwks_uri),
     };
     match (pinned, discovered) {
         (Some(pinned), _) => Ok(Some(pinned.clone())),
@@ -94,9 +116,13 @@ fn endpoint(definition: &Definition, metadata: &Metadata, name: EndpointName) ->
 /// A document that was tampered with, or written by somebody with access to one page of the host, could otherwise send
 /// client secret and code anywhere.
 fn is_listed(definition: &Definition, metadata: &Metadata, url: &Url) -> bool {
-    let host = url.host_str();
-    host == metadata.issuer.url().host_str()
-        || host.is_some_and(|host| definition.endpoint_hosts.iter().any(|listed| listed.eq_ignore_ascii_case(host)))
+    // The port too: another one on the same host may be anybody's.
+    let Some(place) = url.host_str().map(|host| url.port().map_or(host.to_owned(), |port| format!("{host}:{port}")))
+    else {
+        return false;
+    };
+    url.origin() == metadata.issuer.url().origin()
+        || definition.endpoint_hosts.iter().any(|listed| listed.eq_ignore_ascii_case(&place))
 }
 
 fn unknown(endpoint: &'static str) -> InvalidDefinition {

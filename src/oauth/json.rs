@@ -30,8 +30,8 @@ impl Document {
     }
 
     /// Moves a string out, without leaving a copy behind. Empty counts as absent.
-    pub(super) fn take_text(&mut self, member: &str) -> Option<String> {
-        match self.0.get_mut(member) {
+    pub(super) fn take_text(&mut self, pointer: &str) -> Option<String> {
+        match self.0.pointer_mut(pointer) {
             Some(Value::String(text)) if !text.is_empty() => Some(std::mem::take(text)),
             _ => None,
         }

@@ -11,12 +11,12 @@ use crate::domain::Issuer;
 /// What a server's document says, once it is known to be that server's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
+    /// As it names itself.
     pub issuer: Issuer,
     pub authorization_endpoint: Option<Url>,
     pub token_endpoint: Option<Url>,
     pub revocation_endpoint: Option<Url>,
     pub userinfo_endpoint: Option<Url>,
-    pub jwks_uri: Option<Url>,
     /// The authorization response will name the issuer (RFC 9207 §3).
     pub iss_parameter_supported: bool,
     pub pkce: Pkce,
@@ -38,7 +38,6 @@ pub enum EndpointName {
     Token,
     Revocation,
     Userinfo,
-    Jwks,
 }
 
 /// A document that must not be used.
@@ -50,7 +49,7 @@ pub enum RefusedMetadata {
     /// Not https, not a URL, or with credentials or a fragment.
     #[error("its {0} endpoint must not be called")]
     Endpoint(EndpointName),
-    /// On a host that is neither the issuer's nor listed in the definition.
+    /// On a host and port that are neither the issuer's nor listed in the definition.
     #[error("its {0} endpoint is on an unlisted host")]
     EndpointHost(EndpointName),
     #[error("it names no {0} endpoint")]
@@ -61,7 +60,7 @@ pub enum RefusedMetadata {
 }
 
 impl Metadata {
-    /// Reads the document fetched for `issuer`. `may_call` says whether a URL may be called at all.
+    /// Reads the document of the server that names itself `issuer`. `may_call` says whether a URL may be called at all.
     pub(super) fn read(
         document: &Document,
         issuer: &Issuer,
@@ -85,7 +84,6 @@ impl Metadata {
             token_endpoint: endpoint("/token_endpoint", EndpointName::Token)?,
             revocation_endpoint: endpoint("/revocation_endpoint", EndpointName::Revocation)?,
             userinfo_endpoint: endpoint("/userinfo_endpoint", EndpointName::Userinfo)?,
-            jwks_uri: endpoint("/jwks_uri", EndpointName::Jwks)?,
             iss_parameter_supported: document.at("/authorization_response_iss_parameter_supported")
                 == Some(&Value::Bool(true)),
             pkce: match document.at("/code_challenge_methods_supported") {
@@ -104,7 +102,6 @@ impl fmt::Display for EndpointName {
             Self::Token => "token",
             Self::Revocation => "revocation",
             Self::Userinfo => "userinfo",
-            Self::Jwks => "JWKS",
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     outbound::Reply,
 };
 
-/// What a token request brought. Of bearer type, or of none said.
+/// What a token request brought. Of a type that its possession makes usable, or of none said.
 pub struct Tokens {
     /// When the request was sent. Lifetimes count from here: the provider's count began later, so a token is never
     /// taken to live longer than it does.
@@ -59,17 +59,20 @@ fn read_tokens(
     definition: &Definition,
     asked_at: Timestamp,
 ) -> Option<Result<Tokens, UnusableType>> {
-    document.text("/access_token").filter(|token| is_access_token(token))?;
-    if !is_bearer(document.at("/token_type")) {
+    let nested = document.text(&format!("{}/access_token", definition.token_object)).is_some();
+    let object = if nested { definition.token_object.as_str() } else { "" };
+    let member = |name: &str| format!("{object}/{name}");
+    document.text(&member("access_token")).filter(|token| is_access_token(token))?;
+    if !is_usable(definition, document.at(&member("token_type"))) {
         return Some(Err(UnusableType));
     }
-    let expires_in = document.at("/expires_in").and_then(lifetime);
-    let scopes = document.at("/scope").and_then(|scope| scopes(scope, definition.response_scope_separator));
+    let expires_in = document.at(&member("expires_in")).and_then(lifetime);
+    let scopes = document.at(&member("scope")).and_then(|scope| scopes(scope, definition));
     Some(Ok(Tokens {
         asked_at,
-        access: AccessToken::new(document.take_text("access_token")?),
-        refresh: document.take_text("refresh_token").map(RefreshToken::new),
-        id_token: document.take_text("id_token").map(IdToken::new),
+        access: AccessToken::new(document.take_text(&member("access_token"))?),
+        refresh: document.take_text(&member("refresh_token")).map(RefreshToken::new),
+        id_token: document.take_text(&member("id_token")).map(IdToken::new),
         expires_in,
         scopes,
     }))
@@ -80,10 +83,12 @@ fn is_access_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
 }
 
-fn is_bearer(token_type: Option<&Value>) -> bool {
+fn is_usable(definition: &Definition, token_type: Option<&Value>) -> bool {
     match token_type {
         None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty() || text.eq_ignore_ascii_case("bearer"),
+        Some(Value::String(text)) if text.is_empty() => true,
+        Some(Value::String(text)) if definition.token_types.is_empty() => text.eq_ignore_ascii_case("bearer"),
+        Some(Value::String(text)) => definition.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(text)),
         Some(_) => false,
     }
 }
@@ -100,9 +105,11 @@ fn lifetime(value: &Value) -> Option<Duration> {
 }
 
 /// A text, or a list of texts. What is no scope is left out: it cannot have been granted.
-fn scopes(value: &Value, separator: char) -> Option<ScopeSet> {
-    let words =
-        |text: &str| -> Vec<Scope> { text.split([separator, ' ']).filter_map(|word| word.parse().ok()).collect() };
+fn scopes(value: &Value, definition: &Definition) -> Option<ScopeSet> {
+    let words = |text: &str| -> Vec<Scope> {
+        let words = text.split([definition.response_scope_separator, ' ']);
+        words.filter_map(|word| Some(definition.spelled(word.parse().ok()?))).collect()
+    };
     match value {
         Value::String(text) => Some(words(text).into_iter().collect()),
         Value::Array(texts) => Some(texts.iter().filter_map(Value::as_str).flat_map(words).collect()),
@@ -219,6 +226,54 @@ mod tests {
         for token_type in ["\"DPoP\"", "\"mac\"", "\"N_A\"", "7"] {
             let body = format!(r#"{{"access_token":"a","token_type":{token_type}}}"#);
             assert_eq!(refused(&body), ReplyClass::Configuration, "{token_type}");
+        }
+    }
+
+    #[test]
+    fn slack_answers_a_code_with_two_tokens_and_a_refresh_with_one() {
+        let (user, bot) = (shipped("slack").unwrap(), shipped("slack-bot").unwrap());
+        let both = br#"{"ok":true,"access_token":"xoxb","token_type":"bot","scope":"commands,chat:write",
+            "authed_user":{"id":"U1","scope":"search:read,chat:write","access_token":"xoxp","token_type":"user",
+            "refresh_token":"xoxe-1","expires_in":43200}}"#;
+        let of_user = read(&user, StatusCode::OK, both).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(of_user.access.expose(), "xoxp");
+        assert_eq!(of_user.refresh.unwrap().expose(), "xoxe-1");
+        assert_eq!(of_user.expires_in, Some(Duration::from_secs(43200)));
+        assert_eq!(of_user.scopes, Some(ScopeSet::parse("chat:write search:read", ' ').unwrap()));
+        let of_bot = read(&bot, StatusCode::OK, both).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(of_bot.access.expose(), "xoxb");
+        assert!(of_bot.refresh.is_none());
+        let refreshed = br#"{"ok":true,"access_token":"xoxe.xoxp-2","token_type":"user","refresh_token":"xoxe-2"}"#;
+        let of_user = read(&user, StatusCode::OK, refreshed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(of_user.access.expose(), "xoxe.xoxp-2");
+    }
+
+    #[test]
+    fn a_token_of_the_other_kind_is_not_used() {
+        let bot = br#"{"ok":true,"access_token":"xoxb","token_type":"bot","authed_user":{"id":"U1"}}"#;
+        let refused =
+            |name: &str, body: &[u8]| read(&shipped(name).unwrap(), StatusCode::OK, body).err().unwrap().class;
+        assert_eq!(refused("slack", bot), ReplyClass::Configuration);
+        assert_eq!(refused("slack-bot", br#"{"access_token":"xoxp","token_type":"user"}"#), ReplyClass::Configuration);
+        assert_eq!(refused("slack", br#"{"access_token":"a","token_type":"Bearer"}"#), ReplyClass::Configuration);
+    }
+
+    #[test]
+    fn a_scope_is_named_as_it_was_asked_for() {
+        for (name, answered, wanted) in [
+            ("google", "openid https://www.googleapis.com/auth/userinfo.email", "email openid"),
+            ("google", "https://www.googleapis.com/auth/drive", "https://www.googleapis.com/auth/drive"),
+            ("microsoft", "https://graph.microsoft.com/Mail.Read User.Read profile", "Mail.Read User.Read profile"),
+            (
+                "microsoft",
+                "https://graph.microsoft.com/ api://app/Mail.Read",
+                "https://graph.microsoft.com/ api://app/Mail.Read",
+            ),
+        ] {
+            let body = format!(r#"{{"access_token":"a","scope":"{answered}"}}"#);
+            let read = read(&shipped(name).unwrap(), StatusCode::OK, body.as_bytes());
+            let scopes = read.unwrap_or_else(|failure| panic!("{failure}")).scopes;
+            assert_eq!(scopes, Some(ScopeSet::parse(wanted, ' ').unwrap()), "{name} {answered}");
         }
     }
 

@@ -3,15 +3,23 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use serde_json::Value;
 use url::{
     Url,
     form_urlencoded::{Serializer, byte_serialize},
 };
 use zeroize::Zeroizing;
 
-use super::{credentials, json::Document, retry_after::retry_after};
+use super::{
+    classify::{Asked, classify},
+    credentials,
+    json::Document,
+    retry_after::retry_after,
+};
 use crate::{
-    domain::{AccessToken, ClientAuthentication, Clock, Provider, RefreshToken, RemoteRevocation},
+    domain::{
+        AccessToken, ClientAuthentication, Clock, Definition, Provider, RefreshToken, RemoteRevocation, ReplyClass,
+    },
     outbound::{Outbound, OutboundError, Reply, Request},
 };
 
@@ -71,6 +79,35 @@ pub(super) async fn rfc7009(
     })
 }
 
+/// Slack's way. `is_all`: there is no refresh token, so that nothing is left once the access token has gone. With one,
+/// nothing tells whether it fell too, and what nobody knows is not confirmed.
+pub(super) async fn access_token(
+    outbound: &Outbound,
+    clock: &dyn Clock,
+    definition: &Definition,
+    endpoint: &Url,
+    gone: &[String],
+    access: &AccessToken,
+    is_all: bool,
+) -> Result<RemoteRevocation, RevocationFailure> {
+    let Some(bearer) = credentials::bearer(access) else { return Ok(RemoteRevocation::Failed) };
+    let request = Request::post_form(endpoint.clone(), Zeroizing::new(Vec::new())).accept_json().at_most(LARGEST);
+    let reply = outbound.send(request.authorization(bearer)).await?;
+    let document = Document::parse(&reply.body).ok_or_else(|| no_verdict(&reply, clock))?;
+    let is_gone = document.at("/ok") == Some(&Value::Bool(true))
+        || document.text("/error").is_some_and(|error| gone.iter().any(|listed| listed == error));
+    if reply.status.is_success() && is_gone {
+        return Ok(if is_all { RemoteRevocation::Confirmed } else { RemoteRevocation::Unsupported });
+    }
+    let refresh = Asked::Refresh { narrowed: false };
+    match classify(definition, refresh, reply.status.as_u16(), Some(&document), None).class {
+        ReplyClass::Terminal | ReplyClass::Reauthorize | ReplyClass::Configuration => Ok(RemoteRevocation::Failed),
+        ReplyClass::Transient | ReplyClass::RateLimited | ReplyClass::Ambiguous | ReplyClass::Unknown => {
+            Err(no_verdict(&reply, clock))
+        }
+    }
+}
+
 /// GitHub's way. `url` is a template, as the definition has it.
 pub(super) async fn delete_json(
     outbound: &Outbound,
@@ -83,7 +120,7 @@ pub(super) async fn delete_json(
     let client_id = byte_serialize(provider.client_id.as_bytes()).collect::<String>().replace('+', "%20");
     let url = Url::parse(&url.replace("{client_id}", &client_id));
     let (Ok(url), Some(secret)) = (url, credentials::secret(provider)) else { return Ok(RemoteRevocation::Failed) };
-    let token = Zeroizing::new(serde_json::Value::from(access.expose()).to_string());
+    let token = Zeroizing::new(Value::from(access.expose()).to_string());
     let body = Zeroizing::new(format!(r#"{{"access_token":{}}}"#, token.as_str()).into_bytes());
     let mut request = Request::get(url).accept_json().at_most(LARGEST);
     request.method = Method::DELETE;

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AccessToken, AccountSource, AuthorizationCode, Clock, CodeVerifier, Issuer, Nonce, Provider, RefreshToken,
-        RemoteRevocation, ReplyClass, Revocation, ScopeSet,
+        AccessToken, AuthorizationCode, Clock, CodeVerifier, Issuer, Nonce, Provider, RefreshToken, RemoteRevocation,
+        ReplyClass, Revocation, ScopeSet,
     },
     outbound::{Outbound, Request},
 };
@@ -39,7 +39,7 @@ impl AuthorizationServers {
 
     /// What an issuer says about itself, at most an hour old.
     pub async fn metadata(&self, issuer: &Issuer) -> Result<Arc<Metadata>, DiscoveryError> {
-        self.discovery.metadata(issuer).await
+        self.discovery.metadata(issuer, issuer).await
     }
 
     /// The endpoints that an authorization at this provider would use now: for a flow that the caller ran itself.
@@ -70,17 +70,21 @@ impl AuthorizationServers {
         self.ask(provider, Asked::Exchange, request).await
     }
 
-    /// Spends a refresh token (RFC 6749 §6). One POST. With `scopes`, an `invalid_scope` is the request's fault
-    /// ([`ReplyClass::Transient`]); without, the user must consent anew.
+    /// Spends a refresh token (RFC 6749 §6) that was granted with these scopes. One POST. With `narrower` scopes, an
+    /// `invalid_scope` is the request's fault ([`ReplyClass::Transient`]); without, the user must consent anew.
     pub async fn refresh(
         &self,
         provider: &Provider,
         refresh_token: &RefreshToken,
-        scopes: Option<&ScopeSet>,
+        granted: &ScopeSet,
+        narrower: Option<&ScopeSet>,
     ) -> Result<Tokens, TokenFailure> {
-        let token_endpoint = endpoints::token(&provider.definition, &self.discovery).await?;
+        let definition = &provider.definition;
+        let token_endpoint = endpoints::token(definition, &self.discovery).await?;
+        let repeated = definition.refresh_repeats_scopes.then(|| definition.always_scopes.union(granted));
+        let scopes = narrower.or(repeated.as_ref());
         let request = token::refresh(provider, &token_endpoint, refresh_token, scopes)?;
-        self.ask(provider, Asked::Refresh { narrowed: scopes.is_some() }, request).await
+        self.ask(provider, Asked::Refresh { narrowed: narrower.is_some() }, request).await
     }
 
     /// Takes the tokens away at the provider. Safe to repeat until it is `Ok`.
@@ -90,18 +94,27 @@ impl AuthorizationServers {
         access: Option<&AccessToken>,
         refresh: Option<&RefreshToken>,
     ) -> Result<RemoteRevocation, RevocationFailure> {
-        let clock = &*self.clock;
+        let (outbound, clock) = (&self.outbound, &*self.clock);
         match &provider.definition.revocation {
             Revocation::None => Ok(RemoteRevocation::Unsupported),
-            Revocation::DeleteJson { url } => revoke::delete_json(&self.outbound, clock, provider, url, access).await,
-            Revocation::Rfc7009 => match endpoints::revocation(&provider.definition, &self.discovery).await {
-                Ok(Some(endpoint)) => {
-                    revoke::rfc7009(&self.outbound, clock, provider, &endpoint, access, refresh).await
+            Revocation::DeleteJson { url } => revoke::delete_json(outbound, clock, provider, url, access).await,
+            Revocation::Rfc7009 => match self.revocation_endpoint(provider).await? {
+                Some(endpoint) => revoke::rfc7009(outbound, clock, provider, &endpoint, access, refresh).await,
+                None => Ok(RemoteRevocation::Unsupported),
+            },
+            Revocation::AccessToken { gone } => match (self.revocation_endpoint(provider).await?, access) {
+                (Some(endpoint), Some(access)) => {
+                    let is_all = refresh.is_none();
+                    revoke::access_token(outbound, clock, &provider.definition, &endpoint, gone, access, is_all).await
                 }
-                Ok(None) => Ok(RemoteRevocation::Unsupported),
-                Err(_) => Err(RevocationFailure::Undiscovered),
+                _ => Ok(RemoteRevocation::Unsupported),
             },
         }
+    }
+
+    async fn revocation_endpoint(&self, provider: &Provider) -> Result<Option<Url>, RevocationFailure> {
+        let endpoint = endpoints::revocation(&provider.definition, &self.discovery).await;
+        endpoint.map_err(|_| RevocationFailure::Undiscovered)
     }
 
     /// The provider's stable id of the account that the tokens are for. `None`: the definition does not say how to
@@ -112,18 +125,20 @@ impl AuthorizationServers {
         tokens: &Tokens,
         nonce: Option<&Nonce>,
     ) -> Result<Option<String>, AccountError> {
-        let account = match &provider.definition.account {
-            None => return Ok(None),
-            Some(AccountSource::Probe { url, pointer }) => {
-                account::from_probe(&self.outbound, url, pointer, &tokens.access).await
-            }
-            Some(AccountSource::IdToken { claim }) => {
-                let issuer = provider.definition.issuer.as_ref().ok_or(AccountError::IssuerUnknown)?;
-                let id_token = tokens.id_token.as_ref().ok_or(AccountError::IdTokenMissing)?;
-                let expected = Expected { issuer, client_id: &provider.client_id, nonce };
+        let definition = &provider.definition;
+        let Some(source) = &definition.account else { return Ok(None) };
+        let account = match (&tokens.id_token, source.id_token.is_empty(), source.userinfo.is_empty()) {
+            (Some(id_token), false, _) => {
+                let expected = Expected { definition, client_id: &provider.client_id, nonce };
                 // Against the time it came: a settlement that a crash delayed judges no token expired that was not.
-                account::from_id_token(id_token, claim, &expected, tokens.asked_at)
+                account::from_id_token(id_token, &source.id_token, &expected, tokens.asked_at)
             }
+            (_, _, false) => {
+                let endpoint = endpoints::userinfo(definition, &self.discovery).await.ok().flatten();
+                let endpoint = endpoint.ok_or(AccountError::UserinfoUnknown)?;
+                account::from_userinfo(&self.outbound, &endpoint, &source.userinfo, &tokens.access).await
+            }
+            _ => Err(AccountError::IdTokenMissing),
         };
         account.map(Some)
     }

@@ -1,5 +1,7 @@
 //! Connections, their tokens, and the subjects that own them.
 
+use bytes::Bytes;
+
 use super::{Stored, Subject, TokenSet, Vault, VaultError, place};
 use crate::{
     domain::{AccessToken, Connection, ConnectionId, IdToken, ProviderId, RefreshToken, SubjectId, TenantId},
@@ -37,7 +39,7 @@ impl Vault {
         subject: SubjectId,
         provider: Option<&ProviderId>,
     ) -> Result<Vec<Stored<Connection>>, VaultError> {
-        let prefix = place::connections_prefix(self.keys(), tenant, subject, provider);
+        let prefix = self.connections_prefix(tenant, subject, provider);
         let mut found = Vec::new();
         for record in self.indexed(IndexKind::ConnectionsOfSubject, prefix).await? {
             let Some(stored) = self.read_kept::<Connection>(record).await? else { continue };
@@ -82,13 +84,35 @@ impl Vault {
 
     /// `None` for a subject for whom nothing was ever stored.
     pub async fn subject(&self, tenant: &TenantId, subject: SubjectId) -> Result<Option<Stored<Subject>>, VaultError> {
-        let stored = self.read_kept::<Subject>(place::subject_row(self.keys(), tenant, subject)).await?;
+        let stored = self.read_kept::<Subject>(self.subject_row(tenant, subject)).await?;
         Ok(stored.filter(|stored| stored.value.tenant == *tenant && stored.value.subject == subject))
     }
 
+    fn subject_row(&self, tenant: &TenantId, subject: SubjectId) -> RecordKey {
+        let (kept, name) = (&self.opened().subject_rows, (tenant.clone(), subject));
+        kept.get(&name).unwrap_or_else(|| {
+            let row = place::subject_row(self.keys(), tenant, subject);
+            kept.insert(name, row.clone());
+            row
+        })
+    }
+
+    fn connections_prefix(&self, tenant: &TenantId, subject: SubjectId, provider: Option<&ProviderId>) -> Bytes {
+        let (kept, name) = (&self.opened().prefixes, (tenant.clone(), subject, provider.cloned()));
+        kept.get(&name).unwrap_or_else(|| {
+            let prefix = Bytes::from(place::connections_prefix(self.keys(), tenant, subject, provider));
+            kept.insert(name, prefix.clone());
+            prefix
+        })
+    }
+
     /// The records that one index lists under a prefix.
-    pub(super) async fn indexed(&self, index: IndexKind, prefix: Vec<u8>) -> Result<Vec<RecordKey>, VaultError> {
-        let prefix = bytes::Bytes::from(prefix);
+    pub(super) async fn indexed(
+        &self,
+        index: IndexKind,
+        prefix: impl Into<Bytes>,
+    ) -> Result<Vec<RecordKey>, VaultError> {
+        let prefix = prefix.into();
         let mut records = Vec::new();
         let mut after = None;
         loop {

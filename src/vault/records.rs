@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quick_cache::sync::Cache;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -11,7 +12,9 @@ use super::{
     stored::{Envelope, Opened, Subject},
 };
 use crate::{
-    domain::{AccessToken, Attempt, Connection, Flow, IdToken, Job, RefreshToken, Sealed, SubjectId, TenantId},
+    domain::{
+        AccessToken, Attempt, Connection, Flow, IdToken, Job, ProviderId, RefreshToken, Sealed, SubjectId, TenantId,
+    },
     sealing::{Key, Random, RandomUnavailable},
     store::{FieldTag, RecordKey, Row, RowFields},
 };
@@ -57,6 +60,9 @@ impl Owned for Subject {
 pub(super) struct OpenedRecords {
     connections: Cache<RecordKey, Stored<Connection>>,
     subjects: Cache<RecordKey, Stored<Subject>>,
+    /// Keyed hashes that every call needs: a subject's row, and the prefix of its connections to a provider.
+    pub(super) subject_rows: Cache<(TenantId, SubjectId), RecordKey>,
+    pub(super) prefixes: Cache<(TenantId, SubjectId, Option<ProviderId>), Bytes>,
 }
 
 const MOST_OPENED: usize = 8192;
@@ -80,7 +86,12 @@ impl Kept for Subject {
 
 impl Default for OpenedRecords {
     fn default() -> Self {
-        Self { connections: Cache::new(MOST_OPENED), subjects: Cache::new(MOST_OPENED) }
+        Self {
+            connections: Cache::new(MOST_OPENED),
+            subjects: Cache::new(MOST_OPENED),
+            subject_rows: Cache::new(MOST_OPENED),
+            prefixes: Cache::new(MOST_OPENED),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod installation;
 mod observer;
 mod refreshing;
 mod revoking;
+mod several;
 mod starting;
 mod tokens;
 mod trail;

@@ -176,6 +176,25 @@ async fn every_decision_is_on_record_under_its_request_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_requests_in_one_call_are_each_on_record() {
+    let mut world = World::start().await;
+    world.connect(&world.client("alice"), "alice").await;
+    let of_session = |plugin: &str| v1::GetPluginTokenRequest { session_id: format!("at-{plugin}"), ..ask(plugin) };
+    let several = v1::GetPluginTokensRequest { requests: vec![of_session(PLUGIN), of_session("notes")] };
+    let mut raw = world.raw(&world.token("alice", &claims()));
+    raw.get_plugin_tokens(request("several", several)).await.unwrap();
+
+    let trail = trail(&mut world).await;
+    let reads = named("several", &of(AuditAction::TokenRead, &trail));
+    let said = |record: &AuditRecord| (record.plugin.clone().unwrap().to_string(), record.context.session_id.clone());
+    let mut said: Vec<_> = reads.iter().map(|record| (said(record), record.result, record.reason)).collect();
+    said.sort_by(|a, b| a.0.cmp(&b.0));
+    let session = |plugin: &str| (plugin.to_owned(), Some(format!("at-{plugin}")));
+    let refused = (session("notes"), AuditResult::Failed, Some(Reason::ScopesMissing));
+    assert_eq!(said, [(session(PLUGIN), AuditResult::Allowed, None), refused]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_reads_are_one_record_and_their_number() {
     let mut world = World::start().await;
     let alice = world.client("alice");

@@ -13,14 +13,14 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, SealingSection, StoreSection, TenantSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, PresentedToken, Rotation, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -177,7 +177,7 @@ impl World {
 
     pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = format!("http://{}", self.grpc());
-        Connect { endpoint, ca: None, allow_plaintext: false }.with_token(token).unwrap()
+        Connect { endpoint, ..Connect::default() }.with_token(token).unwrap()
     }
 
     /// The generated client, for what the library's own does not show.
@@ -244,6 +244,7 @@ impl World {
         let mut config = Config {
             grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
             http: HttpSection { listen: anywhere, ..HttpSection::default() },
+            limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
             sealing: SealingSection { root_key: path.join("root.key") },
             outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
@@ -259,6 +260,8 @@ impl World {
                 id: "dev".parse().unwrap(),
                 definition: "oidc".to_owned(),
                 issuer: Some(self.provider.issuer().parse().unwrap()),
+                directory: None,
+                endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret: Some(self.provider.client_secret()),
@@ -286,7 +289,9 @@ impl World {
                 agent_claims: vec!["azp".to_owned()],
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
+                access_token_claims: Vec::new(),
             }],
+            sign_in: None,
         }
     }
 }

@@ -85,7 +85,9 @@ async fn what_is_no_id_token_is_unreadable() {
         let refused = world.servers.account(&provider, &tokens(Some(text.to_owned())), None).await;
         assert_eq!(refused, Err(AccountError::IdTokenUnreadable), "{text}");
     }
-    assert_eq!(world.servers.account(&provider, &tokens(None), None).await, Err(AccountError::IdTokenMissing));
+    let mut id_token_only = provider.clone();
+    id_token_only.definition.account = Some(AccountSource { id_token: vec!["sub".to_owned()], userinfo: Vec::new() });
+    assert_eq!(world.servers.account(&id_token_only, &tokens(None), None).await, Err(AccountError::IdTokenMissing));
     let without_issuer = world.servers.account(&world.pinned(), &tokens(Some("a.e30.c".to_owned())), None).await;
     assert_eq!(without_issuer, Err(AccountError::IssuerUnknown));
     let silent = Provider {
@@ -95,12 +97,83 @@ async fn what_is_no_id_token_is_unreadable() {
     assert_eq!(world.servers.account(&silent, &tokens(None), None).await, Ok(None));
 }
 
+/// Microsoft's definition for this directory, discovered from this server.
+fn microsoft(world: &World, directory: &str) -> Provider {
+    let mut provider = provider(shipped("microsoft").unwrap());
+    provider.definition.issuer = Some(format!("{}/{{directory}}/v2.0", world.endpoint.issuer()).parse().unwrap());
+    provider.definition = provider.definition.in_directory(&directory.parse().unwrap());
+    provider
+}
+
+#[tokio::test]
+async fn an_entra_account_is_the_user_in_his_own_directory() {
+    let (home, foreign) = ("72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad");
+    let world = World::start().await;
+    let base = world.endpoint.issuer();
+    let issuer = |directory: &str| format!("{base}/{directory}/v2.0");
+    let known = |directory: &str| Ok(Some(format!("{directory}/0af3")));
+    let refused = |claim| Err(AccountError::IdTokenRefused { claim });
+    for (configured, tid, iss, wanted) in [
+        ("organizations", json!(home), issuer(home), known(home)),
+        ("common", json!(foreign), issuer(foreign), known(foreign)),
+        ("consumers", json!(foreign), issuer(foreign), known(foreign)),
+        (home, json!(home), issuer(home), known(home)),
+        (home, json!(foreign), issuer(foreign), refused("iss")),
+        ("organizations", json!(home), issuer(foreign), refused("iss")),
+        ("organizations", json!(home), issuer("{tenantid}"), refused("iss")),
+        ("organizations", json!("{tenantid}"), issuer("{tenantid}"), refused("tid")),
+        ("organizations", json!("organizations"), issuer("organizations"), refused("tid")),
+        ("organizations", json!(null), issuer(home), refused("tid")),
+    ] {
+        let claims = json!({
+            "iss": iss, "tid": tid, "oid": "0af3", "sub": "pairwise", "aud": "client", "exp": NOW + 60,
+        });
+        let tokens = tokens(Some(id_token(&claims)));
+        let account = world.servers.account(&microsoft(&world, configured), &tokens, None).await;
+        assert_eq!(account, wanted, "{configured} {tid} {iss}");
+    }
+}
+
+#[tokio::test]
+async fn no_two_lists_of_parts_make_one_account() {
+    let world = World::start().await;
+    let mut provider = world.pinned();
+    provider.definition.endpoints.userinfo = Some(world.endpoint.url("/auth.test"));
+    let parts = vec!["/team_id".to_owned(), "/user_id".to_owned()];
+    provider.definition.account = Some(AccountSource { id_token: Vec::new(), userinfo: parts });
+    for (body, wanted) in [
+        (r#"{"ok":true,"team_id":"T1","user_id":"U1"}"#, Ok(Some("T1/U1".to_owned()))),
+        (r#"{"ok":true,"team_id":"T1/U1","user_id":"U2"}"#, Err(AccountError::IdMissing)),
+        (r#"{"ok":true,"team_id":"T1"}"#, Err(AccountError::IdMissing)),
+        (r#"{"ok":false,"error":"invalid_auth"}"#, Err(AccountError::IdMissing)),
+    ] {
+        world.endpoint.answer("/auth.test", Answer::json(200, body));
+        assert_eq!(world.servers.account(&provider, &tokens(None), None).await, wanted, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_id_token_the_discovered_userinfo_endpoint_is_asked() {
+    let mut world = World::start().await;
+    let document = json!({ "issuer": world.endpoint.issuer(), "userinfo_endpoint": world.endpoint.url("/userinfo") });
+    world.endpoint.answer("/.well-known/oauth-authorization-server", Answer::json(200, &document.to_string()));
+    world.endpoint.answer("/userinfo", Answer::json(200, r#"{"sub":"alice"}"#));
+    let provider = world.discovered("");
+    assert_eq!(world.servers.account(&provider, &tokens(None), None).await, Ok(Some("alice".to_owned())));
+    world.endpoint.received().await;
+    assert_eq!(world.endpoint.received().await.header("authorization"), Some("Bearer at-c4n4ry"));
+    // One that is there, and refused, is not asked about elsewhere.
+    let refused = world.servers.account(&provider, &tokens(Some("a.e30.c".to_owned())), None).await;
+    assert_eq!(refused, Err(AccountError::IdTokenRefused { claim: "iss" }));
+    assert_eq!(world.endpoint.unread(), 0);
+    let silent = World::start().await;
+    let unknown = silent.servers.account(&silent.discovered(""), &tokens(None), None).await;
+    assert_eq!(unknown, Err(AccountError::UserinfoUnknown));
+}
+
 fn github(world: &World) -> Provider {
     let mut provider = provider(shipped("github").unwrap());
-    let Some(AccountSource::Probe { url, .. }) = &mut provider.definition.account else {
-        unreachable!("GitHub is asked")
-    };
-    *url = world.endpoint.url(url.path());
+    provider.definition.endpoints.userinfo = Some(world.endpoint.url("/user"));
     provider
 }
 

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use claviger::{
-    domain::{RefreshToken, ReplyClass},
+    domain::{RefreshToken, ReplyClass, ScopeSet},
     oauth::{AuthorizeError, DiscoveryError, EndpointName, Evidence, RefusedMetadata},
 };
 use serde_json::{Value, json};
@@ -22,7 +22,6 @@ fn document(world: &World, path: &str, changes: &[(&str, Value)]) -> Answer {
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
         "revocation_endpoint": format!("{issuer}/revoke"),
-        "jwks_uri": format!("{issuer}/jwks"),
         "code_challenge_methods_supported": ["plain", "S256"],
         "authorization_response_iss_parameter_supported": true,
     });
@@ -57,7 +56,6 @@ async fn a_sound_document_gives_all_endpoints() {
     assert_eq!(server.token, world.endpoint.url("/token"));
     let metadata = world.servers.metadata(&server.issuer.unwrap()).await.unwrap();
     assert_eq!(metadata.revocation_endpoint, Some(world.endpoint.url("/revoke")));
-    assert_eq!(metadata.jwks_uri, Some(world.endpoint.url("/jwks")));
     assert_eq!(metadata.userinfo_endpoint, None);
 }
 
@@ -111,7 +109,6 @@ async fn endpoints_that_must_not_be_called_are_refused() {
         ("token_endpoint", EndpointName::Token),
         ("revocation_endpoint", EndpointName::Revocation),
         ("userinfo_endpoint", EndpointName::Userinfo),
-        ("jwks_uri", EndpointName::Jwks),
     ] {
         for url in [
             json!("http://as.example/x"),
@@ -141,6 +138,45 @@ async fn an_endpoint_on_an_unlisted_host_is_refused() {
     provider.definition.endpoint_hosts.clear();
     provider.definition.endpoints.token = Some("https://pinned.example/t".parse().unwrap());
     assert_eq!(world.servers.endpoints(&provider).await.unwrap().token.host_str(), Some("pinned.example"));
+}
+
+#[tokio::test]
+async fn another_port_of_the_host_is_another_place() {
+    let token = "http://127.0.0.1:1/token";
+    let refused = refusal(&endpoints_with(&[("token_endpoint", json!(token))]).await);
+    assert_eq!(refused, Some(RefusedMetadata::EndpointHost(EndpointName::Token)));
+    let world = World::start().await;
+    world.endpoint.answer(OAUTH, document(&world, "", &[("token_endpoint", json!(token))]));
+    let mut provider = world.discovered("");
+    provider.definition.endpoint_hosts = vec!["127.0.0.1".to_owned()];
+    assert!(world.servers.endpoints(&provider).await.is_err(), "a host alone is its usual port");
+    provider.definition.endpoint_hosts = vec!["127.0.0.1:1".to_owned()];
+    assert_eq!(world.servers.endpoints(&provider).await.unwrap().token.as_str(), token);
+}
+
+#[tokio::test]
+async fn what_many_directories_share_names_itself_by_a_template() {
+    let shared = |world: &World, directory: &str| {
+        let mut provider = world.discovered("/{directory}/v2.0");
+        provider.definition = provider.definition.in_directory(&directory.parse().unwrap());
+        provider
+    };
+    let address = "/organizations/v2.0/.well-known/openid-configuration";
+    for (named, sound) in [("/{tenantid}/v2.0", true), ("/organizations/v2.0", false), ("/{directory}/v2.0", false)] {
+        let world = World::start().await;
+        let issuer = format!("{}{named}", world.endpoint.issuer());
+        world.endpoint.answer(address, document(&world, "/organizations", &[("issuer", json!(issuer))]));
+        let server = world.servers.endpoints(&shared(&world, "organizations")).await;
+        assert_eq!(server.is_ok(), sound, "{named}");
+        // No answer can name a template: there is nothing to hold it against.
+        assert_eq!(server.ok().and_then(|server| server.issuer), None);
+    }
+    let world = World::start().await;
+    let id = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let own = format!("/{id}/v2.0");
+    world.endpoint.answer(&format!("/.well-known/openid-configuration{own}"), document(&world, &own, &[]));
+    let server = world.servers.endpoints(&shared(&world, id)).await.unwrap();
+    assert_eq!(server.issuer.unwrap().as_str(), format!("{}{own}", world.endpoint.issuer()));
 }
 
 #[tokio::test]
@@ -278,10 +314,20 @@ async fn while_one_caller_asks_again_the_others_go_on() {
 async fn a_refresh_whose_endpoint_is_unknown_spends_nothing() {
     let refresh_token = RefreshToken::new("rt".to_owned());
     let world = World::start().await;
-    let failure = world.servers.refresh(&world.discovered(""), &refresh_token, None).await.map(drop).unwrap_err();
+    let failure = world
+        .servers
+        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None)
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!((failure.class, failure.evidence), (ReplyClass::Transient, Evidence::NotSent));
     let world = World::start().await;
     world.endpoint.answer(OAUTH, document(&world, "", &[("token_endpoint", json!("http://as.example/"))]));
-    let failure = world.servers.refresh(&world.discovered(""), &refresh_token, None).await.map(drop).unwrap_err();
+    let failure = world
+        .servers
+        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None)
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!((failure.class, failure.evidence), (ReplyClass::Configuration, Evidence::NotSent));
 }

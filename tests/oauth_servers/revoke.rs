@@ -137,3 +137,46 @@ async fn github_answers_have_their_outcomes() {
     let public = Provider { client_secret: None, ..provider };
     assert_eq!(revoke(&world, &public).await, Ok(RemoteRevocation::Failed));
 }
+
+fn slack(world: &World) -> Provider {
+    let mut provider = provider(shipped("slack").unwrap());
+    provider.definition.endpoints.revocation = Some(world.endpoint.url("/api/auth.revoke"));
+    provider
+}
+
+#[tokio::test]
+async fn slack_takes_the_access_token_and_nothing_else() {
+    let mut world = World::start().await;
+    world.endpoint.answer("/api/auth.revoke", Answer::json(200, r#"{"ok":true,"revoked":true}"#));
+    let access = AccessToken::new("xoxp-1".to_owned());
+    let revoked = world.servers.revoke(&slack(&world), Some(&access), None).await;
+    assert_eq!(revoked, Ok(RemoteRevocation::Confirmed));
+    let request = world.endpoint.received().await;
+    assert_eq!((request.method.as_str(), request.body.as_str()), ("POST", ""));
+    assert_eq!(request.header("authorization"), Some("Bearer xoxp-1"));
+}
+
+#[tokio::test]
+async fn slack_answers_have_their_outcomes() {
+    use RemoteRevocation::{Confirmed, Failed, Unsupported};
+    let world = World::start().await;
+    let provider = slack(&world);
+    let (access, refresh) = (AccessToken::new("xoxe.xoxp-1".to_owned()), RefreshToken::new("xoxe-1".to_owned()));
+    for (status, body, alone, with_refresh_token) in [
+        (200, r#"{"ok":true,"revoked":true}"#, Some(Confirmed), Some(Unsupported)),
+        (200, r#"{"ok":false,"error":"token_revoked"}"#, Some(Confirmed), Some(Unsupported)),
+        (200, r#"{"ok":false,"error":"token_expired"}"#, Some(Failed), Some(Failed)),
+        (200, r#"{"ok":false,"error":"two_factor_setup_required"}"#, Some(Failed), Some(Failed)),
+        (200, r#"{"ok":false,"error":"ratelimited"}"#, None, None),
+        (200, r#"{"ok":false,"error":"internal_error"}"#, None, None),
+        (200, r#"{"ok":false,"error":"something_new"}"#, None, None),
+        (200, "<html>", None, None),
+        (403, "<html>token_revoked</html>", None, None),
+        (503, r#"{"ok":false,"error":"token_revoked"}"#, None, None),
+    ] {
+        for (refresh, wanted) in [(None, alone), (Some(&refresh), with_refresh_token)] {
+            world.endpoint.answer("/api/auth.revoke", Answer::json(status, body));
+            assert_eq!(world.servers.revoke(&provider, Some(&access), refresh).await.ok(), wanted, "{status} {body}");
+        }
+    }
+}

@@ -51,6 +51,27 @@ async fn an_account_is_connected_used_and_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn several_tokens_are_printed_though_one_is_refused() {
+    let place = Place::new();
+    let dev = place.start();
+    dev.connect().await;
+    let lines = run(&mut dev.command(&["token", "notes", PLUGIN]));
+    lines.expect_code(1);
+    let (plugin, token) = lines.stdout.trim_end().split_once('\t').unwrap();
+    assert!(plugin == PLUGIN && token.starts_with("dev_at_"), "{plugin}");
+    for part in ["notes: SCOPES_MISSING", "or run: claviger connect notes", "1 of 2 tokens were refused"] {
+        assert!(lines.stderr.contains(part), "{part} is not in: {}", lines.stderr);
+    }
+    let document = run(&mut dev.command(&["token", "notes", PLUGIN, "--output", "json"]));
+    let document = json(document.expect_code(1));
+    assert_eq!(document["results"][0]["plugin"], "notes");
+    assert_eq!(document["results"][0]["error"]["reason"], "SCOPES_MISSING");
+    assert_eq!(document["results"][1]["token"]["access_token"], token);
+    run(&mut dev.command(&["token", PLUGIN, PLUGIN])).expect_code(0);
+    run(&mut dev.command(&["token", PLUGIN, PLUGIN, "--header"])).expect_code(64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_prints_a_table_for_people() {
     let place = Place::new();
     let dev = place.start();

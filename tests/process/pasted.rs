@@ -68,6 +68,27 @@ fn after_a_real_revocation_the_next_step_is_told_and_readable() {
 }
 
 #[test]
+fn a_result_that_is_an_error_is_readable_like_one_that_stands_alone() {
+    if !there_is("grpcurl") {
+        return;
+    }
+    let place = Place::new();
+    let dev = place.start();
+    answer(&paste(&dev, dev.printed_call("StoreAuthCode")));
+    let one = dev.printed_call("GetPluginToken");
+    let several =
+        one.replace(r#"{"plugin": "calendar"}"#, r#"{"requests": [{"plugin": "notes"}, {"plugin": "calendar"}]}"#);
+    assert_ne!(several, one);
+    let said = answer(&paste(&dev, &format!("{several}s")));
+    let results = &said[0]["results"];
+    assert!(results[1]["token"]["accessToken"].as_str().is_some_and(|token| token.starts_with("dev_at_")));
+    let details = &results[0]["error"]["details"];
+    assert_eq!(details[0]["reason"], "SCOPES_MISSING");
+    assert_eq!(details[1]["@type"], "type.googleapis.com/claviger.v1.AuthenticationRequired");
+    assert_eq!(details[1]["plugin"], "notes");
+}
+
+#[test]
 fn the_lines_work_wherever_the_directory_is() {
     let place = Place::new();
     let odd = place.directory().join("it's $HOME");

@@ -16,8 +16,8 @@ use base64::{
 use claviger::proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        self, connection_service_client::ConnectionServiceClient, own_code::Target, store_auth_code_request::Flow,
-        token_broker_service_client::TokenBrokerServiceClient,
+        self, connection_service_client::ConnectionServiceClient, own_code::Target, plugin_token_result,
+        store_auth_code_request::Flow, token_broker_service_client::TokenBrokerServiceClient,
     },
 };
 use prost::Message as _;
@@ -184,8 +184,14 @@ impl<'d> Drive<'d> {
         let agent = self.broker.get_plugin_token(agent).await;
         self.refused("GetPluginToken", agent);
         let misplaced = v1::GetPluginTokenRequest { plugin: canary("misplaced"), ..Default::default() };
-        let misplaced = self.broker.get_plugin_token(self.request(misplaced)).await;
-        self.refused("GetPluginToken", misplaced);
+        let refused = self.broker.get_plugin_token(self.request(misplaced.clone())).await;
+        self.refused("GetPluginToken", refused);
+        let several = v1::GetPluginTokensRequest { requests: vec![misplaced, ask()] };
+        let several = self.broker.get_plugin_tokens(self.request(several)).await;
+        for result in self.took("GetPluginTokens", several).results {
+            let Some(plugin_token_result::Result::Error(error)) = result.result else { panic!("nothing is connected") };
+            self.refusals.extend(error.encode_to_vec());
+        }
         let misplaced = v1::GetConnectionRequest { connection_id: canary("misplaced") };
         let misplaced = self.connections.get_connection(self.request(misplaced)).await;
         self.refused("GetConnection", misplaced);

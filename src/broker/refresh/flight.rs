@@ -139,7 +139,7 @@ impl Broker {
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token } = posting;
         let id = stored.value.id;
-        match self.servers().refresh(&provider, &refresh_token, None).await {
+        match self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
                     Self::waiting(tokens, &stored.value.credential.scopes, None);

@@ -81,7 +81,7 @@ impl Dev {
             Ok(())
         };
         let result = result.await;
-        let stopped = world.stop().await;
+        let stopped = signals.unless_received(world.stop()).await?;
         result.and(stopped)
     }
 }

@@ -1,8 +1,13 @@
 //! SIGINT and SIGTERM.
 
-use std::io;
+use std::{future::Future, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Whoever signals twice does not want to wait.
+#[derive(Debug, thiserror::Error)]
+#[error("a second signal ended it at once; what was under way is settled at the next start")]
+pub(super) struct EndedAtOnce;
 
 /// Both signals, caught from the moment this is made.
 pub(super) struct Signals {
@@ -20,6 +25,14 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Waits for a good end, but no longer than until the next signal.
+    pub(super) async fn unless_received<T>(&mut self, ending: impl Future<Output = T>) -> Result<T, EndedAtOnce> {
+        tokio::select! {
+            ended = ending => Ok(ended),
+            () = self.received() => Err(EndedAtOnce),
         }
     }
 }

@@ -17,11 +17,11 @@ use crate::{
     app::{App, Listeners, SystemClock, listen},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, OutboundSection, PluginSection, ProviderSection, RedirectRule,
-        Reflection, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
+        RedirectRule, Reflection, SealingSection, StoreSection, TenantSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{PresentedToken, TokenUsage},
+    domain::{Endpoints, PresentedToken, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
@@ -113,7 +113,7 @@ impl World {
     }
 
     pub(super) fn client(&self, token: &PresentedToken) -> anyhow::Result<Client> {
-        let connect = Connect { endpoint: format!("http://{}", self.grpc), ca: None, allow_plaintext: false };
+        let connect = Connect { endpoint: format!("http://{}", self.grpc), ..Connect::default() };
         Ok(connect.with_token(token)?)
     }
 
@@ -157,6 +157,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
         http: HttpSection { listen: settings.http, ..HttpSection::default() },
+        limits: LimitsSection::default(),
         store: StoreSection {
             directory: settings.directory.join(STORE),
             page_cache: 64 * 1024 * 1024,
@@ -176,6 +177,8 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
             id: "dev".parse()?,
             definition: "oidc".to_owned(),
             issuer: Some(provider.issuer().parse()?),
+            directory: None,
+            endpoints: Endpoints::default(),
             rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(provider.client_secret()),
@@ -201,7 +204,9 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             agent_claims: vec!["azp".to_owned()],
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
+            access_token_claims: Vec::new(),
         }],
+        sign_in: None,
     })
 }
 

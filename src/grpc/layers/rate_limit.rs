@@ -45,7 +45,8 @@ impl RateLimit {
         Self { buckets: Arc::new(Mutex::new(Buckets::new(rate))), clock }
     }
 
-    fn check(&self, call: &Call) -> Result<(), Duration> {
+    /// Pays for one call; else says when there is room for it.
+    pub(in crate::grpc) fn check(&self, call: &Call) -> Result<(), Duration> {
         let principal = (call.caller.tenant.clone(), call.caller.subject);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.take(principal, self.clock.now())

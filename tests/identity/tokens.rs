@@ -1,148 +1,24 @@
-//! Tokens of a real issuer over real sockets: every refusal, and what its key set, its outages and its caches may do.
+//! Access tokens: what is accepted, and every refusal.
 
-#![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
+use std::collections::{BTreeMap, BTreeSet};
 
-mod support {
-    pub(crate) mod clock;
-    pub(crate) mod issuer;
-}
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    hmac,
-};
+use aws_lc_rs::hmac;
 use claviger::{
-    domain::{Caller, PresentedToken, Reason, Role, SubjectId, TenantId, canonical},
-    identity::{Authenticator, ConfigError, Family, Flaw, IdentityError, Issuer, RoleRule, TenantRule, TokenSource},
-    outbound::{Outbound, Policy},
+    domain::{PresentedToken, Reason, Role},
+    identity::{ConfigError, Flaw, IdentityError, RoleRule, TenantRule, TokenSource},
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::{
     clock::ManualClock,
-    issuer::{Fault, SigningKey, TestIssuer, base64},
+    issuer::{SigningKey, TestIssuer, base64},
+    platform::{AUDIENCE, HOUR, MINUTE, Platform, SECOND, authenticator, family, invalid, only_issuer, tenant},
 };
-use zeroize::Zeroizing;
-
-const AUDIENCE: &str = "api://claviger";
-const HOUR: Duration = Duration::from_secs(3600);
-const MINUTE: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
-
-/// One issuer with an RSA and a P-256 key, one family that trusts it, and an authenticator.
-struct Platform {
-    issuer: TestIssuer,
-    rsa: SigningKey,
-    p256: SigningKey,
-    clock: ManualClock,
-    authenticator: Arc<Authenticator>,
-    /// How often a subject id was made: once for each token that went through every check.
-    judged: Arc<AtomicUsize>,
-}
-
-impl Platform {
-    async fn start() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    /// A platform whose family is changed first.
-    async fn with(change: impl FnOnce(&mut Family)) -> Self {
-        let (rsa, p256) = (SigningKey::rsa("rsa-1"), SigningKey::p256("p256-1"));
-        let issuer = TestIssuer::start(&[&rsa, &p256]).await;
-        let mut family = family("platform", issuer.url());
-        change(&mut family);
-        let clock = ManualClock::new();
-        let (authenticator, judged) = authenticator(vec![family], &clock);
-        Self { issuer, rsa, p256, clock, authenticator: Arc::new(authenticator.unwrap()), judged }
-    }
-
-    fn claims(&self) -> Value {
-        let now = ManualClock::START.as_secs();
-        json!({ "iss": self.issuer.url(), "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 3600 })
-    }
-
-    /// The usual claims with some replaced, or left out where `null`.
-    fn claims_but(&self, changes: Value) -> Value {
-        let mut claims = self.claims();
-        let Value::Object(changes) = changes else { unreachable!("changes are an object") };
-        for (name, value) in changes {
-            if value.is_null() {
-                claims.as_object_mut().unwrap().remove(&name);
-            } else {
-                claims[name] = value;
-            }
-        }
-        claims
-    }
-
-    fn token(&self) -> String {
-        self.rsa.token(&self.claims())
-    }
-
-    async fn ask(&self, token: &str) -> Result<Arc<Caller>, IdentityError> {
-        self.authenticator.authenticate(&PresentedToken::new(token.to_owned()), TokenSource::Metadata).await
-    }
-
-    async fn refusal(&self, token: &str) -> Option<IdentityError> {
-        self.ask(token).await.err()
-    }
-
-    async fn refusal_of(&self, changes: Value) -> Option<IdentityError> {
-        self.refusal(&self.p256.token(&self.claims_but(changes))).await
-    }
-
-    fn judged(&self) -> usize {
-        self.judged.load(Ordering::SeqCst)
-    }
-}
-
-fn family(id: &str, issuer: &str) -> Family {
-    let text = format!(
-        "id = \"{id}\"\n[[issuers]]\nissuer = \"{issuer}\"\naudiences = [\"{AUDIENCE}\"]\ntenant = {{ fixed = \"acme\" }}"
-    );
-    toml::from_str(&text).unwrap()
-}
-
-fn authenticator(families: Vec<Family>, clock: &ManualClock) -> (Result<Authenticator, ConfigError>, Arc<AtomicUsize>) {
-    let judged = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&judged);
-    let subject_of = move |family: &claviger::domain::FamilyId, realm: &str, names: &[&str]| {
-        counter.fetch_add(1, Ordering::SeqCst);
-        let mut parts = vec![family.as_str().as_bytes(), realm.as_bytes()];
-        parts.extend(names.iter().map(|name| name.as_bytes()));
-        let mut id = [0; 32];
-        id.copy_from_slice(digest(&SHA256, &canonical(&parts)).as_ref());
-        SubjectId::from_bytes(id)
-    };
-    let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
-    let key = Zeroizing::new([7; 32]);
-    (Authenticator::new(families, &outbound, Arc::new(clock.clone()), Box::new(subject_of), &key), judged)
-}
-
-fn invalid(flaw: Flaw) -> Option<IdentityError> {
-    Some(IdentityError::TokenInvalid(flaw))
-}
-
-fn tenant(name: &str) -> TenantId {
-    name.parse().unwrap()
-}
-
-fn only_issuer(family: &mut Family) -> &mut Issuer {
-    &mut family.issuers[0]
-}
 
 #[tokio::test]
 async fn a_good_token_of_either_algorithm_names_its_caller() {
     let platform = Platform::start().await;
-    for key in [&platform.rsa, &platform.p256] {
+    for key in [platform.rsa, &platform.p256] {
         let claims = platform.claims_but(json!({
             "aud": ["https://other.example", AUDIENCE], "scope": "mail.read mail.send", "azp": "agent-7",
         }));
@@ -344,7 +220,7 @@ async fn a_signature_that_does_not_match_is_refused() {
 #[tokio::test]
 async fn an_unknown_issuer_is_named_as_the_reason_and_never_called() {
     let platform = Platform::start().await;
-    let stranger = TestIssuer::start(&[&platform.rsa]).await;
+    let stranger = TestIssuer::start(&[platform.rsa]).await;
     let own = platform.issuer.url();
     for issuer in [stranger.url(), &format!("{own}/"), &own.to_uppercase(), "https://accounts.example.com"] {
         assert_eq!(platform.refusal_of(json!({ "iss": issuer })).await, Some(IdentityError::IssuerUnknown), "{issuer}");
@@ -443,6 +319,15 @@ async fn what_the_issuer_signs_for_other_uses_is_no_access_token() {
         assert_eq!(platform.refusal_of(changes).await, invalid(Flaw::Kind), "{name}");
     }
     assert_eq!(platform.refusal_of(json!({ "typ": "Bearer", "token_use": "access" })).await, None);
+    let unmarked = platform.claims_but(json!({ "scope": null }));
+    assert!(platform.ask(&platform.rsa.token(&unmarked)).await.is_ok(), "its `typ` says what it is");
+    let header = json!({ "alg": "RS256", "kid": "rsa-1", "typ": "JWT" }).to_string();
+    let of = |claims: &Value| platform.rsa.compact(&header, &claims.to_string());
+    assert_eq!(platform.refusal(&of(&unmarked)).await, invalid(Flaw::Kind), "it may be an ID token");
+    for mark in ["scope", "scp", "idtyp"] {
+        let claims = platform.claims_but(json!({ "scope": null, mark: "x" }));
+        assert!(platform.ask(&of(&claims)).await.is_ok(), "{mark}");
+    }
     let payload = platform.claims().to_string();
     for (typ, expected) in [
         ("at+jwt", None),
@@ -548,239 +433,11 @@ async fn an_issuer_or_family_configured_twice_is_refused() {
     let clock = ManualClock::new();
     let (a, b) = ("https://a.example", "https://b.example");
     for (families, expected) in [
-        (vec![family("x", a), family("y", a)], ConfigError::IssuerTwice(a.to_owned())),
+        (vec![family("x", a), family("y", a)], ConfigError::IssuerTwice { place: 0, issuer: a.to_owned() }),
         (vec![family("x", a), family("x", b)], ConfigError::FamilyTwice("x".parse().unwrap())),
     ] {
         assert_eq!(authenticator(families, &clock).0.err(), Some(expected));
     }
-}
-
-#[tokio::test]
-async fn concurrent_first_calls_share_one_fetch() {
-    let platform = Platform::start().await;
-    let mut calls = tokio::task::JoinSet::new();
-    for call in 0..50 {
-        let authenticator = Arc::clone(&platform.authenticator);
-        let token = platform.p256.token(&platform.claims_but(json!({ "jti": call.to_string() })));
-        calls
-            .spawn(async move { authenticator.authenticate(&PresentedToken::new(token), TokenSource::Metadata).await });
-    }
-    while let Some(answer) = calls.join_next().await {
-        assert!(answer.unwrap().is_ok());
-    }
-    assert_eq!((platform.issuer.discoveries(), platform.issuer.key_fetches()), (1, 1));
-}
-
-#[tokio::test]
-async fn a_flood_of_invented_key_ids_costs_three_fetches_and_hurts_nobody() {
-    let platform = Platform::start().await;
-    let payload = base64(platform.claims().to_string());
-    let (mut unknown, mut unavailable) = (0, 0);
-    for number in 0..10_000 {
-        let header = base64(json!({ "alg": "RS256", "kid": format!("kid-{number}") }).to_string());
-        match platform.refusal(&format!("{header}.{payload}.AAAA")).await {
-            Some(IdentityError::TokenInvalid(Flaw::KeyUnknown)) => unknown += 1,
-            Some(IdentityError::JwksUnavailable { retry_after }) => {
-                assert_eq!(retry_after, MINUTE);
-                unavailable += 1;
-            }
-            other => assert_eq!(other, None, "neither unknown nor unavailable"),
-        }
-    }
-    assert_eq!((unknown, unavailable, platform.issuer.key_fetches()), (3, 9997, 3));
-    assert!(platform.ask(&platform.token()).await.is_ok());
-    assert!(platform.ask(&platform.p256.token(&platform.claims())).await.is_ok());
-    assert_eq!(platform.issuer.key_fetches(), 3);
-}
-
-#[tokio::test]
-async fn the_budget_of_fetches_fills_by_one_a_minute() {
-    let platform = Platform::start().await;
-    let fresh = SigningKey::p256("fresh");
-    let invented = async |kid: &str| {
-        let header = json!({ "alg": "RS256", "kid": kid }).to_string();
-        platform.refusal(&platform.rsa.compact(&header, &platform.claims().to_string())).await
-    };
-    for kid in ["a", "b", "c"] {
-        assert_eq!(invented(kid).await, invalid(Flaw::KeyUnknown));
-    }
-    assert_eq!(invented("a").await, invalid(Flaw::KeyUnknown), "known to be absent: nothing is asked");
-    platform.clock.advance(20 * SECOND);
-    let wait = IdentityError::JwksUnavailable { retry_after: 40 * SECOND };
-    assert_eq!(invented("d").await, Some(wait));
-    platform.issuer.publish(vec![platform.rsa.jwk(), fresh.jwk()]);
-    assert_eq!(platform.refusal(&fresh.token(&platform.claims())).await, Some(wait));
-    platform.clock.advance(40 * SECOND);
-    assert!(platform.ask(&fresh.token(&platform.claims())).await.is_ok());
-    assert_eq!(platform.issuer.key_fetches(), 4);
-    platform.clock.advance(HOUR - MINUTE - SECOND);
-    for kid in ["e", "f", "g"] {
-        assert_eq!(invented(kid).await, invalid(Flaw::KeyUnknown));
-    }
-    assert!(
-        matches!(invented("h").await, Some(IdentityError::JwksUnavailable { .. })),
-        "never more than three at once"
-    );
-}
-
-#[tokio::test]
-async fn a_key_that_was_absent_is_found_a_minute_later() {
-    let platform = Platform::start().await;
-    let early = SigningKey::rsa("early");
-    let token = early.token(&platform.claims());
-    assert_eq!(platform.refusal(&token).await, invalid(Flaw::KeyUnknown));
-    platform.issuer.publish(vec![early.jwk()]);
-    platform.clock.advance(59 * SECOND);
-    assert_eq!(platform.refusal(&token).await, invalid(Flaw::KeyUnknown));
-    platform.clock.advance(SECOND);
-    assert!(platform.ask(&token).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_warm_validation_asks_nobody_and_verifies_nothing() {
-    let mut platform = Platform::start().await;
-    let token = platform.token();
-    let first = platform.ask(&token).await.unwrap();
-    platform.issuer.stop().await;
-    for _ in 0..100 {
-        assert!(Arc::ptr_eq(&first, &platform.ask(&token).await.unwrap()));
-    }
-    assert_eq!((platform.judged(), platform.issuer.key_fetches()), (1, 1));
-}
-
-#[tokio::test]
-async fn a_verified_token_ends_with_its_time() {
-    let platform = Platform::start().await;
-    let token = platform.token();
-    platform.ask(&token).await.unwrap();
-    platform.clock.advance(HOUR + 59 * SECOND);
-    assert!(platform.ask(&token).await.is_ok());
-    platform.clock.advance(SECOND);
-    for _ in 0..2 {
-        assert_eq!(platform.refusal(&token).await, Some(IdentityError::TokenExpired));
-    }
-}
-
-#[tokio::test]
-async fn a_verified_token_dies_with_its_key() {
-    let platform = Platform::start().await;
-    let (by_rsa, by_p256) = (platform.token(), platform.p256.token(&platform.claims()));
-    platform.ask(&by_rsa).await.unwrap();
-    platform.ask(&by_p256).await.unwrap();
-    platform.issuer.publish(vec![platform.p256.jwk()]);
-    platform.clock.advance(HOUR);
-    platform.authenticator.refresh_due().await;
-    assert_eq!(platform.refusal(&by_rsa).await, invalid(Flaw::KeyUnknown));
-    assert!(platform.ask(&by_p256).await.is_ok());
-    assert_eq!(platform.judged(), 2);
-}
-
-#[tokio::test]
-async fn another_key_under_the_same_name_does_not_keep_a_token_alive() {
-    let platform = Platform::start().await;
-    let token = platform.token();
-    platform.ask(&token).await.unwrap();
-    platform.issuer.publish(vec![SigningKey::rsa("rsa-1").jwk()]);
-    platform.clock.advance(HOUR);
-    platform.authenticator.refresh_due().await;
-    assert_eq!(platform.refusal(&token).await, invalid(Flaw::Signature));
-}
-
-#[tokio::test]
-async fn a_forgotten_subject_is_judged_again_and_nobody_else_is() {
-    let platform = Platform::start().await;
-    let (alice, bob) = (platform.token(), platform.rsa.token(&platform.claims_but(json!({ "sub": "bob" }))));
-    let subject = platform.ask(&alice).await.unwrap().subject;
-    platform.ask(&bob).await.unwrap();
-    platform.authenticator.forget_subject(&subject);
-    platform.ask(&bob).await.unwrap();
-    assert_eq!(platform.judged(), 2);
-    platform.ask(&alice).await.unwrap();
-    assert_eq!(platform.judged(), 3);
-}
-
-#[tokio::test]
-async fn the_last_good_keys_serve_a_day_of_outage_and_no_longer() {
-    let platform = Platform::start().await;
-    let token = |number: u32| {
-        let exp = ManualClock::START.as_secs() + 48 * 3600;
-        platform.rsa.token(&platform.claims_but(json!({ "exp": exp, "jti": number.to_string() })))
-    };
-    platform.ask(&token(0)).await.unwrap();
-    platform.issuer.misbehave(Fault::Status(503));
-    for hour in 1..24 {
-        platform.clock.advance(HOUR);
-        platform.authenticator.refresh_due().await;
-        assert!(platform.ask(&token(hour)).await.is_ok(), "{hour}");
-    }
-    assert_eq!(platform.issuer.discoveries(), 24);
-    platform.clock.advance(HOUR);
-    for number in [0, 99] {
-        assert!(matches!(platform.refusal(&token(number)).await, Some(IdentityError::JwksUnavailable { .. })));
-    }
-    platform.issuer.misbehave(Fault::None);
-    assert!(platform.ask(&token(99)).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_document_that_is_not_the_issuers_gives_no_keys() {
-    let own_keys = |key: &SigningKey| json!({ "keys": [key.jwk()] }).to_string();
-    let mallory = SigningKey::rsa("rsa-1");
-    let elsewhere = TestIssuer::start(&[&mallory]).await;
-    let many: Vec<Value> = (0..201).map(|_| mallory.jwk()).collect();
-    for (what, fault) in [
-        ("another issuer's discovery", Fault::OtherIssuer("https://evil.example".to_owned())),
-        ("a slash more", Fault::OtherIssuer("https://evil.example/".to_owned())),
-        ("a redirect", Fault::Redirect(format!("{}/keys", elsewhere.url()))),
-        ("an error page", Fault::Status(404)),
-        ("a page", Fault::KeySet("<html>".to_owned())),
-        ("an array", Fault::KeySet("[]".to_owned())),
-        ("no keys member", Fault::KeySet("{}".to_owned())),
-        ("two keys members", Fault::KeySet(format!("{{\"keys\":[],{}", &own_keys(&mallory)[1..]))),
-        ("201 keys", Fault::KeySet(json!({ "keys": many }).to_string())),
-        ("257 KiB", Fault::KeySet(own_keys(&mallory) + &" ".repeat(257 * 1024))),
-    ] {
-        let platform = Platform::start().await;
-        platform.issuer.misbehave(fault);
-        let refusal = platform.refusal(&platform.token()).await;
-        assert!(
-            matches!(refusal, Some(IdentityError::JwksUnavailable { retry_after }) if retry_after >= SECOND),
-            "{what}"
-        );
-    }
-    assert_eq!(elsewhere.key_fetches(), 0);
-}
-
-#[tokio::test]
-async fn keys_are_fetched_at_start_and_hourly_and_after_a_failure_each_minute() {
-    let platform = Platform::start().await;
-    let authenticator = Arc::clone(&platform.authenticator);
-    let keeping = tokio::spawn(async move { authenticator.keep_keys_fresh().await });
-    for hour in 1..4 {
-        platform.clock.someone_sleeps_until(ManualClock::START.plus(HOUR * hour)).await;
-        assert_eq!(platform.issuer.key_fetches(), hour as usize);
-        platform.clock.advance(HOUR - SECOND);
-        assert_eq!(platform.issuer.key_fetches(), hour as usize);
-        platform.clock.advance(SECOND);
-    }
-    platform.clock.someone_sleeps_until(ManualClock::START.plus(HOUR * 4)).await;
-    platform.issuer.misbehave(Fault::Status(500));
-    platform.clock.advance(HOUR);
-    platform.clock.someone_sleeps_until(ManualClock::START.plus(HOUR * 4 + MINUTE)).await;
-    keeping.abort();
-}
-
-#[tokio::test]
-async fn a_caller_who_gives_up_does_not_stop_the_fetch() {
-    let platform = Platform::start().await;
-    let token = PresentedToken::new(platform.token());
-    {
-        let mut call = std::pin::pin!(platform.authenticator.authenticate(&token, TokenSource::Metadata));
-        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context).is_pending())).await);
-    }
-    platform.issuer.asked_for_keys(1).await;
-    platform.ask(&platform.token()).await.unwrap();
-    assert_eq!(platform.issuer.key_fetches(), 1);
 }
 
 #[test]
@@ -795,6 +452,7 @@ fn every_refusal_has_its_own_reason() {
         (IdentityError::TenantUnknown, Reason::TenantUnknown),
         (IdentityError::SubjectMissing, Reason::SubjectMissing),
         (IdentityError::JwksUnavailable { retry_after }, Reason::JwksUnavailable),
+        (IdentityError::SignInNotConfigured, Reason::SignInNotConfigured),
     ];
     for (error, reason) in reasons {
         assert_eq!(error.reason(), reason);

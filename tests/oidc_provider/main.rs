@@ -1,0 +1,15 @@
+//! Against an authorization server that nobody here wrote: npm `oidc-provider`, which is the provider of the plugin and
+//! the platform's issuer as well. The broker is called over gRPC alone; what became of its tokens is asked at the server.
+//!
+//! - `provider`: the server as a process · `visitor`: a user with a browser · `world`: the broker beside it
+//! - `caller`: binding `CALLER`
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
+
+mod caller;
+mod provider;
+mod visitor;
+mod world;
+
+#[path = "../support/tools.rs"]
+mod tools;
