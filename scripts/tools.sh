@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `make test` needs beyond Rust, a C compiler and make, and says so; the second run finds it all there.
+# Installs what `make test` and `make bench` need beyond Rust, a C compiler and make, and says so; the second run finds it all there.
 # Usage: scripts/tools.sh DIRECTORY
 set -euo pipefail
 
@@ -57,6 +57,7 @@ PYTHON
 command -v strace >/dev/null || debian strace
 command -v chromium >/dev/null || debian chromium
 [ -d /usr/share/fonts/truetype/dejavu ] || debian fonts-dejavu-core
+command -v h2load >/dev/null || debian nghttp2-client
 if [ "$(cat "$tools/installed" 2>/dev/null || true)" != "${wheels[*]}" ]; then
     python3 -c 'import ensurepip' 2>/dev/null || debian python3-venv
     echo "installing ${wheels[*]} (pip) into $tools"

@@ -142,7 +142,7 @@ async fn the_indexes_do_not_show_who_shares_a_provider() {
         let mut change = fixture.vault.change(&tenant, Some(subject)).await.unwrap();
         change.insert_connection(&other, &tokens(number), LATER);
         change.commit().await.unwrap();
-        keys.extend(fixture.vault.store().row(other.key()).await.unwrap().unwrap().index);
+        keys.extend(fixture.vault.store().row(other.key()).await.unwrap().unwrap().index.clone());
     }
     keys.extend(fixture.row(&alices).await.index);
     let hashes =
@@ -762,7 +762,8 @@ impl Fixture {
     }
 
     async fn row<T: Placed>(&self, stored: &Stored<T>) -> Row {
-        self.store.row(stored.value.key()).await.expect("a working store").expect("it is there")
+        let row = self.store.row(stored.value.key()).await.expect("a working store").expect("it is there");
+        Row::clone(&row)
     }
 
     async fn only_row(&self, kind: RecordKind) -> (RecordKey, Row) {

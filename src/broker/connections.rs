@@ -43,14 +43,14 @@ impl Broker {
     async fn connections_of(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
-        let mut connections: Vec<_> = stored.into_iter().map(|stored| stored.value).collect();
+        let mut connections: Vec<_> = stored.into_iter().map(Stored::into_value).collect();
         connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
         Ok(connections)
     }
 
     async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
         self.authorize_session(call, Role::User).await?;
-        Ok(self.own_connection(call, id).await?.value)
+        Ok(self.own_connection(call, id).await?.into_value())
     }
 
     async fn flow_of(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {
@@ -65,12 +65,12 @@ impl Broker {
             }
             let pending = matches!(stored.value.state, FlowState::Open | FlowState::Exchanging | FlowState::Exchanged);
             if !pending || !stored.value.is_live(self.now()) || self.now() >= deadline {
-                return Ok(stored.value);
+                return Ok(stored.into_value());
             }
             tokio::select! {
                 _ = head.changed() => {}
                 () = self.clock().sleep_until(deadline.min(stored.value.expires_at)) => {}
-                () = self.stopping().cancelled() => return Ok(stored.value),
+                () = self.stopping().cancelled() => return Ok(stored.into_value()),
             }
         }
     }

@@ -36,7 +36,7 @@ pub struct GetPluginToken {
 /// A token and how to use it.
 pub struct PluginToken {
     pub access_token: AccessToken,
-    pub connection: Connection,
+    pub connection: Stored<Connection>,
     pub usage: TokenUsage,
     pub enforcement: ScopeEnforcement,
 }
@@ -205,19 +205,19 @@ impl Broker {
         let about = About { plugin: Some(&plugin.id), connection: Some(&stored.value) };
         self.record_read(call, AuditAction::TokenRead, about, &scopes.join(' ')).await?;
         let access_token = self.vault().access_token(stored).await?;
-        let latest = self.vault().connection(&call.caller.tenant, stored.value.id).await?;
+        let latest = self.vault().latest(stored).await?;
         if latest.is_none_or(|latest| !latest.value.credential.state.serves()) {
             return Err(BrokerError::Conflict);
         }
-        let connection = stored.value.clone();
         // What every authorization at this provider carries (`openid`, `offline_access`) opens no API.
-        let provider = self.provider(&connection.provider)?;
+        let provider = self.provider(&stored.value.provider)?;
         let always = &provider.definition.always_scopes;
-        let enforcement = match connection.credential.scopes.minus(scopes).minus(always).is_empty() {
+        let exact = |scope| scopes.contains(scope) || always.contains(scope);
+        let enforcement = match stored.value.credential.scopes.iter().all(exact) {
             true => ScopeEnforcement::Exact,
             false => ScopeEnforcement::Advisory,
         };
-        Ok(PluginToken { access_token, connection, usage: plugin.usage.clone(), enforcement })
+        Ok(PluginToken { access_token, connection: stored.clone(), usage: plugin.usage.clone(), enforcement })
     }
 
     async fn dead(

@@ -58,7 +58,7 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let targets = self.targets(call, &request.target).await?;
         if request.preview {
-            return Ok(targets.into_iter().map(|stored| self.preview(stored.value)).collect());
+            return Ok(targets.into_iter().map(|stored| self.preview(stored.into_value())).collect());
         }
         // A task of its own: a caller who goes away does not leave half of the connections serving.
         let (broker, call) = (self.clone(), call.clone());
@@ -111,7 +111,7 @@ impl Broker {
         join_all(telling).await;
         let mut outcomes = Vec::with_capacity(stopped.len());
         for (id, by_this_call) in stopped {
-            outcomes.push(self.outcome_of(self.own_connection(call, id).await?.value, by_this_call));
+            outcomes.push(self.outcome_of(self.own_connection(call, id).await?.into_value(), by_this_call));
         }
         Ok(outcomes)
     }

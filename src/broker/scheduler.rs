@@ -137,7 +137,7 @@ impl Broker {
     async fn attend_in_turn(&self, due: &Due, lanes: &Lanes) -> Result<(), BrokerError> {
         let lane = match &due.record {
             DueRecord::Connection(id) => match self.vault().any_connection(*id).await? {
-                Some(stored) => Lane::Refreshes(stored.value.provider),
+                Some(stored) => Lane::Refreshes(stored.value.provider.clone()),
                 None => return Ok(()),
             },
             DueRecord::Job(_) => Lane::Jobs,

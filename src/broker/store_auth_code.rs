@@ -112,11 +112,11 @@ impl Broker {
         self.exchanges().join(&id).await;
         // A process that died after the exchange left its tokens here. Nobody need wait for the job that judges them.
         self.settle_flow(&call.caller.tenant, id).await?;
-        let flow = self.vault().flow(&call.caller.tenant, id).await?.ok_or(BrokerError::FlowNotFound)?.value;
+        let flow = self.vault().flow(&call.caller.tenant, id).await?.ok_or(BrokerError::FlowNotFound)?.into_value();
         match &flow.state {
             FlowState::Completed { connection } => {
                 let stored = self.vault().connection(&call.caller.tenant, *connection).await?;
-                Ok(stored.ok_or(BrokerError::ConnectionNotFound)?.value)
+                Ok(stored.ok_or(BrokerError::ConnectionNotFound)?.into_value())
             }
             FlowState::Failed { reason: Reason::AccountMismatch } => Err(BrokerError::AccountMismatch),
             _ => Err(BrokerError::FlowEnded(ended(&flow))),

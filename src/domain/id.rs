@@ -1,6 +1,6 @@
 //! Identifiers as types: names that an operator chose, and random ids that the broker made.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -11,12 +11,13 @@ pub struct InvalidId {
     pub kind: &'static str,
 }
 
-/// Declares a name: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit.
+/// Declares a name: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit. Clones share the text: every call and
+/// every audit record carries several.
 macro_rules! name_id {
     ($($(#[$doc:meta])* $name:ident = $kind:literal),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -72,8 +73,13 @@ macro_rules! byte_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str($prefix)?;
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                let mut text = [0; $prefix.len() + 2 * $len];
+                let (prefix, hex) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+                }
+                f.write_str(std::str::from_utf8(&text).expect("prefix and hex are ASCII"))
             }
         }
 
@@ -141,11 +147,11 @@ byte_id! {
 
 /// The agent as the platform's token names it (`azp`, `appid` or `act`): opaque text of 1 to 256 visible characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AgentId(Box<str>);
+pub struct AgentId(Arc<str>);
 
 /// Names one call in logs, audit and errors: the caller's `x-request-id`, or one we made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(Arc<str>);
 
 impl AgentId {
     pub fn as_str(&self) -> &str {
@@ -185,6 +191,10 @@ fn is_name(text: &str) -> bool {
 
 fn is_visible(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+const fn digit(nibble: u8) -> u8 {
+    b"0123456789abcdef"[nibble as usize]
 }
 
 fn nibble(hex: u8) -> Option<u8> {

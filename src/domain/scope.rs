@@ -43,6 +43,10 @@ impl ScopeSet {
         self.0.iter()
     }
 
+    pub fn contains(&self, scope: &Scope) -> bool {
+        self.0.contains(scope)
+    }
+
     pub fn contains_all(&self, wanted: &Self) -> bool {
         wanted.0.is_subset(&self.0)
     }

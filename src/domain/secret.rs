@@ -19,6 +19,11 @@ macro_rules! secret_text {
             pub fn expose(&self) -> &str {
                 &self.0
             }
+
+            /// The secret itself, for a buffer that cannot be zeroized: moved, so that no second copy is made.
+            pub fn into_exposed(mut self) -> String {
+                std::mem::take(&mut *self.0)
+            }
         }
 
         impl PartialEq for $name {

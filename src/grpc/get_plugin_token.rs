@@ -21,7 +21,7 @@ pub(super) async fn answer(
     let (call, request) = received(request)?;
     let (call, request) = parse(&call, request)?;
     let token = rpcs.broker.get_plugin_token(&call, request).await.map_err(refused(&call))?;
-    Ok(Response::new(encode(&token, rpcs.clock.now())))
+    Ok(Response::new(encode(token, rpcs.clock.now())))
 }
 
 /// The request, and the call with what the request says about it.
@@ -40,11 +40,12 @@ pub(super) fn parse(call: &Call, request: v1::GetPluginTokenRequest) -> Result<(
     Ok((Call { context, ..call.clone() }, request))
 }
 
-pub(super) fn encode(token: &PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
+pub(super) fn encode(token: PluginToken, now: Timestamp) -> v1::GetPluginTokenResponse {
     let PluginToken { access_token, connection, usage, enforcement } = token;
+    let connection = &connection.value;
     let credential = &connection.credential;
     v1::GetPluginTokenResponse {
-        access_token: access_token.expose().to_owned(),
+        access_token: access_token.into_exposed(),
         token_type: TOKEN_TYPE.to_owned(),
         expires_at: credential.expires_at.map(encode::timestamp),
         expires_in: credential.expires_at.map(|expires_at| encode::duration(expires_at - now)),
@@ -54,9 +55,9 @@ pub(super) fn encode(token: &PluginToken, now: Timestamp) -> v1::GetPluginTokenR
         account: connection.account.clone().unwrap_or_default(),
         generation: credential.generation,
         usage: Some(v1::TokenUsage {
-            header: usage.header.clone(),
-            scheme: usage.scheme.clone(),
-            base_url: usage.base_url.as_ref().map(ToString::to_string).unwrap_or_default(),
+            header: usage.header,
+            scheme: usage.scheme,
+            base_url: usage.base_url.map(String::from).unwrap_or_default(),
         }),
         scope_enforcement: match enforcement {
             ScopeEnforcement::Exact => v1::ScopeEnforcement::Exact,

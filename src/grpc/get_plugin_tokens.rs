@@ -36,7 +36,7 @@ pub(super) async fn answer(
     let now = rpcs.clock.now();
     for (place, token) in places.into_iter().zip(tokens) {
         results[place] = match token {
-            Ok(token) => of(Outcome::Token(get_plugin_token::encode(&token, now))),
+            Ok(token) => of(Outcome::Token(get_plugin_token::encode(token, now))),
             Err(refusal) => error(&refused(&call)(refusal)),
         };
     }

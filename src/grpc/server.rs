@@ -53,7 +53,7 @@ pub struct Settings {
     pub reflection: ReflectionPolicy,
     /// For each principal; `None`: no limit.
     pub rate: Option<Rate>,
-    /// One call in so many gets a span; 0: none.
+    /// One call in so many gets a span at INFO, for traces; 0: none. At DEBUG every call has one.
     pub one_span_in: u32,
     /// How long open calls may take to end at shutdown before their connections are cut.
     pub drain: Duration,
@@ -92,7 +92,7 @@ impl Default for Settings {
         Self {
             reflection: ReflectionPolicy::default(),
             rate: Some(Rate { per_second: count(200), burst: count(1000) }),
-            one_span_in: 1,
+            one_span_in: 100,
             drain: Duration::from_secs(20),
             limits: Limits::default(),
             tls: None,

@@ -8,6 +8,8 @@ pub mod codec;
 pub mod key;
 pub mod sled;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::domain::{BoxFuture, EntryId, InstallationId, Revision, Sealed};
@@ -26,8 +28,9 @@ pub trait Store: Send + Sync + 'static {
     /// waits for room, in order.
     fn commit(&self, change: ChangeSet) -> BoxFuture<'_, Result<Receipt, CommitError>>;
 
-    /// The row, or `None` when there is none. Never shows a write that is not durable.
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>>;
+    /// The row, or `None` when there is none. Never shows a write that is not durable. A store that keeps rows at hand
+    /// gives out the one that it keeps, so the same `Arc` twice means that nothing was written in between.
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>>;
 
     /// Entries of one index whose key starts with `prefix`, in key order, strictly after `after` (an entry's whole
     /// key), at most `limit`. An entry that was deleted between two pages does not disturb the second.

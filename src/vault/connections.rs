@@ -1,5 +1,7 @@
 //! Connections, their tokens, and the subjects that own them.
 
+use bytes::Bytes;
+
 use super::{Stored, Subject, TokenSet, Vault, VaultError, place};
 use crate::{
     domain::{AccessToken, Connection, ConnectionId, IdToken, ProviderId, RefreshToken, SubjectId, TenantId},
@@ -21,8 +23,13 @@ impl Vault {
 
     /// Whatever the tenant: for the scheduler and for jobs, which act for nobody's request.
     pub async fn any_connection(&self, id: ConnectionId) -> Result<Option<Stored<Connection>>, VaultError> {
-        let stored = self.read::<Connection>(place::connection_row(id)).await?;
+        let stored = self.read_kept::<Connection>(place::connection_row(id)).await?;
         Ok(stored.filter(|connection| connection.value.id == id))
+    }
+
+    /// The connection as it is now; `None` when it is gone.
+    pub async fn latest(&self, connection: &Stored<Connection>) -> Result<Option<Stored<Connection>>, VaultError> {
+        self.read_kept(connection.key.clone()).await
     }
 
     /// All the connections of a subject, or those to one provider, ordered by provider and id (both hashed or random).
@@ -32,10 +39,10 @@ impl Vault {
         subject: SubjectId,
         provider: Option<&ProviderId>,
     ) -> Result<Vec<Stored<Connection>>, VaultError> {
-        let prefix = place::connections_prefix(self.keys(), tenant, subject, provider);
+        let prefix = self.connections_prefix(tenant, subject, provider);
         let mut found = Vec::new();
         for record in self.indexed(IndexKind::ConnectionsOfSubject, prefix).await? {
-            let Some(stored) = self.read::<Connection>(record).await? else { continue };
+            let Some(stored) = self.read_kept::<Connection>(record).await? else { continue };
             let Connection { tenant: of, subject: by, provider: to, .. } = &stored.value;
             if of == tenant && *by == subject && provider.is_none_or(|wanted| wanted == to) {
                 found.push(stored);
@@ -77,13 +84,35 @@ impl Vault {
 
     /// `None` for a subject for whom nothing was ever stored.
     pub async fn subject(&self, tenant: &TenantId, subject: SubjectId) -> Result<Option<Stored<Subject>>, VaultError> {
-        let stored = self.read::<Subject>(place::subject_row(self.keys(), tenant, subject)).await?;
+        let stored = self.read_kept::<Subject>(self.subject_row(tenant, subject)).await?;
         Ok(stored.filter(|stored| stored.value.tenant == *tenant && stored.value.subject == subject))
     }
 
+    fn subject_row(&self, tenant: &TenantId, subject: SubjectId) -> RecordKey {
+        let (kept, name) = (&self.opened().subject_rows, (tenant.clone(), subject));
+        kept.get(&name).unwrap_or_else(|| {
+            let row = place::subject_row(self.keys(), tenant, subject);
+            kept.insert(name, row.clone());
+            row
+        })
+    }
+
+    fn connections_prefix(&self, tenant: &TenantId, subject: SubjectId, provider: Option<&ProviderId>) -> Bytes {
+        let (kept, name) = (&self.opened().prefixes, (tenant.clone(), subject, provider.cloned()));
+        kept.get(&name).unwrap_or_else(|| {
+            let prefix = Bytes::from(place::connections_prefix(self.keys(), tenant, subject, provider));
+            kept.insert(name, prefix.clone());
+            prefix
+        })
+    }
+
     /// The records that one index lists under a prefix.
-    pub(super) async fn indexed(&self, index: IndexKind, prefix: Vec<u8>) -> Result<Vec<RecordKey>, VaultError> {
-        let prefix = bytes::Bytes::from(prefix);
+    pub(super) async fn indexed(
+        &self,
+        index: IndexKind,
+        prefix: impl Into<Bytes>,
+    ) -> Result<Vec<RecordKey>, VaultError> {
+        let prefix = prefix.into();
         let mut records = Vec::new();
         let mut after = None;
         loop {

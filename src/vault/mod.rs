@@ -34,4 +34,4 @@ pub use held::{HeldTokens, Owner};
 pub use jobs::{AttemptKey, Due, DueRecord};
 pub use linked_audit::LinkedAudit;
 pub use open::Vault;
-pub use stored::{FlowTokens, Parked, Stored, Subject, TokenSet, Tokens};
+pub use stored::{FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{VaultError, jobs::Planned, keyring::Keyring, place};
+use super::{VaultError, jobs::Planned, keyring::Keyring, place, records::OpenedRecords};
 use crate::{
     domain::Revision,
     sealing::{AuditKey, InstallationKeys, InstallationSecret, Random, RootKey, sealed_key_id},
@@ -19,6 +19,7 @@ struct Inner {
     random: Random,
     keyring: Keyring,
     planned: Planned,
+    opened: OpenedRecords,
 }
 
 impl Vault {
@@ -33,7 +34,14 @@ impl Vault {
         let keys = installation(store.as_ref(), &root, &random).await?.keys();
         audit_key.set(&keys);
         let keyring = Keyring::new(store.clone(), root, keys.clone(), random.clone());
-        Ok(Self(Arc::new(Inner { store, keys, random, keyring, planned: Planned::default() })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            keys,
+            random,
+            keyring,
+            planned: Planned::default(),
+            opened: OpenedRecords::default(),
+        })))
     }
 
     pub fn keys(&self) -> &InstallationKeys {
@@ -50,6 +58,10 @@ impl Vault {
 
     pub(super) fn planned(&self) -> &Planned {
         &self.0.planned
+    }
+
+    pub(super) fn opened(&self) -> &OpenedRecords {
+        &self.0.opened
     }
 
     pub(super) fn keyring(&self) -> &Keyring {

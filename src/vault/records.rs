@@ -1,16 +1,22 @@
 //! Values to sealed fields and back.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::{
     Stored, TokenSet, Vault, VaultError, place,
-    stored::{Envelope, Subject},
+    stored::{Envelope, Opened, Subject},
 };
 use crate::{
-    domain::{AccessToken, Attempt, Connection, Flow, IdToken, Job, RefreshToken, Sealed, SubjectId, TenantId},
+    domain::{
+        AccessToken, Attempt, Connection, Flow, IdToken, Job, ProviderId, RefreshToken, Sealed, SubjectId, TenantId,
+    },
     sealing::{Key, Random, RandomUnavailable},
-    store::{FieldTag, RecordKey, RowFields},
+    store::{FieldTag, RecordKey, Row, RowFields},
 };
 
 /// Room for a record without growing, so that its plaintext is not left behind in outgrown buffers.
@@ -50,17 +56,78 @@ impl Owned for Subject {
     }
 }
 
+/// Opened records at hand; about 4 KiB each. Their secrets stay sealed, in the row.
+pub(super) struct OpenedRecords {
+    connections: Cache<RecordKey, Stored<Connection>>,
+    subjects: Cache<RecordKey, Stored<Subject>>,
+    /// Keyed hashes that every call needs: a subject's row, and the prefix of its connections to a provider.
+    pub(super) subject_rows: Cache<(TenantId, SubjectId), RecordKey>,
+    pub(super) prefixes: Cache<(TenantId, SubjectId, Option<ProviderId>), Bytes>,
+}
+
+const MOST_OPENED: usize = 8192;
+
+/// A record that many calls read.
+pub(super) trait Kept: Owned {
+    fn kept(opened: &OpenedRecords) -> &Cache<RecordKey, Stored<Self>>;
+}
+
+impl Kept for Connection {
+    fn kept(opened: &OpenedRecords) -> &Cache<RecordKey, Stored<Self>> {
+        &opened.connections
+    }
+}
+
+impl Kept for Subject {
+    fn kept(opened: &OpenedRecords) -> &Cache<RecordKey, Stored<Self>> {
+        &opened.subjects
+    }
+}
+
+impl Default for OpenedRecords {
+    fn default() -> Self {
+        Self {
+            connections: Cache::new(MOST_OPENED),
+            subjects: Cache::new(MOST_OPENED),
+            subject_rows: Cache::new(MOST_OPENED),
+            prefixes: Cache::new(MOST_OPENED),
+        }
+    }
+}
+
 impl Vault {
     /// Reads and opens a record; whose it is was checked against the key that it is sealed under.
     pub(super) async fn read<T: Owned>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
-        let Some(row) = self.store().row(key.clone()).await? else { return Ok(None) };
+        match self.store().row(key.clone()).await? {
+            Some(row) => self.open_row(key, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Vault::read`], and decrypts and decodes a row only once: a row that the store still gives out is the one that
+    /// was opened.
+    pub(super) async fn read_kept<T: Kept>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
+        let kept = T::kept(self.opened());
+        let Some(row) = self.store().row(key.clone()).await? else {
+            kept.remove(&key);
+            return Ok(None);
+        };
+        if let Some(stored) = kept.get(&key).filter(|stored| Arc::ptr_eq(&stored.row, &row)) {
+            return Ok(Some(stored));
+        }
+        let stored = self.open_row::<T>(key.clone(), row).await?;
+        kept.insert(key, stored.clone());
+        Ok(Some(stored))
+    }
+
+    async fn open_row<T: Owned>(&self, key: RecordKey, row: Arc<Row>) -> Result<Stored<T>, VaultError> {
         let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(&key))?;
         let holder = self.keyring().key_of(sealed, &key).await?;
         let Envelope { value, parked } = open::<Envelope<T>>(&holder.key, &key, row.version, sealed)?;
         if !holder.owner.holds(value.tenant(), value.subject()) {
             return Err(VaultError::corrupt(&key));
         }
-        Ok(Some(Stored { value, key, row, parked }))
+        Ok(Stored::new(Opened { value, key, row, parked }))
     }
 
     /// Opens a secret beside a record; `None` when there is none.

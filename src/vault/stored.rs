@@ -1,5 +1,7 @@
 //! What reads give and writes take.
 
+use std::{ops::Deref, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -7,12 +9,15 @@ use crate::{
     store::{IndexEntry, RecordKey, Row},
 };
 
-/// A value as it was read, with what a later change needs to prove that it is still the newest.
+/// A value as it was read, with what a later change needs to prove that it is still the newest. Clones share it.
+pub struct Stored<T>(Arc<Opened<T>>);
+
+/// What [`Stored`] gives access to.
 #[derive(Clone)]
-pub struct Stored<T> {
+pub struct Opened<T> {
     pub value: T,
     pub(super) key: RecordKey,
-    pub(super) row: Row,
+    pub(super) row: Arc<Row>,
     pub(super) parked: Option<ParkedRecord>,
 }
 
@@ -88,6 +93,17 @@ pub(super) struct GrantedRecord {
 }
 
 impl<T> Stored<T> {
+    pub(super) fn new(opened: Opened<T>) -> Self {
+        Self(Arc::new(opened))
+    }
+
+    pub fn into_value(self) -> T
+    where
+        T: Clone,
+    {
+        Arc::unwrap_or_clone(self.0).value
+    }
+
     /// Rises by one with every write of the record.
     pub fn version(&self) -> u64 {
         self.row.version
@@ -96,6 +112,20 @@ impl<T> Stored<T> {
     /// When the scheduler looks at the record, as of this read.
     pub fn due(&self) -> Option<Timestamp> {
         self.row.index.iter().find_map(IndexEntry::due_at)
+    }
+}
+
+impl<T> Clone for Stored<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Stored<T> {
+    type Target = Opened<T>;
+
+    fn deref(&self) -> &Opened<T> {
+        &self.0
     }
 }
 

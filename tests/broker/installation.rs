@@ -92,7 +92,7 @@ impl Store for FullStore {
         })
     }
 
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
         self.inner.row(key)
     }
 
@@ -294,6 +294,6 @@ pub(crate) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Co
 }
 
 pub(crate) fn serves(world: &World, token: &PluginToken, generation: u64) {
-    assert_eq!(token.connection.credential.generation, generation);
+    assert_eq!(token.connection.value.credential.generation, generation);
     assert!(world.provider.is_access_token_live(&token.access_token));
 }

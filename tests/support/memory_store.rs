@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -117,8 +117,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
-        Box::pin(async move { self.reading(|state| state.rows.get(&key).cloned()) })
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
+        Box::pin(async move { self.reading(|state| state.rows.get(&key).cloned().map(Arc::new)) })
     }
 
     fn index(

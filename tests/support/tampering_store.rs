@@ -52,7 +52,7 @@ impl TamperingStore {
         let mut rows = Vec::new();
         for key in keys {
             if let Some(row) = self.inner.row(key.clone()).await.expect("the inner store answers") {
-                rows.push((key, row));
+                rows.push((key, Row::clone(&row)));
             }
         }
         rows
@@ -105,10 +105,10 @@ impl Store for TamperingStore {
         self.inner.commit(change)
     }
 
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
         Box::pin(async move {
             if let Some(forged) = self.hands().forged.get(&key) {
-                return Ok(forged.clone());
+                return Ok(forged.clone().map(Arc::new));
             }
             let row = self.inner.row(key.clone()).await?;
             let gate = self.hands().gate.clone().filter(|(kind, _)| *kind == key.kind() && row.is_none());

@@ -59,7 +59,8 @@ pub(in crate::grpc) struct Identify {
     spans: Spans,
 }
 
-/// Which calls get a span: building one costs more than the rest of a warm call's bookkeeping, so it is decided before.
+/// Which calls get a span that traces show: building one costs more than the rest of a warm call's bookkeeping, so it is
+/// decided before. The others get theirs when somebody debugs.
 #[derive(Clone)]
 struct Spans {
     one_in: u32,
@@ -72,7 +73,7 @@ struct Spans {
 const OTHER: &str = "_OTHER";
 
 impl Identify {
-    /// One call in `one_in` gets a span, none with 0. `descriptors` tell which methods there are.
+    /// One call in `one_in` gets a span at INFO, none with 0. `descriptors` tell which methods there are.
     pub(in crate::grpc) fn new(ids: Arc<RequestIds>, one_in: u32, descriptors: &[&[u8]]) -> Self {
         let methods = descriptors.iter().flat_map(|set| methods(set)).collect();
         Self { ids, spans: Spans { one_in, seen: Arc::default(), methods: Arc::new(methods) } }
@@ -136,10 +137,13 @@ where
 impl Spans {
     fn span(&self, path: &str, id: &RequestId) -> Span {
         if self.one_in == 0 || !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in.into()) {
-            return Span::none();
+            return tracing::debug_span!("rpc", rpc.method = self.method(path), request.id = id.as_str());
         }
-        let method = if self.methods.contains(path) { path } else { OTHER };
-        tracing::info_span!("rpc", rpc.method = method, request.id = id.as_str())
+        tracing::info_span!("rpc", rpc.method = self.method(path), request.id = id.as_str())
+    }
+
+    fn method<'a>(&self, path: &'a str) -> &'a str {
+        if self.methods.contains(path) { path } else { OTHER }
     }
 }
 

@@ -108,14 +108,13 @@ impl Store for SledStore {
         Box::pin(self.enqueue(change))
     }
 
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
         Box::pin(async move {
             self.ready()?;
             if let Some(row) = self.shared.hot.row(&key) {
-                return Ok(Some(Row::clone(&row)));
+                return Ok(Some(row));
             }
-            let row = self.read(|engine, hot| scan::row(engine, hot, key)).await?;
-            Ok(row.map(|row| Row::clone(&row)))
+            self.read(|engine, hot| scan::row(engine, hot, key)).await
         })
     }
 

@@ -52,6 +52,6 @@ async fn a_silent_provider_keeps_no_other_from_being_refreshed() {
         }
     })
     .await;
-    assert_eq!(token(&broker, SILENT).await.ok().unwrap().connection.credential.generation, 2);
+    assert_eq!(token(&broker, SILENT).await.ok().unwrap().connection.value.credential.generation, 2);
     scheduler.abort();
 }
