@@ -103,7 +103,7 @@ impl Broker {
             let Some(redirect_uri) = redirect_uri else {
                 let url =
                     self.connect_url(&flow.value.family, flow.value.id).ok_or(BrokerError::SignInNotConfigured)?;
-                return Ok(StartedAuthorization { flow: flow.value, authorization_url: url });
+                return Ok(StartedAuthorization { flow: flow.into_value(), authorization_url: url });
             };
             let about = About { plugin: flow.value.plugin.as_ref(), connection: None };
             let record = allowed(call, AuditAction::AuthorizationStarted, about, self.now());

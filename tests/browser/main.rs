@@ -8,6 +8,10 @@ mod clock;
 #[path = "../support/records.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod records;
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;

@@ -26,6 +26,10 @@ use world::{Pages, Settings, World, start};
 mod clock;
 #[path = "../support/tools.rs"]
 mod tools;
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;

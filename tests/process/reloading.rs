@@ -77,7 +77,7 @@ impl Served {
         let store: Arc<dyn Store> = Arc::new(SledStore::open(options, linker).await.unwrap());
         let root = root_key::file::load(&self.directory.path().join("root.key")).unwrap();
         let vault = Vault::open(Arc::clone(&store), root, random, &key).await.unwrap();
-        let configuration = vault.configuration().await.unwrap().unwrap().value;
+        let configuration = vault.configuration().await.unwrap().unwrap().into_value();
         let records = vault.audit(0, usize::MAX).await.unwrap().into_iter().map(|(_, record)| record);
         let changes = records.filter(|record| record.action == AuditAction::ConfigurationChanged);
         let changes = changes.map(|record| (record.result, record.generation)).collect();

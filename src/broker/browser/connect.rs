@@ -59,7 +59,7 @@ impl Broker {
     /// What to show a browser that opens a flow's page. Opening it is never too often: whoever closed the window comes
     /// back here. Before a sign-in nothing is told but that a flow is over.
     pub async fn connect_page(&self, id: FlowId, cookies: &Cookies) -> Result<ConnectPage, BrokerError> {
-        let flow = self.visited_flow(id).await?.value;
+        let flow = self.visited_flow(id).await?.into_value();
         self.required_pages(&flow.family)?;
         let open = flow.is_open(self.now());
         match (self.is_owners(&flow, cookies).await?, &flow.state) {
@@ -75,7 +75,7 @@ impl Broker {
             (true, FlowState::Failed { reason }) => Ok(self.ended_page(&flow, Outcome::Failed(*reason))),
             (true, FlowState::Completed { connection }) => {
                 let stored = self.vault().connection(&flow.tenant, *connection).await?;
-                let account = stored.and_then(|stored| stored.value.account);
+                let account = stored.and_then(|stored| stored.into_value().account);
                 Ok(self.ended_page(&flow, Outcome::Completed { account }))
             }
         }

@@ -42,7 +42,7 @@ pub struct SignedInBrowser {
 impl Broker {
     /// Begins a sign-in for a flow. With `as_other` the issuer is asked to let the user choose anew.
     pub async fn begin_sign_in(&self, id: FlowId, as_other: bool) -> Result<SignInBegun, BrokerError> {
-        let flow = self.visited_flow(id).await?.value;
+        let flow = self.visited_flow(id).await?.into_value();
         let (public_url, sign_in) = self.required_pages(&flow.family)?;
         if !flow.is_open(self.now()) {
             return Err(BrokerError::FlowEnded(Reason::FlowExpired));
@@ -87,7 +87,7 @@ impl Broker {
         response: AuthorizationResponse,
         cookies: &Cookies,
     ) -> Result<SignedInBrowser, BrokerError> {
-        let flow = self.visited_flow(id).await?.value;
+        let flow = self.visited_flow(id).await?.into_value();
         let cookie = cookies.sessions.get(&id).ok_or(BrokerError::OtherBrowser)?;
         if response.state != self.sign_in_state(id, cookie) {
             return Err(BrokerError::OtherBrowser);
