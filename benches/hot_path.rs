@@ -41,7 +41,7 @@ async fn main() {
     let bare = Bare { token: Arc::new(answer), validation: Arc::new(validation) }.serve().await;
     let endpoint = format!("http://{bare}");
     let token = world.token("alice", &world::claims());
-    let bare = Connect { endpoint, ca: None, allow_plaintext: false }.with_token(&token).unwrap();
+    let bare = Connect { endpoint, ..Connect::default() }.with_token(&token).unwrap();
     println!(
         "{:<24}{:>12}{:>12}{:>10}   (calls/s, {CALLERS} callers, {ROUNDS} paired rounds)",
         "", "bare", "claviger", "ratio"

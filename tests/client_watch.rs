@@ -288,7 +288,7 @@ async fn serve(shore: Shore) -> Client {
     let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
     let server = Server::builder().add_service(TokenBrokerServiceServer::new(shore));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    let connect = Connect { endpoint, ca: None, allow_plaintext: false };
+    let connect = Connect { endpoint, ..Connect::default() };
     connect.with_token(&PresentedToken::new("anchor".to_owned())).expect("a loopback endpoint")
 }
 

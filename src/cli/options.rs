@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Failure, output::Printer};
 use crate::{
     app::SystemClock,
-    client::{Client, Connect, Jitter},
+    client::{Client, ClientCertificate, Connect, Jitter},
     domain::{Clock, PresentedToken},
     sealing::Random,
 };
@@ -29,6 +29,15 @@ pub(super) struct ClientOptions {
     /// PEM file with the authorities to trust [default: the system's]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Name in the broker's certificate [default: the endpoint's host]
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// PEM file with your certificate, for a broker that asks its clients for one
+    #[arg(long, value_name = "FILE", requires = "client_key_file")]
+    client_certificate_file: Option<PathBuf>,
+    /// PEM file with your certificate's private key
+    #[arg(long, value_name = "FILE", requires = "client_certificate_file")]
+    client_key_file: Option<PathBuf>,
     /// Allow http:// beyond this machine
     #[arg(long)]
     allow_plaintext: bool,
@@ -56,9 +65,15 @@ pub(super) struct Session {
 impl ClientOptions {
     pub(super) fn session(&self) -> Result<Session, Failure> {
         let read = |path: &PathBuf| fs::read(path).map_err(|source| Failure::File { path: path.clone(), source });
+        let certificate = match (&self.client_certificate_file, &self.client_key_file) {
+            (Some(chain), Some(key)) => Some(ClientCertificate { chain: read(chain)?, key: read(key)?.into() }),
+            _ => None,
+        };
         let connect = Connect {
             endpoint: self.endpoint.clone(),
             ca: self.ca_file.as_ref().map(read).transpose()?,
+            server_name: self.server_name.clone(),
+            certificate,
             allow_plaintext: self.allow_plaintext,
         };
         Ok(Session {

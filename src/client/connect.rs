@@ -7,7 +7,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use zeroize::Zeroizing;
 
@@ -28,14 +28,27 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const STREAM_WINDOW: u32 = 64 << 10;
 
 /// Where the broker is, and how far to trust the way there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default)]
 pub struct Connect {
     /// `https://host:port`, or `http://` on loopback.
     pub endpoint: String,
     /// PEM of the only authorities to trust. `None`: the platform's.
     pub ca: Option<Vec<u8>>,
+    /// What the broker's certificate must name. `None`: the endpoint's host.
+    pub server_name: Option<String>,
+    /// For a broker that asks its clients for one.
+    pub certificate: Option<ClientCertificate>,
     /// Allows `http://` beyond loopback, where something else encrypts the way.
     pub allow_plaintext: bool,
+}
+
+/// What a client proves itself with on the way; who calls is still for the token to say.
+#[derive(Clone)]
+pub struct ClientCertificate {
+    /// PEM: the client's certificate first, then those that lead to its authority.
+    pub chain: Vec<u8>,
+    /// PEM.
+    pub key: Zeroizing<Vec<u8>>,
 }
 
 /// No client can be made.
@@ -97,9 +110,17 @@ impl Connect {
     }
 
     fn tls(&self) -> ClientTlsConfig {
-        match &self.ca {
+        let tls = match &self.ca {
             Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
             None => ClientTlsConfig::new().with_native_roots(),
+        };
+        let tls = match &self.server_name {
+            Some(name) => tls.domain_name(name),
+            None => tls,
+        };
+        match &self.certificate {
+            Some(ClientCertificate { chain, key }) => tls.identity(Identity::from_pem(chain, key)),
+            None => tls,
         }
     }
 }
@@ -140,7 +161,7 @@ mod tests {
     use super::*;
 
     fn connect(endpoint: &str) -> Result<Endpoint, ConnectError> {
-        Connect { endpoint: endpoint.to_owned(), ca: None, allow_plaintext: false }.endpoint()
+        Connect { endpoint: endpoint.to_owned(), ..Connect::default() }.endpoint()
     }
 
     #[test]
@@ -151,7 +172,8 @@ mod tests {
         for remote in ["http://broker.example:50051", "http://127.0.0.1.example", "http://10.0.0.1"] {
             assert!(matches!(connect(remote), Err(ConnectError::Plaintext)), "{remote}");
         }
-        let told = Connect { endpoint: "http://broker.example".to_owned(), ca: None, allow_plaintext: true };
+        let told =
+            Connect { endpoint: "http://broker.example".to_owned(), allow_plaintext: true, ..Connect::default() };
         assert!(told.endpoint().is_ok());
     }
 

@@ -8,6 +8,6 @@ mod connect;
 mod error;
 mod watch;
 
-pub use connect::{Client, Connect, ConnectError};
+pub use connect::{Client, ClientCertificate, Connect, ConnectError};
 pub use error::ClientError;
 pub use watch::{Jitter, Watch};

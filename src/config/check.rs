@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Config, Fault, Finding, KeyPath, Step, problem::nearest, tls, tree::Node};
-use crate::identity::{self, TenantRule};
+use crate::identity::{self, ConfigError, TenantRule};
 
 /// The ids that are written in each array, whether or not their elements could be read: what refers to an element that
 /// is reported anyway is not reported too.
@@ -101,19 +101,16 @@ fn providers_missing(config: &Config, declared: &Declared) -> Vec<Finding> {
 }
 
 fn identity_of(config: &Config, declared: &Declared) -> Vec<Finding> {
-    let key = |flaw: &identity::Misconfigured| {
-        let family = KeyPath::in_array("identity", flaw.family, "");
-        let path = match flaw.issuer {
-            Some(issuer) => family.join("issuers").nth(issuer),
-            None => family,
-        };
-        path.join(flaw.key)
-    };
-    let mut findings: Vec<_> = identity::check(&config.identity)
+    let mut findings: Vec<_> = identity::problems(&config.identity)
         .into_iter()
         // Told above, of what could not be read as well.
-        .filter(|flaw| !matches!(flaw.error, identity::ConfigError::FamilyTwice(_)))
-        .map(|flaw| Finding::new(key(&flaw), Fault::Identity(flaw.error)))
+        .filter(|(_, problem)| !matches!(problem, ConfigError::FamilyTwice(_)))
+        .map(|(family, problem)| {
+            let path = KeyPath::in_array("identity", family, "");
+            let (issuer, key) = problem.place();
+            let path = issuer.map_or(path.clone(), |issuer| path.join("issuers").nth(issuer));
+            Finding::new(path.join(key), Fault::Identity(problem))
+        })
         .collect();
     if declared.families.is_empty() {
         findings.push(Finding::new(KeyPath::of("identity"), Fault::NoIssuer));

@@ -7,7 +7,15 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use url::{Host, Url};
 
-use super::{pages, parameters::Parameters, realm::Client, redirect::see_other, session::Session, site::Site};
+use super::{
+    pages,
+    parameters::Parameters,
+    persona::{Asked, Objection},
+    realm::Client,
+    redirect::see_other,
+    session::Session,
+    site::Site,
+};
 use crate::domain::ScopeSet;
 
 /// A request that may be put before the user.
@@ -18,6 +26,8 @@ pub(super) struct AuthorizationRequest {
     pub(super) nonce: Option<String>,
     /// PKCE `code_challenge`, S256.
     pub(super) challenge: String,
+    pub(super) offline: bool,
+    pub(super) as_bot: bool,
 }
 
 /// Where the answer goes; the redirect URI is a registered one.
@@ -61,17 +71,17 @@ impl AuthorizationRequest {
             .to_owned();
         let target = Target { redirect_uri, state: parameters.single("state").map(ToOwned::to_owned) };
         match judge_details(site, &parameters) {
-            Ok((scopes, challenge)) => {
+            Ok((Asked { scopes, offline, as_bot }, challenge)) => {
                 let nonce = parameters.single("nonce").map(ToOwned::to_owned);
-                Ok(Self { client, target, scopes, nonce, challenge })
+                Ok(Self { client, target, scopes, nonce, challenge, offline, as_bot })
             }
             Err((error, description)) => Err(Rejection::Redirect { target, error, description }),
         }
     }
 }
 
-/// Everything that a client may be told about: scopes and PKCE challenge, or error and description.
-fn judge_details(site: &Site, parameters: &Parameters) -> Result<(ScopeSet, String), (&'static str, &'static str)> {
+/// Everything that a client may be told about.
+fn judge_details(site: &Site, parameters: &Parameters) -> Result<(Asked, String), Objection> {
     if parameters.any_repeated() {
         return Err(("invalid_request", "a parameter stands twice"));
     }
@@ -98,15 +108,12 @@ fn judge_details(site: &Site, parameters: &Parameters) -> Result<(ScopeSet, Stri
     if !is_s256(challenge) {
         return Err(("invalid_request", "code_challenge is not a base64url SHA-256 digest"));
     }
-    let scopes = ScopeSet::parse(parameters.single("scope").unwrap_or_default(), ' ')
-        .ok()
-        .filter(|scopes| !scopes.is_empty() && site.realm.scopes().contains_all(scopes))
-        .ok_or(("invalid_scope", "scope must name scopes that this server knows"))?;
+    let asked = (site.realm.manners().ask)(site, parameters)?;
     // Every authorization asks for a login, so there is never one to continue silently.
     if parameters.single("prompt").is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")) {
         return Err(("login_required", "the user has to log in"));
     }
-    Ok((scopes, challenge.to_owned()))
+    Ok((asked, challenge.to_owned()))
 }
 
 impl Rejection {
@@ -121,7 +128,7 @@ impl Rejection {
 }
 
 impl Target {
-    /// The redirect URI with the answer, `state`, and `iss` against mix-up.
+    /// The redirect URI with the answer, `state`, and, of those that send it, `iss` against mix-up.
     pub(super) fn answer(&self, site: &Site, members: &[(&str, &str)]) -> String {
         let mut url = Url::parse(&self.redirect_uri).expect("a registered redirect URI was a Url before");
         let mut query = url.query_pairs_mut();
@@ -129,7 +136,9 @@ impl Target {
         if let Some(state) = &self.state {
             query.append_pair("state", state);
         }
-        query.append_pair("iss", &site.issuer());
+        if site.realm.manners().names_issuer {
+            query.append_pair("iss", &site.issuer());
+        }
         drop(query);
         url.into()
     }

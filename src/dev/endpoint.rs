@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An endpoint that is counted and can be made to fail. Those named `Platform` belong to the platform's issuer.
+/// An endpoint that is counted and can be made to fail. Those named `Platform` belong to the platform's issuer, all
+/// others to the demo provider and to every provider that is played beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoint {

@@ -51,6 +51,9 @@ impl IdTokenClaims {
         claims.insert("exp".to_owned(), json!(now.plus(LIFETIME).as_secs()));
         claims.insert("auth_time".to_owned(), json!(self.authenticated_at.as_secs()));
         claims.insert("at_hash".to_owned(), json!(at_hash(access_token)));
+        if let Some(user) = User::named(&self.user).filter(|_| other_subject.is_none()) {
+            (site.realm.manners().identify)(user, &mut claims);
+        }
         if let Some(nonce) = self.nonce {
             claims.insert("nonce".to_owned(), json!(nonce));
         }

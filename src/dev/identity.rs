@@ -58,8 +58,8 @@ impl Identity {
 
     pub(super) fn keys(&self, realm: Realm) -> &KeySet {
         match realm {
-            Realm::Provider => &self.provider,
             Realm::Platform => &self.platform,
+            Realm::Provider | Realm::Google | Realm::Entra | Realm::Slack => &self.provider,
         }
     }
 }

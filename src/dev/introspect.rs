@@ -40,7 +40,7 @@ fn describe(site: &Site, ledger: &Ledger, fingerprint: &Fingerprint) -> Option<V
         }));
     }
     let (_, grant) = ledger.grant_of_refresh_token(fingerprint)?;
-    let is_live = grant.realm == site.realm && grant.accepts(fingerprint, site.shared.options.rotation, now);
+    let is_live = grant.realm == site.realm && grant.accepts(fingerprint, site.rotation(), now);
     is_live.then(|| {
         json!({
             "active": true,

@@ -49,7 +49,7 @@ pub(super) async fn show_consent(State(site): State<Site>, RawQuery(query): RawQ
     let session = Session::of(&site, &headers);
     match session.as_ref().and_then(|session| Some((session, session.user(&site)?))) {
         Some((session, user)) => pages::consent(&site, &request, &query, session, user),
-        None => see_other(&format!("{}?{query}", site.url("/authorize"))),
+        None => see_other(&format!("{}?{query}", site.url(site.realm.manners().authorize))),
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn decide(State(site): State<Site>, headers: HeaderMap, body: B
         Err(rejection) => return rejection.into_response(&site),
     };
     let Some(user) = form.session.user(&site) else {
-        return see_other(&format!("{}?{}", site.url("/authorize"), form.query));
+        return see_other(&format!("{}?{}", site.url(site.realm.manners().authorize), form.query));
     };
     match form.parameters.single("decision") {
         Some("approve") => approve(&site, user, form.request).await,
@@ -98,7 +98,8 @@ async fn approve(site: &Site, user: &User, request: AuthorizationRequest) -> Res
     let id = GrantId::new(site.shared.random.text("grant_"));
     let secret = AuthorizationCode::new(site.shared.random.text("dev_ac_"));
     let fingerprint = Fingerprint::of(secret.expose());
-    let grant = Grant::new(site.realm, request.client.id, user.id, request.scopes, now);
+    let mut grant = Grant::new(site.realm, request.client.id, user.id, request.scopes, now);
+    (grant.offline, grant.as_bot) = (request.offline, request.as_bot);
     let code = Code {
         grant: id.clone(),
         redirect_uri: request.target.redirect_uri.clone(),

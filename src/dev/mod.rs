@@ -7,11 +7,14 @@
 //! It plays two issuers, so that neither's tokens pass for the other's: the *provider* (`<base>`), whose clients are
 //! [`CLIENT_ID`] and [`PUBLIC_CLIENT_ID`] and whose APIs are the [`PLUGINS`], and the *platform* (`<base>/platform`),
 //! which signs users in for [`SIGN_IN_CLIENT_ID`] and whose access tokens [`DevProvider::mint_platform_token`] makes.
+//! Beside them it plays Google (`<base>/google`), Microsoft Entra (`<base>/entra/{directory}/v2.0`) and Slack
+//! (`<base>/slack`), for the provider's clients: with their endpoints' paths, wire shapes, error bodies and odd ways.
 //!
 //! # Where things are
 //!
 //! - `site`: routes · `metadata`, `authorize`, `login`, `token`, `revoke`, `introspect`, `resources`:
 //!   one endpoint each · `pages`, `session`: what the browser gets
+//! - `persona`: what Google, Entra and Slack do their own way
 //! - `ledger`: what was granted · `identity`, `keys`, `id_token`, `platform`: what is signed
 //! - `faults`: what goes wrong on demand, by handle or over HTTP · `journal`: what was asked
 //! - [`visitor`]: a user with a browser, without a browser
@@ -40,6 +43,7 @@ mod oauth_error;
 mod options;
 mod pages;
 mod parameters;
+mod persona;
 mod platform;
 mod provider;
 mod random;
@@ -60,6 +64,7 @@ pub use ledger::{GrantId, TokenRefusal};
 pub use options::{
     CLIENT_ID, DemoPlugin, Options, PLUGINS, PUBLIC_CLIENT_ID, SIGN_IN_CLIENT_ID, SigningAlgorithm, USERS, User,
 };
+pub use persona::ENTRA_DIRECTORY;
 pub use platform::{PlatformClaims, Signer};
 pub use provider::{DevError, DevProvider, GrantState};
 pub use realm::Realm;

@@ -21,7 +21,10 @@ pub struct Options {
     /// Where [`SIGN_IN_CLIENT_ID`] may be called back.
     pub sign_in_redirect_uris: Vec<Url>,
     pub access_token_lifetime: Duration,
+    /// Of the demo provider; those that the server plays beside it rotate as they do.
     pub rotation: Rotation,
+    /// Whether the played Slack's app rotates tokens; if not, they do not lapse.
+    pub slack_token_rotation: bool,
     pub id_token_algorithm: SigningAlgorithm,
 }
 
@@ -80,6 +83,7 @@ impl Default for Options {
             sign_in_redirect_uris: Vec::new(),
             access_token_lifetime: Duration::from_secs(60),
             rotation: Rotation::Strict,
+            slack_token_rotation: true,
             id_token_algorithm: SigningAlgorithm::Es256,
         }
     }

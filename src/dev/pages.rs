@@ -7,16 +7,12 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     authorize::AuthorizationRequest,
     options::{DemoPlugin, PLUGINS, USERS, User},
-    realm::Realm,
     session::Session,
     site::Site,
 };
 
 pub(super) fn login(site: &Site, request: &AuthorizationRequest, query: &str, session: &Session) -> Response {
-    let place = match site.realm {
-        Realm::Provider => "the demo provider",
-        Realm::Platform => "the demo platform",
-    };
+    let place = site.realm.manners().name;
     let body = html! {
         h1 { "Log in to " (place) }
         p { strong { (request.client.name) } " sent you here. This is a development server: choose who you are." }

@@ -14,7 +14,7 @@ use super::{
     connection::{Cut, CuttableListener},
     identity::Identity,
     journal::Journal,
-    ledger::{Grant, LedgerStore},
+    ledger::{Grant, Ledger, LedgerStore},
     platform,
     random::{Fingerprint, Random},
     site::{self, Shared, Site},
@@ -104,11 +104,21 @@ impl DevProvider {
 
     /// The demo provider's issuer, which is also the server's base URL.
     pub fn issuer(&self) -> String {
-        self.site(Realm::Provider).issuer()
+        self.issuer_of(Realm::Provider)
     }
 
     pub fn platform_issuer(&self) -> String {
-        self.site(Realm::Platform).issuer()
+        self.issuer_of(Realm::Platform)
+    }
+
+    /// As ID tokens name it.
+    pub fn issuer_of(&self, realm: Realm) -> String {
+        self.site(realm).issuer()
+    }
+
+    /// The address of something below a realm's own path, `/api/auth.test` for example.
+    pub fn url_of(&self, realm: Realm, path: &str) -> String {
+        self.site(realm).url(path)
     }
 
     /// The secret of both confidential clients.
@@ -153,18 +163,19 @@ impl DevProvider {
 
     pub fn is_refresh_token_live(&self, token: &RefreshToken) -> bool {
         let fingerprint = Fingerprint::of(token.expose());
-        let (rotation, now) = (self.shared.options.rotation, self.shared.clock.now());
+        let now = self.shared.clock.now();
         self.shared.ledger.read(|ledger| {
             let found = ledger.grant_of_refresh_token(&fingerprint);
-            found.is_some_and(|(_, grant)| grant.accepts(&fingerprint, rotation, now))
+            found.is_some_and(|(_, grant)| grant.accepts(&fingerprint, self.site(grant.realm).rotation(), now))
         })
     }
 
-    /// Whether the demo plugins' APIs would take it now, whatever its scopes.
+    /// Whether APIs would take it now, whatever its scopes.
     pub fn is_access_token_live(&self, token: &AccessToken) -> bool {
         let fingerprint = Fingerprint::of(token.expose());
         let now = self.shared.clock.now();
-        self.shared.ledger.read(|ledger| ledger.live_access_token(&fingerprint, Realm::Provider, now).is_some())
+        let is_live = |ledger: &Ledger, realm| ledger.live_access_token(&fingerprint, realm, now).is_some();
+        self.shared.ledger.read(|ledger| Realm::ALL.into_iter().any(|realm| is_live(ledger, realm)))
     }
 
     fn describe(&self, id: &GrantId, grant: &Grant) -> GrantState {
@@ -176,7 +187,7 @@ impl DevProvider {
             scopes: grant.scopes.clone(),
             granted_at: grant.granted_at,
             ended_at: grant.ended_at,
-            live_refresh_tokens: grant.live_refresh_tokens(self.shared.options.rotation, self.shared.clock.now()),
+            live_refresh_tokens: grant.live_refresh_tokens(self.site(grant.realm).rotation(), self.shared.clock.now()),
         }
     }
 

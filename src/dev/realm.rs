@@ -1,4 +1,4 @@
-//! The two issuers that one server plays. Apart, so that neither takes the other's tokens.
+//! The issuers that one server plays. Apart, so that none takes another's tokens.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,12 @@ pub enum Realm {
     Provider,
     /// The platform's identity provider: signs users in and says who calls the broker.
     Platform,
+    /// Below `/google`.
+    Google,
+    /// Microsoft Entra, below `/entra/{directory}`.
+    Entra,
+    /// Below `/slack`.
+    Slack,
 }
 
 /// A registered client.
@@ -27,18 +33,12 @@ pub(super) struct Client {
 }
 
 impl Realm {
-    /// Between the server's base URL and the issuer's own paths.
-    pub(super) fn path(self) -> &'static str {
-        match self {
-            Self::Provider => "",
-            Self::Platform => "/platform",
-        }
-    }
+    pub(super) const ALL: [Self; 5] = [Self::Provider, Self::Platform, Self::Google, Self::Entra, Self::Slack];
 
     pub(super) fn clients(self, options: &Options) -> Vec<Client> {
         let plugins = texts(&options.redirect_uris);
         match self {
-            Self::Provider => vec![
+            Self::Provider | Self::Google | Self::Entra | Self::Slack => vec![
                 Client {
                     id: CLIENT_ID,
                     name: "Claviger (development)",
@@ -62,7 +62,7 @@ impl Realm {
             .into_iter()
             .collect();
         match self {
-            Self::Provider => {
+            Self::Provider | Self::Google | Self::Entra | Self::Slack => {
                 let offline = "offline_access".parse().expect("OpenID Connect's scopes are legal");
                 PLUGINS
                     .iter()
@@ -74,12 +74,12 @@ impl Realm {
 
     /// Signing in to the platform leaves nothing behind that could be refreshed.
     pub(super) fn grants_offline_access(self) -> bool {
-        self == Self::Provider
+        self != Self::Platform
     }
 
     /// The platform's own pages are first party and are not asked about.
     pub(super) fn asks_for_consent(self) -> bool {
-        self == Self::Provider
+        self != Self::Platform
     }
 }
 

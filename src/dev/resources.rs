@@ -68,18 +68,19 @@ fn admitted(site: &Site, headers: &HeaderMap, scope: &'static str) -> Result<&'s
 
 /// The user on whose behalf the bearer token was issued, and what it allows.
 fn holder(site: &Site, headers: &HeaderMap) -> Result<(&'static User, ScopeSet), Withheld> {
-    let header = headers.get(header::AUTHORIZATION).ok_or(Withheld::NoToken)?;
-    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Withheld::NoToken)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Withheld::NoToken);
-    }
-    let fingerprint = Fingerprint::of(token);
+    let fingerprint = Fingerprint::of(bearer(headers).ok_or(Withheld::NoToken)?);
     site.shared.ledger.read(|ledger| {
         let (token, grant) =
             ledger.live_access_token(&fingerprint, site.realm, site.now()).ok_or(Withheld::InvalidToken)?;
         let user = User::named(&grant.user).ok_or(Withheld::InvalidToken)?;
         Ok((user, token.scopes.clone()))
     })
+}
+
+/// The bearer token (RFC 6750 §2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 impl IntoResponse for Withheld {

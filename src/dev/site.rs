@@ -1,4 +1,4 @@
-//! One issuer as its endpoints see it, and the router over both issuers.
+//! One issuer as its endpoints see it, and the router over all issuers.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use super::{
     journal::Journal,
     keys::KeySet,
     ledger::LedgerStore,
-    login, metadata, pages,
+    login, metadata, pages, persona,
     random::Random,
     realm::{Client, Realm},
     resources, revoke, token,
 };
-use crate::domain::{Clock, Timestamp};
+use crate::domain::{Clock, Rotation, Timestamp};
 
-/// What both issuers share.
+/// What the issuers share.
 pub(super) struct Shared {
     /// `http://127.0.0.1:4444`, without a slash at the end.
     pub(super) base: String,
@@ -51,11 +51,20 @@ pub(super) const MAX_BODY: usize = 64 * 1024;
 
 impl Site {
     pub(super) fn issuer(&self) -> String {
-        self.url("")
+        self.url(self.realm.manners().issuer)
     }
 
     pub(super) fn url(&self, path: &str) -> String {
-        format!("{}{}{path}", self.shared.base, self.realm.path())
+        format!("{}{}{path}", self.shared.base, self.realm.manners().path)
+    }
+
+    pub(super) fn rotation(&self) -> Rotation {
+        self.realm.manners().rotation.unwrap_or(self.shared.options.rotation)
+    }
+
+    /// Counts, holds and spoils what comes to an endpoint.
+    pub(super) fn intercepted(&self, endpoint: Endpoint, method: MethodRouter<Self>) -> MethodRouter<Self> {
+        method.layer(from_fn_with_state((self.clone(), endpoint), faults::intercept))
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -72,11 +81,13 @@ impl Site {
 }
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    let provider = Site { shared: shared.clone(), realm: Realm::Provider };
-    let platform = Site { shared: shared.clone(), realm: Realm::Platform };
+    let site = |realm| Site { shared: shared.clone(), realm };
     Router::new()
-        .merge(provider_routes(&provider))
-        .merge(platform_routes(&platform))
+        .merge(provider_routes(&site(Realm::Provider)))
+        .merge(platform_routes(&site(Realm::Platform)))
+        .merge(persona::google_routes(&site(Realm::Google)))
+        .merge(persona::entra_routes(&site(Realm::Entra)))
+        .merge(persona::slack_routes(&site(Realm::Slack)))
         .merge(faults::routes(shared.faults.clone(), shared.journal.clone()))
         .route("/dev/style.css", get(pages::style))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -85,7 +96,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 fn provider_routes(site: &Site) -> Router {
-    let at = |endpoint, method| intercepted(site, endpoint, method);
+    let at = |endpoint, method| site.intercepted(endpoint, method);
     let metadata = || at(Endpoint::Metadata, get(metadata::document));
     Router::new()
         .route("/.well-known/openid-configuration", metadata())
@@ -105,7 +116,7 @@ fn provider_routes(site: &Site) -> Router {
 /// The metadata of an issuer with a path stands at three places: RFC 8414 §3.1 inserts, OpenID Connect Discovery §4
 /// appends, and clients that know only insertion ask for both names that way.
 fn platform_routes(site: &Site) -> Router {
-    let at = |endpoint, method| intercepted(site, endpoint, method);
+    let at = |endpoint, method| site.intercepted(endpoint, method);
     let metadata = || at(Endpoint::PlatformMetadata, get(metadata::document));
     Router::new()
         .route("/.well-known/oauth-authorization-server/platform", metadata())
@@ -117,10 +128,6 @@ fn platform_routes(site: &Site) -> Router {
         .route("/platform/token", at(Endpoint::PlatformToken, post(token::answer)))
         .route("/platform/userinfo", at(Endpoint::PlatformUserinfo, get(resources::userinfo).post(resources::userinfo)))
         .with_state(site.clone())
-}
-
-fn intercepted(site: &Site, endpoint: Endpoint, method: MethodRouter<Site>) -> MethodRouter<Site> {
-    method.layer(from_fn_with_state((site.clone(), endpoint), faults::intercept))
 }
 
 /// Answers to no name but its own: a web page whose name was rebound to a loopback address gets nothing.

@@ -20,6 +20,7 @@ use super::{
     ledger::{AccessTokenRecord, CodeProof, GrantId, Ledger, RefreshUse},
     oauth_error::OauthError,
     parameters::Parameters,
+    persona::Worn,
     random::Fingerprint,
     realm::Client,
     site::Site,
@@ -53,8 +54,12 @@ pub(super) async fn answer(
             let outcome = TokenOutcome::Issued(issued.grant.clone());
             (outcome, issued.into_response(&site, fault))
         }
-        Err(Failure::Refused(refusal)) => (TokenOutcome::Refused(refusal), OauthError::from(refusal).into_response()),
-        Err(Failure::Rejected(error)) => (TokenOutcome::Rejected(error.code), error.into_response()),
+        Err(Failure::Refused(refusal)) => {
+            (TokenOutcome::Refused(refusal), (site.realm.manners().refuse)(&refusal.into(), Some(refusal)))
+        }
+        Err(Failure::Rejected(error)) => {
+            (TokenOutcome::Rejected(error.code), (site.realm.manners().refuse)(&error, None))
+        }
     };
     site.shared.journal.note_token_request(grant_type, site.now(), outcome);
     response
@@ -72,6 +77,7 @@ struct Issued {
     refresh_token: Option<RefreshToken>,
     scopes: ScopeSet,
     identity: Option<IdTokenClaims>,
+    worn: Worn,
 }
 
 async fn exchange(
@@ -89,23 +95,24 @@ async fn exchange(
         challenge: challenge_of(required("code_verifier")?)?,
     };
     let access_token = AccessToken::new(site.shared.random.text("dev_at_"));
-    let refresh_token =
-        site.realm.grants_offline_access().then(|| RefreshToken::new(site.shared.random.text("dev_rt_")));
+    let refresh_token = RefreshToken::new(site.shared.random.text("dev_rt_"));
     let fresh = FreshAccessToken::new(site, &access_token, fault);
-    let refresh = refresh_token.as_ref().map(|token| Fingerprint::of(token.expose()));
+    let refresh = Fingerprint::of(refresh_token.expose());
     let now = site.now();
     let recorded = site.shared.ledger.change(now, move |ledger| {
         let code = ledger.exchange(&code, &proof, now)?;
-        if let Some(refresh) = refresh {
+        let worn = worn(ledger, &code.grant, true);
+        if worn.offline {
             ledger.add_refresh_token(&code.grant, refresh);
         }
         let granted = ledger.grant(&code.grant).map(|grant| grant.scopes.clone()).unwrap_or_default();
         let scopes = fresh.record(ledger, &code.grant, &granted);
         let identity = IdTokenClaims::of(ledger, &code.grant, code.nonce);
-        Ok((code.grant, scopes, identity))
+        Ok((code.grant, scopes, identity, worn))
     });
-    let (grant, scopes, identity) = recorded.await?.map_err(Failure::Refused)?;
-    Ok(Issued { grant, access_token, refresh_token, scopes, identity })
+    let (grant, scopes, identity, worn) = recorded.await?.map_err(Failure::Refused)?;
+    let refresh_token = worn.offline.then_some(refresh_token);
+    Ok(Issued { grant, access_token, refresh_token, scopes, identity, worn })
 }
 
 async fn refresh(
@@ -114,6 +121,11 @@ async fn refresh(
     parameters: &Parameters,
     fault: Option<&Fault>,
 ) -> Result<Issued, Failure> {
+    if let Some((parameter, code)) = site.realm.manners().refresh_needs
+        && parameters.single(parameter).is_none()
+    {
+        return Err(OauthError::new(code, "a parameter is missing that this provider wants").into());
+    }
     let presented = Fingerprint::of(parameters.single("refresh_token").ok_or_else(|| missing("refresh_token"))?);
     let scopes = parameters.single("scope").map(|text| ScopeSet::parse(text, ' ')).transpose();
     let stays = matches!(fault, Some(Fault::RefreshToken(_)));
@@ -123,7 +135,7 @@ async fn refresh(
         realm: site.realm,
         client: client.id,
         scopes: scopes.map_err(|_| OauthError::new("invalid_scope", "scope is malformed"))?,
-        rotation: if stays { Rotation::None } else { site.shared.options.rotation },
+        rotation: if stays { Rotation::None } else { site.rotation() },
         replacement: Fingerprint::of(replacement.expose()),
     };
     let fresh = FreshAccessToken::new(site, &access_token, fault);
@@ -133,10 +145,21 @@ async fn refresh(
         let scopes = fresh.record(ledger, &renewal.grant, &renewal.scopes);
         // No nonce: the ID token of a refresh answers no authorization request (OpenID Connect Core §12.2).
         let identity = IdTokenClaims::of(ledger, &renewal.grant, None);
-        Ok((renewal.grant, scopes, identity, renewal.rotated))
+        let worn = worn(ledger, &renewal.grant, false);
+        Ok((renewal.grant, scopes, identity, worn, renewal.rotated))
     });
-    let (grant, scopes, identity, rotated) = recorded.await?.map_err(Failure::Refused)?;
-    Ok(Issued { grant, access_token, refresh_token: rotated.then_some(replacement), scopes, identity })
+    let (grant, scopes, identity, worn, rotated) = recorded.await?.map_err(Failure::Refused)?;
+    Ok(Issued { grant, access_token, refresh_token: rotated.then_some(replacement), scopes, identity, worn })
+}
+
+fn worn(ledger: &Ledger, grant: &GrantId, of_code: bool) -> Worn {
+    let grant = ledger.grant(grant);
+    Worn {
+        user: grant.map(|grant| grant.user.clone()).unwrap_or_default(),
+        of_code,
+        offline: grant.is_some_and(|grant| grant.offline),
+        as_bot: grant.is_some_and(|grant| grant.as_bot),
+    }
 }
 
 /// An access token before it is recorded.
@@ -159,13 +182,14 @@ impl FreshAccessToken {
     fn record(self, ledger: &mut Ledger, grant: &GrantId, granted: &ScopeSet) -> ScopeSet {
         let excess = self.at_most.map(|at_most| granted.minus(&at_most)).unwrap_or_default();
         let scopes = granted.minus(&excess);
+        let lasts = ledger.grant(grant).is_some_and(|grant| grant.realm.manners().lasting && !grant.offline);
         ledger.add_access_token(
             self.fingerprint,
             AccessTokenRecord {
                 grant: grant.clone(),
                 scopes: scopes.clone(),
                 issued_at: self.issued_at,
-                expires_at: self.expires_at,
+                expires_at: if lasts { Timestamp::NEVER } else { self.expires_at },
             },
         );
         scopes
@@ -190,6 +214,7 @@ impl Issued {
         if let Some(token) = self.refresh_token {
             body.insert("refresh_token".to_owned(), json!(token.expose()));
         }
+        (site.realm.manners().dress)(&mut body, &self.worn);
         match fault {
             Some(Fault::RefreshToken(MissingRefreshToken::Omit)) => body.remove("refresh_token"),
             Some(Fault::RefreshToken(MissingRefreshToken::Empty)) => body.insert("refresh_token".to_owned(), json!("")),

@@ -114,7 +114,7 @@ pub(super) fn service_unknown() -> Status {
 /// Replaces what tonic answers to a message that it cannot decode: `INTERNAL` or `OUT_OF_RANGE`, as if we had failed
 /// or a resume token had.
 pub(super) fn of_undecoded(code: Code) -> Option<Status> {
-    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is longer than 64 KiB" };
+    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is too long" };
     matches!(code, Code::Internal | Code::OutOfRange).then(|| undecoded.into())
 }
 

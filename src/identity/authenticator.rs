@@ -5,17 +5,17 @@ use std::{collections::HashMap, sync::Arc};
 use zeroize::Zeroizing;
 
 use super::{
-    ConfigError, Family, Flaw, IdentityError, Issuer, SignIn, SignedIn,
+    ConfigError, Family, Flaw, IdentityError, Issuer, IssuerName, SignIn, SignedIn,
     cache::{Digest, Verified, VerifiedTokens},
-    check,
     judge::judge,
     jwk::Key,
     key_source::KeySource,
+    problem::problems,
     sign_in::judge_id_token,
     token::{UnverifiedToken, VerifiedToken},
 };
 use crate::{
-    domain::{Caller, Clock, FamilyId, IdToken, Nonce, PresentedToken, SubjectId, Timestamp},
+    domain::{Caller, Clock, FamilyId, IdToken, Nonce, PresentedToken, SubjectId, TenantId, Timestamp},
     outbound::Outbound,
 };
 
@@ -37,6 +37,7 @@ pub struct Authenticator {
     subject_of: SubjectHasher,
     families: HashMap<FamilyId, Arc<Family>>,
     issuers: Vec<ConfiguredIssuer>,
+    /// Those with an exact name.
     by_name: HashMap<String, usize>,
     verified: VerifiedTokens,
 }
@@ -56,8 +57,8 @@ impl Authenticator {
         subject_of: SubjectHasher,
         cache_key: &Zeroizing<[u8; 32]>,
     ) -> Result<Self, ConfigError> {
-        if let Some(first) = check(&families).into_iter().next() {
-            return Err(first.error);
+        if let Some((_, problem)) = problems(&families).into_iter().next() {
+            return Err(problem);
         }
         let (mut issuers, mut by_name, mut by_id) = (Vec::new(), HashMap::new(), HashMap::new());
         for mut family in families {
@@ -65,8 +66,9 @@ impl Authenticator {
             let family = Arc::new(family);
             by_id.insert(family.id.clone(), Arc::clone(&family));
             for issuer in own {
-                let name = issuer.issuer.as_str().to_owned();
-                by_name.insert(name, issuers.len());
+                if let IssuerName::Exact(name) = &issuer.issuer {
+                    by_name.insert(name.clone(), issuers.len());
+                }
                 let keys = Arc::new(KeySource::new(&issuer, outbound.clone(), Arc::clone(&clock))?);
                 issuers.push(ConfiguredIssuer { family: Arc::clone(&family), issuer, keys });
             }
@@ -102,6 +104,13 @@ impl Authenticator {
         self.families.get(family)?.sign_in.as_ref()
     }
 
+    /// The issuer at which people of the tenant sign in: with a template, that of the tenant's own directory.
+    pub fn sign_in_issuer(&self, family: &FamilyId, tenant: &TenantId) -> Option<crate::domain::Issuer> {
+        let sign_in = self.sign_in(family)?;
+        let own = self.issuers.iter().find(|own| own.family.id == *family && sign_in.is_at(&own.issuer.issuer))?;
+        sign_in.issuer_for(tenant, &own.issuer.tenant)
+    }
+
     /// Says who brings the ID token that the family's sign-in issuer gave us for this `nonce`. Checks as
     /// [`Self::authenticate`] does, but by the rules for ID tokens (OpenID Connect Core §3.1.3.7); nothing is
     /// remembered, because such a token is used once.
@@ -117,7 +126,8 @@ impl Authenticator {
             return Err(Flaw::TooLong.into());
         }
         let unverified = UnverifiedToken::parse(unverified)?;
-        if unverified.unverified_issuer() != Some(sign_in.issuer.as_str()) {
+        let iss = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
+        if !sign_in.expects(iss, unverified.unverified_directory()) {
             return Err(IdentityError::IssuerUnknown);
         }
         let (place, token, _) = self.signed(unverified).await?;
@@ -173,14 +183,24 @@ impl Authenticator {
 
     /// The token once its issuer's key vouches for it, with the issuer's place and that key.
     async fn signed(&self, unverified: UnverifiedToken<'_>) -> Result<(usize, VerifiedToken, Arc<Key>), IdentityError> {
-        let name = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
-        let &place = self.by_name.get(name).ok_or(IdentityError::IssuerUnknown)?;
+        let iss = unverified.unverified_issuer().ok_or(Flaw::Claims)?;
+        let tid = unverified.unverified_directory();
+        let place = self.issuer_of(iss, tid).ok_or(IdentityError::IssuerUnknown)?;
         let ConfiguredIssuer { issuer, keys, .. } = &self.issuers[place];
         if !issuer.algorithms.contains(&unverified.algorithm) {
             return Err(Flaw::Algorithm.into());
         }
         let key = keys.find(unverified.unverified_kid.as_deref(), unverified.algorithm).await?;
+        if !key.may_sign_for(iss, tid) {
+            return Err(Flaw::KeyOfOtherIssuer.into());
+        }
         Ok((place, unverified.verify(&key)?, key))
+    }
+
+    /// The place of the configured issuer: the one of that name, else the template that covers it.
+    fn issuer_of(&self, unverified_iss: &str, unverified_tid: Option<&str>) -> Option<usize> {
+        let covers = |own: &ConfiguredIssuer| own.issuer.issuer.covers(unverified_iss, unverified_tid);
+        self.by_name.get(unverified_iss).copied().or_else(|| self.issuers.iter().position(covers))
     }
 }
 

@@ -39,6 +39,15 @@ impl Claims {
         }
     }
 
+    /// Whether the issuer says that it left the claim out and where it can be asked for (OpenID Connect Core §5.6.2;
+    /// Entra's `hasgroups`).
+    pub(super) fn is_left_out(&self, path: &str) -> bool {
+        let names = self.0.get("_claim_names").and_then(Value::as_object);
+        let first = path.split('.').next().unwrap_or(path);
+        names.is_some_and(|names| names.contains_key(path) || names.contains_key(first))
+            || path == "groups" && self.0.get("hasgroups").is_some_and(|has| has != false)
+    }
+
     /// A NumericDate (RFC 7519 §2), which may have a fraction. Anything else under that name is a flaw: reading it as
     /// absent would turn a limit off.
     pub(super) fn date(&self, name: &str) -> Result<Option<Timestamp>, Flaw> {

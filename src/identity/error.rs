@@ -46,6 +46,9 @@ pub enum Flaw {
     Claims,
     #[error("signed with no key of the issuer")]
     KeyUnknown,
+    /// Of an issuer template: the key is for other directories than the token's.
+    #[error("signed with a key of another issuer")]
+    KeyOfOtherIssuer,
     #[error("the signature does not match")]
     Signature,
     #[error("not an access token")]
@@ -54,6 +57,9 @@ pub enum Flaw {
     NotIdToken,
     #[error("the nonce of another sign-in")]
     Nonce,
+    /// Entra leaves out `groups` when there are more than 200.
+    #[error("the issuer left out a claim that every role depends on, because it is too long for a token")]
+    ClaimLeftOut,
 }
 
 impl IdentityError {

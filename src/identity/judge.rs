@@ -39,7 +39,7 @@ pub(super) fn judge(
         agent: agent(claims, &issuer.agent_claims)?,
         audience,
         scopes: scopes(claims)?,
-        roles: roles(claims, &issuer.roles)?,
+        roles: roles(claims, issuer)?,
         issued_at: lifetime.issued_at,
         expires_at: lifetime.expires_at,
     };
@@ -90,9 +90,12 @@ pub(super) fn tenant(claims: &Claims, rule: &TenantRule) -> Result<TenantId, Ide
 fn check_kind(token: &VerifiedToken, issuer: &Issuer) -> Result<(), Flaw> {
     let kind = token.kind.as_deref().unwrap_or("JWT");
     let accepted = issuer.token_types.iter().any(|accepted| bare(accepted).eq_ignore_ascii_case(bare(kind)));
-    let foreign = FOREIGN_CLAIMS.iter().any(|&claim| token.claims.value(claim).is_some());
+    let has = |claim: &str| token.claims.value(claim).is_some();
+    let foreign = FOREIGN_CLAIMS.into_iter().any(has);
+    let marks = &issuer.access_token_claims;
+    let marked = bare(kind).eq_ignore_ascii_case("at+jwt") || marks.is_empty() || marks.iter().any(|mark| has(mark));
     let says_so = is_absent_or(&token.claims, "typ", "Bearer") && is_absent_or(&token.claims, "token_use", "access");
-    if accepted && !foreign && says_so { Ok(()) } else { Err(Flaw::Kind) }
+    if accepted && marked && !foreign && says_so { Ok(()) } else { Err(Flaw::Kind) }
 }
 
 pub(super) fn is_absent_or(claims: &Claims, claim: &str, expected: &str) -> bool {
@@ -116,7 +119,7 @@ pub(super) fn subject(
     let text = |claim: &String| claims.text(claim).ok_or(IdentityError::SubjectMissing);
     let realm = family.realm_claim.as_ref().map_or(Ok(""), text)?;
     let names = family.subject_claims.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-    // Never empty: Family::check sees to it.
+    // Never empty: Family::problems sees to it.
     Ok((subject_of(&family.id, realm, &names), names[0].to_owned()))
 }
 
@@ -138,15 +141,28 @@ fn scopes(claims: &Claims) -> Result<ScopeSet, Flaw> {
         .collect())
 }
 
-fn roles(claims: &Claims, rules: &[RoleRule]) -> Result<BTreeSet<Role>, Flaw> {
-    let mut roles = BTreeSet::new();
+/// Roles that the token proves. Where the issuer left out the claim that a rule reads, the rule grants nothing, and
+/// says so; a caller who is left without any role by that would only learn that one is missing, so that is a flaw.
+fn roles(claims: &Claims, issuer: &Issuer) -> Result<BTreeSet<Role>, Flaw> {
+    let rules = &issuer.roles;
+    let (mut roles, mut undecided) = (BTreeSet::new(), Vec::new());
     if rules.iter().all(|rule| rule.role != Role::User) {
         roles.insert(Role::User);
     }
-    for rule in rules {
-        if claims.list(&rule.claim)?.into_iter().any(|value| rule.values.contains(value)) {
-            roles.insert(rule.role);
+    for RoleRule { role, claim, values } in rules {
+        if claims.list(claim)?.into_iter().any(|value| values.contains(value)) {
+            roles.insert(*role);
+        } else if claims.is_left_out(claim) {
+            undecided.push((role, claim));
         }
+    }
+    undecided.retain(|(role, _)| !roles.contains(role));
+    if roles.is_empty() && !undecided.is_empty() {
+        return Err(Flaw::ClaimLeftOut);
+    }
+    for (role, claim) in undecided {
+        let issuer = issuer.issuer.as_str();
+        tracing::warn!(%issuer, %claim, ?role, "a role was not granted: the issuer left its claim out of the token");
     }
     Ok(roles)
 }

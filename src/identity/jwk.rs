@@ -1,29 +1,37 @@
 //! One issuer's keys (RFC 7517), within limits: a key set is a stranger's document.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use super::{Algorithm, config::KeyType};
+use super::{Algorithm, IssuerName, algorithm::KeyType};
 use crate::domain::{canonical, strict_json_object};
 
 /// The keys of an issuer that can verify something here.
-pub(super) struct KeySet(Vec<Arc<Key>>);
+pub(super) struct KeySet {
+    keys: Vec<Arc<Key>>,
+    /// Keys that would fit several of the issuer's algorithms, and name none.
+    pub(super) ambiguous: usize,
+}
 
 /// One public key, ready for use.
 pub(super) struct Key {
     kid: Option<String>,
-    key_type: KeyType,
-    /// The only algorithm that the key may be used with, if the issuer says so.
-    algorithm: Option<Algorithm>,
+    /// The only algorithm that the key is used with (RFC 8725 §3.1).
+    algorithm: Algorithm,
+    /// Entra's member of that name: the issuer that signs with the key, among those that share a key set.
+    issuer: Option<IssuerName>,
     verifying: DecodingKey,
     fingerprint: Fingerprint,
 }
 
-/// Digest of the key itself, whatever its `kid`.
+/// A key's algorithm cannot be told.
+struct Ambiguous;
+
+/// Digest of the key itself and of what it may be used for, whatever its `kid`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
@@ -34,19 +42,26 @@ pub(super) struct NotAKeySet;
 
 impl KeySet {
     /// Keys that we cannot use (other types, other purposes, bad sizes, private keys laid open) are left out.
-    pub(super) fn parse(document: &[u8]) -> Result<Self, NotAKeySet> {
+    pub(super) fn parse(document: &[u8], allowed: &BTreeSet<Algorithm>) -> Result<Self, NotAKeySet> {
         let document = strict_json_object(document).ok_or(NotAKeySet)?;
-        let keys = document.get("keys").and_then(Value::as_array).ok_or(NotAKeySet)?;
-        if keys.len() > MOST_KEYS {
+        let listed = document.get("keys").and_then(Value::as_array).ok_or(NotAKeySet)?;
+        if listed.len() > MOST_KEYS {
             return Err(NotAKeySet);
         }
-        Ok(Self(keys.iter().filter_map(|key| Key::parse(key.as_object()?)).map(Arc::new).collect()))
+        let (mut keys, mut ambiguous) = (Vec::new(), 0);
+        for parsed in listed.iter().filter_map(|key| Key::parse(key.as_object()?, allowed)) {
+            match parsed {
+                Ok(key) => keys.push(Arc::new(key)),
+                Err(Ambiguous) => ambiguous += 1,
+            }
+        }
+        Ok(Self { keys, ambiguous })
     }
 
     /// The key of that `kid` which fits the algorithm; without a `kid`, the only one that fits. One key is tried,
     /// never several.
     pub(super) fn find(&self, unverified_kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
-        let mut fitting = self.0.iter().filter(|key| key.fits(algorithm));
+        let mut fitting = self.keys.iter().filter(|key| key.algorithm == algorithm);
         let found = match unverified_kid {
             Some(kid) => fitting.find(|key| key.kid.as_deref() == Some(kid)),
             None => fitting.next().filter(|_| fitting.next().is_none()),
@@ -55,7 +70,7 @@ impl KeySet {
     }
 
     pub(super) fn contains(&self, fingerprint: Fingerprint) -> bool {
-        self.0.iter().any(|key| key.fingerprint == fingerprint)
+        self.keys.iter().any(|key| key.fingerprint == fingerprint)
     }
 }
 
@@ -68,11 +83,14 @@ impl Key {
         self.fingerprint
     }
 
-    fn fits(&self, algorithm: Algorithm) -> bool {
-        self.key_type == algorithm.key_type() && self.algorithm.is_none_or(|own| own == algorithm)
+    /// Whether the key may sign for this `iss`: in a key set that many directories share, one of them must not be able to
+    /// speak for another. A key without the member is the whole issuer's.
+    pub(super) fn may_sign_for(&self, iss: &str, tid: Option<&str>) -> bool {
+        self.issuer.as_ref().is_none_or(|issuer| issuer.covers(iss, tid))
     }
 
-    fn parse(jwk: &Map<String, Value>) -> Option<Self> {
+    /// `None`: not a key for us.
+    fn parse(jwk: &Map<String, Value>, allowed: &BTreeSet<Algorithm>) -> Option<Result<Self, Ambiguous>> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
         let verifies = jwk.get("use").is_none_or(|usage| usage == "sig")
             && jwk
@@ -81,29 +99,50 @@ impl Key {
         if !verifies || jwk.contains_key("d") {
             return None;
         }
-        let algorithm = match jwk.get("alg") {
+        let issuer = match jwk.get("issuer") {
             None => None,
-            Some(name) => Some(Algorithm::named(name.as_str()?)?),
+            Some(name) => Some(IssuerName::try_from(name.as_str()?.to_owned()).ok()?),
         };
-        let number = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-        let (key_type, verifying, numbers) = match (text("kty")?, text("crv")) {
-            ("RSA", _) => {
-                let (n, e) = (unpadded(number("n")?), unpadded(number("e")?));
-                rsa_within_limits(&n, &e).then_some(())?;
-                (KeyType::Rsa, DecodingKey::from_rsa_raw_components(&n, &e), [n, e])
+        let (key_type, verifying, numbers) = public_key(jwk)?;
+        let algorithm = match jwk.get("alg") {
+            Some(name) => Algorithm::named(name.as_str()?).filter(|own| own.key_type() == key_type)?,
+            None => {
+                let mut fitting = allowed.iter().filter(|algorithm| algorithm.key_type() == key_type);
+                let first = *fitting.next()?;
+                if fitting.next().is_some() {
+                    return Some(Err(Ambiguous));
+                }
+                first
             }
-            ("EC", Some("P-256")) => {
-                let (x, y) = (number("x")?, number("y")?);
-                (x.len() == 32 && y.len() == 32).then_some(())?;
-                (KeyType::P256, DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?, [x, y])
-            }
-            _ => return None,
         };
-        if algorithm.is_some_and(|algorithm| algorithm.key_type() != key_type) {
-            return None;
+        let scope = issuer.as_ref().map_or("", IssuerName::as_str);
+        let fingerprint = fingerprint(algorithm, scope, &numbers);
+        Some(Ok(Self { kid: text("kid").map(str::to_owned), algorithm, issuer, verifying, fingerprint }))
+    }
+}
+
+/// The key, and the numbers that make it (RFC 7518 §6.2 and §6.3, RFC 8037 §2).
+fn public_key(jwk: &Map<String, Value>) -> Option<(KeyType, DecodingKey, [Vec<u8>; 2])> {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let number = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+    let of_size = |name: &str, size: usize| number(name).filter(|bytes| bytes.len() == size);
+    let on_curve = |key_type, size| {
+        let numbers = [of_size("x", size)?, of_size("y", size)?];
+        Some((key_type, DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?, numbers))
+    };
+    match (text("kty")?, text("crv")) {
+        ("RSA", _) => {
+            let (n, e) = (unpadded(number("n")?), unpadded(number("e")?));
+            rsa_within_limits(&n, &e).then_some(())?;
+            Some((KeyType::Rsa, DecodingKey::from_rsa_raw_components(&n, &e), [n, e]))
         }
-        let fingerprint = fingerprint(key_type, &numbers);
-        Some(Self { kid: text("kid").map(str::to_owned), key_type, algorithm, verifying, fingerprint })
+        ("EC", Some("P-256")) => on_curve(KeyType::P256, 32),
+        ("EC", Some("P-384")) => on_curve(KeyType::P384, 48),
+        ("OKP", Some("Ed25519")) => {
+            let x = of_size("x", 32)?;
+            Some((KeyType::Ed25519, DecodingKey::from_ed_components(text("x")?).ok()?, [x, Vec::new()]))
+        }
+        _ => None,
     }
 }
 
@@ -122,12 +161,9 @@ fn rsa_within_limits(n: &[u8], e: &[u8]) -> bool {
     (2048..=4096).contains(&bits) && odd(n) && odd(e) && e != [1] && e.len() <= 4
 }
 
-fn fingerprint(key_type: KeyType, numbers: &[Vec<u8>; 2]) -> Fingerprint {
-    let label: &[u8] = match key_type {
-        KeyType::Rsa => b"RSA",
-        KeyType::P256 => b"P-256",
-    };
-    let digest = digest(&SHA256, &canonical(&[label, &numbers[0], &numbers[1]]));
+fn fingerprint(algorithm: Algorithm, issuer: &str, numbers: &[Vec<u8>; 2]) -> Fingerprint {
+    let parts: [&[u8]; 4] = [algorithm.name().as_bytes(), issuer.as_bytes(), &numbers[0], &numbers[1]];
+    let digest = digest(&SHA256, &canonical(&parts));
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest.as_ref());
     Fingerprint(bytes)
@@ -156,8 +192,24 @@ mod tests {
         key
     }
 
+    fn p384() -> Value {
+        json!({ "kty": "EC", "crv": "P-384", "kid": "k", "x": URL_SAFE_NO_PAD.encode([1; 48]), "y": URL_SAFE_NO_PAD.encode([2; 48]) })
+    }
+
+    fn ed25519() -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "k", "x": URL_SAFE_NO_PAD.encode([1; 32]) })
+    }
+
+    /// One algorithm for each type of key.
+    const ALLOWED: [Algorithm; 4] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa];
+
+    fn set_of(keys: &[Value], allowed: &[Algorithm]) -> KeySet {
+        let allowed = allowed.iter().copied().collect();
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), &allowed).unwrap()
+    }
+
     fn set(keys: &[Value]) -> KeySet {
-        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+        set_of(keys, &ALLOWED)
     }
 
     fn usable(key: &Value) -> bool {
@@ -175,6 +227,10 @@ mod tests {
             with(rsa(2048), "use", json!("sig")),
             with(p256(), "key_ops", json!(["verify"])),
             with(p256(), "alg", json!("ES256")),
+            p384(),
+            ed25519(),
+            with(ed25519(), "alg", json!("Ed25519")),
+            with(rsa(2048), "alg", json!("PS512")),
             with(rsa(2048), "n", json!(URL_SAFE_NO_PAD.encode([&[0_u8][..], &[0xff; 256]].concat()))),
         ] {
             assert!(usable(&key), "{key}");
@@ -206,6 +262,17 @@ mod tests {
             with(p256(), "x", json!(URL_SAFE_NO_PAD.encode([1; 31]))),
             with(p256(), "y", json!("")),
             with(p256(), "kty", json!("OKP")),
+            with(p256(), "crv", json!("P-384")),
+            with(p384(), "alg", json!("ES256")),
+            with(p384(), "crv", json!("P-256")),
+            with(ed25519(), "crv", json!("X25519")),
+            with(ed25519(), "crv", json!("Ed448")),
+            with(ed25519(), "kty", json!("EC")),
+            with(ed25519(), "x", json!(URL_SAFE_NO_PAD.encode([1; 33]))),
+            with(ed25519(), "alg", json!("ES256")),
+            with(rsa(2048), "alg", json!("EdDSA")),
+            with(rsa(2048), "issuer", json!(7)),
+            with(rsa(2048), "issuer", json!("https://login.example/{tenant}")),
             json!({ "kty": "oct", "kid": "k", "k": "c2VjcmV0" }),
             json!({ "kid": "k" }),
             json!("k"),
@@ -219,7 +286,7 @@ mod tests {
         let set = set(&[json!({ "kty": "new" }), rsa(2048), p256()]);
         let (by_rsa, by_p256) =
             (set.find(Some("k"), Algorithm::Rs256).unwrap(), set.find(Some("k"), Algorithm::Es256).unwrap());
-        assert_eq!((by_rsa.key_type, by_p256.key_type), (KeyType::Rsa, KeyType::P256));
+        assert_eq!((by_rsa.algorithm, by_p256.algorithm), (Algorithm::Rs256, Algorithm::Es256));
         assert!(set.contains(by_rsa.fingerprint()) && by_rsa.fingerprint() != by_p256.fingerprint());
         assert!(set.find(Some("K"), Algorithm::Rs256).is_none());
     }
@@ -228,5 +295,31 @@ mod tests {
     fn without_a_name_only_a_single_fitting_key_is_found() {
         assert!(set(&[rsa(2048), p256()]).find(None, Algorithm::Rs256).is_some());
         assert!(set(&[rsa(2048), rsa(3072)]).find(None, Algorithm::Rs256).is_none());
+    }
+
+    #[test]
+    fn a_key_is_used_with_one_algorithm() {
+        let both = [Algorithm::Rs256, Algorithm::Ps256];
+        for (key, allowed, fits) in [
+            (rsa(2048), &both[..1], Some(Algorithm::Rs256)),
+            (rsa(2048), &both[1..], Some(Algorithm::Ps256)),
+            (with(rsa(2048), "alg", json!("PS256")), &both[..], Some(Algorithm::Ps256)),
+            (rsa(2048), &both[..], None),
+        ] {
+            let set = set_of(std::slice::from_ref(&key), allowed);
+            let found = both.into_iter().filter(|algorithm| set.find(Some("k"), *algorithm).is_some());
+            assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(fits), "{key}");
+            assert_eq!(set.ambiguous, usize::from(fits.is_none()));
+        }
+    }
+
+    #[test]
+    fn the_same_numbers_for_another_use_are_another_key() {
+        let as_key = |key: &Value| set(std::slice::from_ref(key)).keys[0].fingerprint;
+        let plain = as_key(&rsa(2048));
+        assert!(plain == as_key(&with(rsa(2048), "kid", json!("other"))));
+        for (name, value) in [("alg", "PS256"), ("issuer", "https://login.example/{tenantid}")] {
+            assert!(plain != as_key(&with(rsa(2048), name, json!(value))), "{name}");
+        }
     }
 }

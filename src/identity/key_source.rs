@@ -1,6 +1,7 @@
 //! Fetching an issuer's keys: hourly, and on demand within a budget that no flood of invented key ids can exceed.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::{
-    Algorithm, ConfigError, Flaw, IdentityError, Issuer, Keys,
+    Algorithm, ConfigError, Flaw, IdentityError, Issuer, IssuerName, Keys,
     jwk::{Fingerprint, Key, KeySet, NotAKeySet},
 };
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
 /// The keys of one issuer, and when to ask for them again.
 pub(super) struct KeySource {
     issuer: String,
+    algorithms: BTreeSet<Algorithm>,
     location: Location,
     outbound: Outbound,
     clock: Arc<dyn Clock>,
@@ -77,14 +79,20 @@ impl KeySource {
         let name = issuer.issuer.as_str().to_owned();
         let location = match &issuer.keys {
             Keys::Jwks(url) => Location::Jwks(url.clone()),
+            Keys::Metadata(url) => Location::Discovery(url.clone()),
             Keys::Discovery => {
-                let text = format!("{}/.well-known/openid-configuration", name.trim_end_matches('/'));
+                let base = match &issuer.issuer {
+                    IssuerName::Exact(name) => name.clone(),
+                    template @ IssuerName::Template(_) => template.of(ANY_DIRECTORY),
+                };
+                let text = format!("{}/.well-known/openid-configuration", base.trim_end_matches('/'));
                 Location::Discovery(text.parse().map_err(|_| ConfigError::IssuerNotUrl(name.clone()))?)
             }
         };
         let budget = Budget { fetches: BURST, filled_at: clock.now() };
         Ok(Self {
             issuer: name,
+            algorithms: issuer.algorithms.clone(),
             location,
             outbound,
             clock,
@@ -195,10 +203,19 @@ impl KeySource {
             Location::Jwks(url) => url.clone(),
             Location::Discovery(url) => self.discover(url.clone()).await?,
         };
-        Ok(KeySet::parse(&self.document(location).await?)?)
+        let keys = KeySet::parse(&self.document(location).await?, &self.algorithms)?;
+        if keys.ambiguous > 0 {
+            tracing::warn!(
+                issuer = %self.issuer,
+                keys = keys.ambiguous,
+                "keys without `alg` are left out: several of the issuer's `algorithms` would fit them; list the one in use"
+            );
+        }
+        Ok(keys)
     }
 
-    /// A document of another issuer is not used (OpenID Connect Discovery §4.3): whoever serves it could name keys.
+    /// A document of another issuer is not used (OpenID Connect Discovery §4.3): whoever serves it could name keys. The
+    /// document of a template names the template.
     async fn discover(&self, url: Url) -> Result<Url, FetchError> {
         let document = strict_json_object(&self.document(url).await?).ok_or(FetchError::Discovery)?;
         let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str).ok_or(FetchError::Discovery);
@@ -274,6 +291,8 @@ impl Budget {
     }
 }
 
+/// Entra's name for any directory, in addresses.
+const ANY_DIRECTORY: &str = "common";
 const BURST: u32 = 3;
 const ONE_MORE_EVERY: Duration = Duration::from_secs(60);
 const REFRESH_EVERY: Duration = Duration::from_secs(60 * 60);

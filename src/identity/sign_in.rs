@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Family, Flaw, IdentityError, SubjectHasher, TenantRule,
+    Family, Flaw, IdentityError, IssuerName, SubjectHasher, TenantRule,
     claims::Claims,
     judge::{Lifetime, bare, is_absent_or, subject, tenant},
     token::VerifiedToken,
@@ -18,7 +18,8 @@ use crate::domain::{ClientSecret, FamilyId, Issuer, Nonce, Scope, ScopeSet, Subj
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
-    /// Where people sign in: one of the family's issuers.
+    /// Where people sign in: one of the family's issuers, or one of those that a template stands for. With the template
+    /// itself, each tenant's people sign in at their own directory.
     #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: Issuer,
     /// Our id there.
@@ -55,6 +56,31 @@ pub struct SignedIn {
 }
 
 impl SignIn {
+    /// Whether people sign in at this configured issuer.
+    pub(super) fn is_at(&self, configured: &IssuerName) -> bool {
+        configured.as_str() == self.issuer.as_str() || configured.directory(self.issuer.as_str()).is_some()
+    }
+
+    /// Whether an ID token of this `iss` and this `tid` comes from where people were sent.
+    pub(super) fn expects(&self, iss: &str, tid: Option<&str>) -> bool {
+        self.name().is_some_and(|name| name.covers(iss, tid))
+    }
+
+    /// Where people of the tenant sign in. `None`: the tenant is no directory of the template, or several.
+    pub(super) fn issuer_for(&self, tenant: &TenantId, rule: &TenantRule) -> Option<Issuer> {
+        let name = self.name()?;
+        let (IssuerName::Template(_), TenantRule::Claim { allow, .. }) = (&name, rule) else {
+            return Some(self.issuer.clone());
+        };
+        let mut directories = allow.iter().filter(|(_, of)| *of == tenant).map(|(directory, _)| directory);
+        let directory = directories.next().filter(|_| directories.next().is_none())?;
+        name.of(directory).parse().ok()
+    }
+
+    fn name(&self) -> Option<IssuerName> {
+        IssuerName::try_from(self.issuer.as_str().to_owned()).ok()
+    }
+
     pub(super) fn asks_for_openid(&self) -> bool {
         self.scopes.contains_all(&openid_alone())
     }

@@ -567,7 +567,7 @@ impl Doomed {
         });
         let endpoint = format!("http://{}", grpc.await.unwrap());
         let token = world.token(user, &crate::world::claims());
-        let client = Connect { endpoint, ca: None, allow_plaintext: false }.with_token(&token).unwrap();
+        let client = Connect { endpoint, ..Connect::default() }.with_token(&token).unwrap();
         Self { runtime, client }
     }
 

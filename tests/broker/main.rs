@@ -13,6 +13,7 @@ mod connecting;
 mod error_reasons;
 mod installation;
 mod observer;
+mod providers;
 mod refreshing;
 mod revoking;
 mod several;

@@ -177,7 +177,7 @@ impl World {
 
     pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = format!("http://{}", self.grpc());
-        Connect { endpoint, ca: None, allow_plaintext: false }.with_token(token).unwrap()
+        Connect { endpoint, ..Connect::default() }.with_token(token).unwrap()
     }
 
     /// The generated client, for what the library's own does not show.
@@ -296,6 +296,7 @@ impl World {
                 agent_claims: vec!["azp".to_owned()],
                 roles: Vec::new(),
                 token_types: vec!["at+jwt".to_owned()],
+                access_token_claims: Vec::new(),
             }],
             sign_in: None,
         }

@@ -6,8 +6,13 @@
 mod clock;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/vectors.rs"]
+mod vectors_support;
 
+mod algorithms;
+mod entra;
 mod keys;
 mod platform;
 mod sign_in;
 mod tokens;
+mod vectors;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,7 +30,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// One issuer with an RSA and a P-256 key, one family that trusts it, and an authenticator.
 pub(crate) struct Platform {
     pub(crate) issuer: TestIssuer,
-    pub(crate) rsa: SigningKey,
+    pub(crate) rsa: &'static SigningKey,
     pub(crate) p256: SigningKey,
     pub(crate) clock: ManualClock,
     pub(crate) authenticator: Arc<Authenticator>,
@@ -45,8 +45,8 @@ impl Platform {
 
     /// A platform whose family is changed first.
     pub(crate) async fn with(change: impl FnOnce(&mut Family)) -> Self {
-        let (rsa, p256) = (SigningKey::rsa("rsa-1"), SigningKey::p256("p256-1"));
-        let issuer = TestIssuer::start(&[&rsa, &p256]).await;
+        let (rsa, p256) = (an_rsa_key(), SigningKey::p256("p256-1"));
+        let issuer = TestIssuer::start(&[rsa, &p256]).await;
         let mut family = family("platform", issuer.url());
         change(&mut family);
         let clock = ManualClock::new();
@@ -56,7 +56,8 @@ impl Platform {
 
     pub(crate) fn claims(&self) -> Value {
         let now = ManualClock::START.as_secs();
-        json!({ "iss": self.issuer.url(), "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 3600 })
+        let (iss, exp) = (self.issuer.url(), now + 3600);
+        json!({ "iss": iss, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": exp, "scope": "broker" })
     }
 
     /// The usual claims with some replaced, or left out where `null`.
@@ -92,6 +93,12 @@ impl Platform {
     pub(crate) fn judged(&self) -> usize {
         self.judged.load(Ordering::SeqCst)
     }
+}
+
+/// Made once, because making one takes long. Its `kid` is `rsa-1`.
+pub(crate) fn an_rsa_key() -> &'static SigningKey {
+    static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::rsa("rsa-1"));
+    &KEY
 }
 
 pub(crate) fn family(id: &str, issuer: &str) -> Family {

@@ -37,13 +37,13 @@ impl Pages {
 
     fn claims_but(&self, changes: Value) -> Value {
         let Value::Object(changes) = changes else { unreachable!("changes are an object") };
-        let mut all = json!({ "aud": CLIENT, "nonce": NONCE });
+        let mut all = json!({ "aud": CLIENT, "nonce": NONCE, "scope": null });
         all.as_object_mut().unwrap().extend(changes);
         self.0.claims_but(all)
     }
 
     fn id_token(&self, changes: Value) -> String {
-        id_token(&self.0.rsa, &self.claims_but(changes))
+        id_token(self.0.rsa, &self.claims_but(changes))
     }
 
     async fn verify(&self, token: String) -> Result<SignedIn, IdentityError> {

@@ -18,7 +18,7 @@ use crate::{
 #[tokio::test]
 async fn a_good_token_of_either_algorithm_names_its_caller() {
     let platform = Platform::start().await;
-    for key in [&platform.rsa, &platform.p256] {
+    for key in [platform.rsa, &platform.p256] {
         let claims = platform.claims_but(json!({
             "aud": ["https://other.example", AUDIENCE], "scope": "mail.read mail.send", "azp": "agent-7",
         }));
@@ -220,7 +220,7 @@ async fn a_signature_that_does_not_match_is_refused() {
 #[tokio::test]
 async fn an_unknown_issuer_is_named_as_the_reason_and_never_called() {
     let platform = Platform::start().await;
-    let stranger = TestIssuer::start(&[&platform.rsa]).await;
+    let stranger = TestIssuer::start(&[platform.rsa]).await;
     let own = platform.issuer.url();
     for issuer in [stranger.url(), &format!("{own}/"), &own.to_uppercase(), "https://accounts.example.com"] {
         assert_eq!(platform.refusal_of(json!({ "iss": issuer })).await, Some(IdentityError::IssuerUnknown), "{issuer}");
@@ -319,6 +319,15 @@ async fn what_the_issuer_signs_for_other_uses_is_no_access_token() {
         assert_eq!(platform.refusal_of(changes).await, invalid(Flaw::Kind), "{name}");
     }
     assert_eq!(platform.refusal_of(json!({ "typ": "Bearer", "token_use": "access" })).await, None);
+    let unmarked = platform.claims_but(json!({ "scope": null }));
+    assert!(platform.ask(&platform.rsa.token(&unmarked)).await.is_ok(), "its `typ` says what it is");
+    let header = json!({ "alg": "RS256", "kid": "rsa-1", "typ": "JWT" }).to_string();
+    let of = |claims: &Value| platform.rsa.compact(&header, &claims.to_string());
+    assert_eq!(platform.refusal(&of(&unmarked)).await, invalid(Flaw::Kind), "it may be an ID token");
+    for mark in ["scope", "scp", "idtyp"] {
+        let claims = platform.claims_but(json!({ "scope": null, mark: "x" }));
+        assert!(platform.ask(&of(&claims)).await.is_ok(), "{mark}");
+    }
     let payload = platform.claims().to_string();
     for (typ, expected) in [
         ("at+jwt", None),
@@ -424,7 +433,7 @@ async fn an_issuer_or_family_configured_twice_is_refused() {
     let clock = ManualClock::new();
     let (a, b) = ("https://a.example", "https://b.example");
     for (families, expected) in [
-        (vec![family("x", a), family("y", a)], ConfigError::IssuerTwice(a.to_owned())),
+        (vec![family("x", a), family("y", a)], ConfigError::IssuerTwice { place: 0, issuer: a.to_owned() }),
         (vec![family("x", a), family("x", b)], ConfigError::FamilyTwice("x".parse().unwrap())),
     ] {
         assert_eq!(authenticator(families, &clock).0.err(), Some(expected));

@@ -69,7 +69,7 @@ impl World {
     pub(crate) async fn client(&self, user: &str) -> Client {
         let endpoint = self.running.as_ref().unwrap().endpoint.clone();
         let token = self.platform_token(user).await;
-        Connect { endpoint, ca: None, allow_plaintext: false }.with_token(&token).unwrap()
+        Connect { endpoint, ..Connect::default() }.with_token(&token).unwrap()
     }
 
     async fn platform_token(&self, user: &str) -> PresentedToken {

@@ -135,7 +135,7 @@ impl Dev<'_> {
 
     /// Alice's.
     pub(crate) fn client(&self) -> Client {
-        let connect = Connect { endpoint: self.endpoint(), ca: None, allow_plaintext: false };
+        let connect = Connect { endpoint: self.endpoint(), ..Connect::default() };
         connect.with_token(&PresentedToken::new(self.token())).unwrap()
     }
 

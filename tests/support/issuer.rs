@@ -1,16 +1,23 @@
 //! A real issuer on loopback: discovery, key set, its own keys, faults on demand, and a count of who asked.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+        RsaEncoding, RsaKeyPair,
+    },
 };
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::LOCATION},
+    http::{StatusCode, Uri, header::LOCATION},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -28,6 +35,7 @@ struct Served {
     url: String,
     keys: Mutex<Vec<Value>>,
     fault: Mutex<Fault>,
+    documents: Mutex<BTreeMap<String, Value>>,
     discoveries: watch::Sender<usize>,
     key_fetches: watch::Sender<usize>,
 }
@@ -47,15 +55,17 @@ pub(crate) enum Fault {
     Redirect(String),
 }
 
-/// A key pair, public in the issuer's set or not.
+/// A key pair, public in the issuer's set or not, and the one algorithm that it signs with.
 pub(crate) struct SigningKey {
     pub(crate) kid: String,
+    algorithm: &'static str,
     pair: Pair,
 }
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
-    P256(Box<EcdsaKeyPair>),
+    Ec(Box<EcdsaKeyPair>),
+    Ed25519(Box<Ed25519KeyPair>),
 }
 
 impl TestIssuer {
@@ -66,12 +76,14 @@ impl TestIssuer {
             url: url.clone(),
             keys: Mutex::new(keys.iter().map(|key| key.jwk()).collect()),
             fault: Mutex::default(),
+            documents: Mutex::default(),
             discoveries: watch::Sender::new(0),
             key_fetches: watch::Sender::new(0),
         });
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/keys", get(key_set))
+            .fallback(document)
             .with_state(Arc::clone(&served));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         Self { url, served, server }
@@ -85,6 +97,11 @@ impl TestIssuer {
     /// Serves these keys from now on.
     pub(crate) fn publish(&self, jwks: Vec<Value>) {
         *self.served.keys.lock().unwrap() = jwks;
+    }
+
+    /// Serves a document at another path, as issuers do that are many.
+    pub(crate) fn serve(&self, path: &str, document: Value) {
+        self.served.documents.lock().unwrap().insert(path.to_owned(), document);
     }
 
     pub(crate) fn misbehave(&self, fault: Fault) {
@@ -119,36 +136,56 @@ impl Drop for TestIssuer {
 
 impl SigningKey {
     pub(crate) fn rsa(kid: &str) -> Self {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        Self { kid: kid.to_owned(), pair: Pair::Rsa(Box::new(pair)) }
+        Self::of("RS256", kid)
     }
 
     pub(crate) fn p256(kid: &str) -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self { kid: kid.to_owned(), pair: Pair::P256(Box::new(pair)) }
+        Self::of("ES256", kid)
+    }
+
+    pub(crate) fn of(algorithm: &'static str, kid: &str) -> Self {
+        let pair = match algorithm {
+            "ES256" => Pair::Ec(Box::new(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())),
+            "ES384" => Pair::Ec(Box::new(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap())),
+            "EdDSA" | "Ed25519" => Pair::Ed25519(Box::new(Ed25519KeyPair::generate().unwrap())),
+            _ => Pair::Rsa(Box::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())),
+        };
+        Self { kid: kid.to_owned(), algorithm, pair }
+    }
+
+    /// The same key under the name of another algorithm of its type.
+    pub(crate) fn signing_with(self, algorithm: &'static str) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// The `alg` of its tokens.
     pub(crate) fn algorithm(&self) -> &'static str {
-        match self.pair {
-            Pair::Rsa(_) => "RS256",
-            Pair::P256(_) => "ES256",
-        }
+        self.algorithm
     }
 
     /// The public half as a JWK.
     pub(crate) fn jwk(&self) -> Value {
+        let mut jwk = self.public_numbers();
+        jwk.as_object_mut().unwrap().extend([
+            ("kid".to_owned(), json!(self.kid)),
+            ("use".to_owned(), json!("sig")),
+            ("alg".to_owned(), json!(self.algorithm)),
+        ]);
+        jwk
+    }
+
+    fn public_numbers(&self) -> Value {
         match &self.pair {
             Pair::Rsa(pair) => {
-                let (n, e) = (self.rsa_modulus(), pair.public_key().exponent());
-                let (n, e) = (base64(&n), base64(e.big_endian_without_leading_zero()));
-                json!({ "kty": "RSA", "kid": self.kid, "use": "sig", "alg": "RS256", "n": n, "e": e })
+                let e = base64(pair.public_key().exponent().big_endian_without_leading_zero());
+                json!({ "kty": "RSA", "n": base64(self.rsa_modulus()), "e": e })
             }
-            Pair::P256(pair) => {
-                let point = pair.public_key().as_ref();
-                let (x, y) = (base64(&point[1..33]), base64(&point[33..]));
-                json!({ "kty": "EC", "crv": "P-256", "kid": self.kid, "use": "sig", "alg": "ES256", "x": x, "y": y })
+            Pair::Ec(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
+                let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+                json!({ "kty": "EC", "crv": curve, "x": base64(x), "y": base64(y) })
             }
+            Pair::Ed25519(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": base64(pair.public_key()) }),
         }
     }
 
@@ -156,7 +193,7 @@ impl SigningKey {
     pub(crate) fn rsa_modulus(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair) => pair.public_key().modulus().big_endian_without_leading_zero().to_vec(),
-            Pair::P256(_) => Vec::new(),
+            Pair::Ec(_) | Pair::Ed25519(_) => Vec::new(),
         }
     }
 
@@ -177,10 +214,22 @@ impl SigningKey {
         match &self.pair {
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+                pair.sign(self.rsa_encoding(), &SystemRandom::new(), message, &mut signature).unwrap();
                 signature
             }
-            Pair::P256(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Pair::Ec(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+
+    fn rsa_encoding(&self) -> &'static dyn RsaEncoding {
+        match self.algorithm {
+            "RS384" => &RSA_PKCS1_SHA384,
+            "RS512" => &RSA_PKCS1_SHA512,
+            "PS256" => &RSA_PSS_SHA256,
+            "PS384" => &RSA_PSS_SHA384,
+            "PS512" => &RSA_PSS_SHA512,
+            _ => &RSA_PKCS1_SHA256,
         }
     }
 }
@@ -198,6 +247,11 @@ async fn discovery(State(served): State<Arc<Served>>) -> Response {
         Fault::None | Fault::KeySet(_) | Fault::Redirect(_) => served.url.clone(),
     };
     json!({ "issuer": issuer, "jwks_uri": keys }).to_string().into_response()
+}
+
+async fn document(State(served): State<Arc<Served>>, uri: Uri) -> Response {
+    let found = served.documents.lock().unwrap().get(uri.path()).map(Value::to_string);
+    found.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
 }
 
 async fn key_set(State(served): State<Arc<Served>>) -> Response {

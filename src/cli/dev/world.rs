@@ -113,7 +113,7 @@ impl World {
     }
 
     pub(super) fn client(&self, token: &PresentedToken) -> anyhow::Result<Client> {
-        let connect = Connect { endpoint: format!("http://{}", self.grpc), ca: None, allow_plaintext: false };
+        let connect = Connect { endpoint: format!("http://{}", self.grpc), ..Connect::default() };
         Ok(connect.with_token(token)?)
     }
 
@@ -207,6 +207,7 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             agent_claims: vec!["azp".to_owned()],
             roles: Vec::new(),
             token_types: vec!["at+jwt".to_owned()],
+            access_token_claims: Vec::new(),
         }],
         sign_in: None,
     })

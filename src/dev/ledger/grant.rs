@@ -19,6 +19,12 @@ pub(in crate::dev) struct Grant {
     pub(in crate::dev) user: String,
     pub(in crate::dev) scopes: ScopeSet,
     pub(in crate::dev) granted_at: Timestamp,
+    /// With refresh tokens.
+    #[serde(default = "always")]
+    pub(in crate::dev) offline: bool,
+    /// Its tokens act as the client's bot, not as the user.
+    #[serde(default)]
+    pub(in crate::dev) as_bot: bool,
     /// Revoked, by the client or because a code or refresh token came twice.
     pub(in crate::dev) ended_at: Option<Timestamp>,
     /// Oldest first.
@@ -52,6 +58,8 @@ impl Grant {
             user: user.to_owned(),
             scopes,
             granted_at,
+            offline: true,
+            as_bot: false,
             ended_at: None,
             refresh_tokens: Vec::new(),
         }
@@ -102,6 +110,10 @@ impl Grant {
         let oldest = self.refresh_tokens.iter().position(|record| record.replaced_at.is_some()).unwrap_or(0);
         Some(self.refresh_tokens.remove(oldest).fingerprint)
     }
+}
+
+fn always() -> bool {
+    true
 }
 
 /// Refresh tokens remembered for a grant; a replaced one beyond that is unknown rather than reused.

@@ -159,6 +159,10 @@ impl Ledger {
         }
     }
 
+    pub(in crate::dev) fn end_grants(&mut self, now: Timestamp, of: impl Fn(&Grant) -> bool) {
+        self.grants.values_mut().filter(|grant| of(grant)).for_each(|grant| grant.end(now));
+    }
+
     pub(in crate::dev) fn grant(&self, id: &GrantId) -> Option<&Grant> {
         self.grants.get(id)
     }
