@@ -50,7 +50,7 @@ impl Serve {
             }
         }
         shutdown.cancel();
-        serving.await.context("the broker's task died")?
+        signals.unless_received(serving).await?.context("the broker's task died")?
     }
 
     fn load(&self) -> Result<(Config, ConfigurationDigest), Vec<Problem>> {

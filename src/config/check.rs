@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Config, Fault, Finding, KeyPath, Step, problem::nearest, tls, tree::Node};
-use crate::identity::{self, TenantRule};
+use crate::identity::{self, ConfigError, TenantRule};
 
 /// The ids that are written in each array, whether or not their elements could be read: what refers to an element that
 /// is reported anyway is not reported too.
@@ -101,20 +101,16 @@ fn providers_missing(config: &Config, declared: &Declared) -> Vec<Finding> {
 }
 
 fn identity_of(config: &Config, declared: &Declared) -> Vec<Finding> {
-    let key = |family: usize, error: &identity::ConfigError| {
-        let (issuer, key) = error.place();
-        let family = KeyPath::in_array("identity", family, "");
-        let path = match issuer {
-            Some(issuer) => family.join("issuers").nth(issuer),
-            None => family,
-        };
-        path.join(key)
-    };
     let mut findings: Vec<_> = identity::problems(&config.identity)
         .into_iter()
         // Told above, of what could not be read as well.
-        .filter(|(_, error)| !matches!(error, identity::ConfigError::FamilyTwice(_)))
-        .map(|(family, error)| Finding::new(key(family, &error), Fault::Identity(error)))
+        .filter(|(_, problem)| !matches!(problem, ConfigError::FamilyTwice(_)))
+        .map(|(family, problem)| {
+            let path = KeyPath::in_array("identity", family, "");
+            let (issuer, key) = problem.place();
+            let path = issuer.map_or(path.clone(), |issuer| path.join("issuers").nth(issuer));
+            Finding::new(path.join(key), Fault::Identity(problem))
+        })
         .collect();
     if declared.families.is_empty() {
         findings.push(Finding::new(KeyPath::of("identity"), Fault::NoIssuer));

@@ -36,7 +36,7 @@ pub(super) fn anchor(config: &mut Config, base: &Path) {
 pub(super) fn read(config: &mut Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(error) = root_key::file::load(&config.sealing.root_key) {
-        findings.push(Finding::new(KeyPath::of("sealing.root_key"), Fault::File(told(&error))));
+        findings.push(Finding::new(KeyPath::of("sealing.root_key"), Fault::File { reason: told(&error) }));
     }
     if config.store.directory.exists() && !config.store.directory.is_dir() {
         let path = config.store.directory.clone();
@@ -77,7 +77,7 @@ fn secrets(config: &mut Config) -> Vec<Finding> {
 
 /// A secret of one line.
 fn secret(path: &Path) -> Result<ClientSecret, Fault> {
-    let bytes = private_file::read(path, LONGEST_SECRET).map_err(|error| Fault::File(told(&error)))?;
+    let bytes = private_file::read(path, LONGEST_SECRET).map_err(|error| Fault::File { reason: told(&error) })?;
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let visible = !line.is_empty() && line.iter().all(u8::is_ascii_graphic);

@@ -66,13 +66,13 @@ pub enum Fault {
     ProviderMissing { provider: String, nearest: Option<String> },
     #[error("there is no definition {definition:?}; {}", hint(.nearest.as_deref(), .known))]
     DefinitionUnknown { definition: String, nearest: Option<String>, known: Vec<String> },
-    #[error("{0}")]
+    #[error(transparent)]
     Definition(InvalidDefinition),
     #[error("tokens would belong to tenant {tenant}, which is not configured; {}", hint_or(.nearest.as_deref(), "add it to [[tenants]]"))]
     TenantMissing { tenant: TenantId, nearest: Option<String> },
     #[error("no issuer is configured, so no caller could be let in; add [[identity]] with [[identity.issuers]]")]
     NoIssuer,
-    #[error("{0}")]
+    #[error(transparent)]
     Identity(identity::ConfigError),
     #[error("is empty; write {what}")]
     Empty { what: &'static str },
@@ -95,8 +95,8 @@ pub enum Fault {
     #[error("cannot stand in a header (RFC 9110 §5); write one such as {example:?}")]
     Header { example: &'static str },
     /// What reading it said.
-    #[error("{0}")]
-    File(String),
+    #[error("{reason}")]
+    File { reason: String },
     #[error(
         "this is reached from other machines, and tokens would cross the network in the clear; give tls a \
          certificate_file and a private_key_file, or set it to \"off\" where something in front encrypts"

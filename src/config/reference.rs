@@ -172,22 +172,8 @@ fn oneline(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::config::{Step, tree::Node};
-
-    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
-
-    #[test]
-    fn the_document_is_what_the_code_says() {
-        let fresh = std::env::temp_dir().join("claviger-configuration.md");
-        let said = reference();
-        if fs::read_to_string(DOCUMENT).unwrap_or_default() != said {
-            fs::write(&fresh, said).unwrap();
-            panic!("docs/configuration.md is stale: cp {} {DOCUMENT}", fresh.display());
-        }
-    }
 
     #[test]
     fn every_key_has_its_meaning() {

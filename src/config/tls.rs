@@ -86,7 +86,7 @@ pub(super) fn check(section: &str, listen: SocketAddr, tls: Option<&TlsSection>)
 pub(super) fn check_files(section: &str, tls: Option<&TlsSection>) -> Option<Finding> {
     let Some(TlsSection::Files(files)) = tls else { return None };
     let error = files.check().err()?;
-    Some(Finding::new(KeyPath::of(section).join("tls"), Fault::File(told(&error))))
+    Some(Finding::new(KeyPath::of(section).join("tls"), Fault::File { reason: told(&error) }))
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
     fn a_file_that_cannot_be_used_is_a_problem_of_its_section() {
         let told =
             problem("tls = { certificate_file = \"/nowhere/tls.crt\", private_key_file = \"/nowhere/tls.key\" }");
-        assert!(matches!(&told, Some(Fault::File(problem)) if problem.contains("/nowhere/tls.crt")));
+        assert!(matches!(&told, Some(Fault::File { reason: problem }) if problem.contains("/nowhere/tls.crt")));
     }
 
     #[test]

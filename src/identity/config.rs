@@ -34,8 +34,8 @@ pub struct Family {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
-    /// What a token's `iss` must be, character for character.
-    #[schemars(with = "String", example = &"https://login.example.com/")]
+    /// What a token's `iss` must be, character for character; `{tenantid}` stands for any directory of Microsoft Entra.
+    #[schemars(example = &"https://login.example.com/")]
     pub issuer: IssuerName,
     /// A token must name one of these, exactly.
     #[schemars(example = ["api://claviger"])]

@@ -1,13 +1,15 @@
 //! What a token's `iss` must be.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
 use super::ConfigError;
 
 /// An issuer, compared character for character: no case, slash or port is normalised.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub enum IssuerName {
     Exact(String),
     /// Every directory of Microsoft Entra: `{tenantid}` stands for the GUID that the token's `tid` repeats.

@@ -19,8 +19,7 @@ use crate::domain::{ClientSecret, FamilyId, Issuer, Nonce, Scope, ScopeSet, Subj
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// Where people sign in: one of the family's issuers, or one of those that a template stands for. With the template
-    /// itself, each tenant's people sign in at their own directory: see
-    /// [`Authenticator::sign_in_issuer`](super::Authenticator::sign_in_issuer).
+    /// itself, each tenant's people sign in at their own directory.
     #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: Issuer,
     /// Our id there.

@@ -238,3 +238,14 @@ fn a_file_that_is_no_configuration_is_named() {
     broken.expect_code(78);
     assert!(broken.stderr.contains(": this is not TOML: "), "{}", broken.stderr);
 }
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let said = claviger::config::reference();
+    if fs::read_to_string(document).unwrap_or_default() != said {
+        let fresh = concat!(env!("CARGO_TARGET_TMPDIR"), "/configuration.md");
+        fs::write(fresh, said).unwrap();
+        panic!("docs/configuration.md is stale: cp {fresh} {document}");
+    }
+}
