@@ -10,7 +10,13 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: lint ## everything: lint, then all tests
+	rm -rf $(TARGET)/tmp/emitted
 	CLAVIGER_TOOLS=1 $(CARGO) test --locked
+	@if [ -n "$$CLAVIGER_GITLEAKS_RULES" ]; then \
+		$(CARGO) test --locked --test emitted -- --ignored; \
+	else \
+		echo "left out: the search of all output by gitleaks' rules; set CLAVIGER_GITLEAKS_RULES to a gitleaks.toml"; \
+	fi
 
 lint: tools smells ## formatting, lints, documentation, the contract, licences, smells
 	$(CARGO) fmt --check

@@ -55,6 +55,8 @@ PYTHON
 }
 
 command -v strace >/dev/null || debian strace
+command -v chromium >/dev/null || debian chromium
+[ -d /usr/share/fonts/truetype/dejavu ] || debian fonts-dejavu-core
 command -v h2load >/dev/null || debian nghttp2-client
 if [ "$(cat "$tools/installed" 2>/dev/null || true)" != "${wheels[*]}" ]; then
     python3 -c 'import ensurepip' 2>/dev/null || debian python3-venv
@@ -67,3 +69,4 @@ export PATH=$(realpath "$tools")/bin:$PATH
 helm helm3 32 2.1.0 dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22
 helm helm4 37 2.0.0 903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
 packages oidc_provider
+packages pages

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal as _};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -17,7 +19,8 @@ use tracing_subscriber::{
 };
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people; coloured on a terminal.
     #[default]
@@ -63,7 +66,18 @@ impl Telemetry<'_> {
     /// # Errors
     /// The filter or the endpoint is not one, or telemetry is set up already.
     pub fn start(&self) -> Result<TelemetryGuard, TelemetryError> {
-        let (subscriber, guard) = self.subscriber(io::stderr, io::stderr().is_terminal())?;
+        self.start_on(io::stderr, io::stderr().is_terminal())
+    }
+
+    /// As [`Self::start`], with logs on `writer`.
+    ///
+    /// # Errors
+    /// The filter or the endpoint is not one, or telemetry is set up already.
+    pub fn start_on<W>(&self, writer: W, colour: bool) -> Result<TelemetryGuard, TelemetryError>
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
+        let (subscriber, guard) = self.subscriber(writer, colour)?;
         subscriber.try_init()?;
         Ok(guard)
     }
@@ -106,6 +120,11 @@ impl Drop for TelemetryGuard {
             tracing::warn!(%error, "the last traces were not exported");
         }
     }
+}
+
+/// Whether the text is one that [`Telemetry::filter`] may be.
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
 }
 
 fn log_layer<S, W>(format: LogFormat, writer: W, colour: bool) -> Box<dyn Layer<S> + Send + Sync>

@@ -27,7 +27,7 @@ const FLOORS: &[Row] = &[
     row("events", 3, &["domain", "sealing", "store", "vault"]),
     row("audit", 3, &["domain", "sealing", "store", "vault"]),
     row("broker", 4, &["domain", "outbound", "sealing", "store", "vault", "oauth", "identity", "events", "audit"]),
-    row("config", 4, &["domain", "listener", "oauth", "identity"]),
+    row("config", 4, &["domain", "telemetry", "outbound", "listener", "sealing", "oauth", "identity"]),
     row("grpc", 5, &["domain", "proto", "listener", "identity", "broker"]),
     row("http", 5, &["domain", "listener", "identity", "broker"]),
     row("client", 5, &["domain", "proto"]),

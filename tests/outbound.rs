@@ -323,3 +323,74 @@ async fn a_request_is_sent_once_and_says_only_what_it_was_told() {
     }
     assert!(server.requests.try_recv().is_err());
 }
+
+/// A TLS server that answers every request with 204, and the certificate that proves it.
+async fn tls_server(names: &[&str]) -> (SocketAddr, Vec<u8>, JoinHandle<()>) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let own = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, own.cert.pem().into_bytes(), task)
+}
+
+#[tokio::test]
+async fn an_internal_host_is_called_over_https_and_no_other_is() {
+    let (address, extra_roots, server) = tls_server(&["127.0.0.1", "idp.internal", "other.internal"]).await;
+    let port = address.port();
+    let here: Lookup = Arc::new(|_| Box::pin(async { Ok(vec!["127.0.0.1".parse().unwrap()]) }));
+    let client = |hosts: &[String]| {
+        let policy = Policy {
+            timeout: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(10),
+            extra_roots: extra_roots.clone(),
+            internal_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            ..Policy::default()
+        };
+        Outbound::with_lookup(&policy, Arc::clone(&here)).unwrap()
+    };
+    let (by_address, by_name) = (format!("https://127.0.0.1:{port}/"), format!("https://idp.internal:{port}/"));
+
+    let listed = client(&[format!("127.0.0.1:{port}"), "idp.internal".to_owned()]);
+    for url in [&by_address, &by_name] {
+        assert_eq!(listed.send(get(url)).await.map(|reply| reply.status), Ok(StatusCode::NO_CONTENT), "{url}");
+    }
+    let refused = refusal(&listed, &format!("https://other.internal:{port}/")).await;
+    assert_eq!(refused, OutboundError::AddressRefused { host: "other.internal".to_owned() });
+    let refused = refusal(&listed, &format!("http://idp.internal:{port}/")).await;
+    assert!(matches!(refused, OutboundError::UrlRefused { rule: UrlRule::Scheme, .. }), "{refused}");
+
+    let elsewhere = client(&[format!("127.0.0.1:{}", port ^ 1), format!("idp.internal:{}", port ^ 1)]);
+    for client in [elsewhere, client(&[])] {
+        let refused = refusal(&client, &by_address).await;
+        assert!(matches!(refused, OutboundError::UrlRefused { rule: UrlRule::Address, .. }), "{refused}");
+        let refused = refusal(&client, &by_name).await;
+        assert_eq!(refused, OutboundError::AddressRefused { host: "idp.internal".to_owned() });
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn an_internal_name_does_not_lead_to_where_clouds_serve_credentials() {
+    let metadata: Lookup = Arc::new(|_| Box::pin(async { Ok(vec!["169.254.169.254".parse().unwrap()]) }));
+    let policy = Policy { internal_hosts: vec!["idp.internal".parse().unwrap()], ..Policy::default() };
+    let client = Outbound::with_lookup(&policy, metadata).unwrap();
+    let refused = refusal(&client, "https://idp.internal/").await;
+    assert_eq!(refused, OutboundError::AddressRefused { host: "idp.internal".to_owned() });
+}

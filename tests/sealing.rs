@@ -15,6 +15,7 @@ use claviger::{
     sealing::{
         AssociatedData, InstallationKeys, InstallationSecret, Key, Random, RandomUnavailable, RootKey, Unsealable,
         hardening,
+        private_file::PrivateFileError,
         root_key::file::{self, RootKeyFileError},
         sealed_key_id,
     },
@@ -236,9 +237,9 @@ fn a_root_key_that_others_may_use_is_refused() {
         let (_directory, path) = root_key_file(GOOD);
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         match refusal(&path) {
-            RootKeyFileError::Mode { mode: reported, .. } => assert_eq!(reported, mode),
+            RootKeyFileError::Refused(PrivateFileError::Mode { mode: reported, .. }) => assert_eq!(reported, mode),
             // Without the right to read it, opening fails already.
-            RootKeyFileError::Io { .. } => assert_eq!(mode, 0o200),
+            RootKeyFileError::Refused(PrivateFileError::Io { .. }) => assert_eq!(mode, 0o200),
             other => panic!("{mode:o}: {other}"),
         }
     }
@@ -259,7 +260,7 @@ fn a_root_key_of_another_user_is_refused() {
     } else {
         path = PathBuf::from("/etc/passwd");
     }
-    assert!(matches!(refusal(&path), RootKeyFileError::Owner { .. }));
+    assert!(matches!(refusal(&path), RootKeyFileError::Refused(PrivateFileError::Owner { .. })));
 }
 
 #[test]
@@ -267,13 +268,13 @@ fn only_a_regular_file_is_a_root_key() {
     let (directory, path) = root_key_file(GOOD);
     let link = directory.path().join("link.key");
     symlink(&path, &link).unwrap();
-    assert!(matches!(refusal(&link), RootKeyFileError::Symlink { .. }));
-    assert!(matches!(refusal(directory.path()), RootKeyFileError::NotAFile { .. }));
+    assert!(matches!(refusal(&link), RootKeyFileError::Refused(PrivateFileError::Symlink { .. })));
+    assert!(matches!(refusal(directory.path()), RootKeyFileError::Refused(PrivateFileError::NotAFile { .. })));
     assert!(matches!(refusal(&directory.path().join("none.key")), RootKeyFileError::Missing { .. }));
     // Opening a FIFO that nobody writes would wait for ever.
     let fifo = directory.path().join("fifo.key");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
-    assert!(matches!(refusal(&fifo), RootKeyFileError::NotAFile { .. }));
+    assert!(matches!(refusal(&fifo), RootKeyFileError::Refused(PrivateFileError::NotAFile { .. })));
 }
 
 #[test]

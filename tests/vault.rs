@@ -20,10 +20,10 @@ use bytes::Bytes;
 use claviger::{
     audit::{Chain, check},
     domain::{
-        AccessToken, Attempt, AuditAction, AuditRecord, AuditResult, CallContext, CodeVerifier, Connection,
-        ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EntryId, EventKind,
-        FLOW_MEMORY, Flow, FlowId, FlowSecret, FlowState, Granted, IdToken, InstallationId, Job, JobId, JobKind, Nonce,
-        RefreshToken, Revision, ScopeSet, Sealed, SubjectId, TenantId, Timestamp,
+        AccessToken, Attempt, AuditAction, AuditRecord, AuditResult, BrowserSession, CallContext, CodeVerifier,
+        Connection, ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EntryId,
+        EventKind, FLOW_MEMORY, Flow, FlowId, FlowSecret, FlowState, Granted, IdToken, InstallationId, Job, JobId,
+        JobKind, Nonce, RefreshToken, Revision, ScopeSet, Sealed, SubjectId, TenantId, Timestamp,
     },
     sealing::{AuditKey, Random, RandomUnavailable, RootKey},
     store::{
@@ -975,6 +975,7 @@ fn flow(number: u16) -> Flow {
         id: FlowId::from_bytes(id),
         tenant: acme(),
         subject: alice(),
+        family: "family-canary".parse().expect("a legal name"),
         agent: agent(),
         plugin: Some("jira-canary".parse().expect("a legal name")),
         provider: "github-canary".parse().expect("a legal name"),
@@ -986,6 +987,7 @@ fn flow(number: u16) -> Flow {
         created_at: Timestamp::from_secs(1_000),
         expires_at: Timestamp::from_secs(1_600),
         state: FlowState::Open,
+        session: Some(BrowserSession { cookie: [9; 32], signed_in_at: Timestamp::from_secs(1_100) }),
     }
 }
 
@@ -1001,6 +1003,7 @@ fn attempt(flow: &Flow) -> Attempt {
         token_endpoint: "https://issuer.canary.example/token".parse().expect("a legal URL"),
         expires_at: flow.expires_at,
         consumed_by: None,
+        browser: Some([8; 32]),
     }
 }
 

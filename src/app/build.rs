@@ -8,8 +8,8 @@ use super::Certificates;
 use crate::{
     audit::Chain,
     broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
-    config::{Config, Problem, RedirectRule},
-    domain::{Clock, EntryId, InstallationId, Plugin, Provider},
+    config::{Config, OutboundSection, Problem, RedirectRule},
+    domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
     identity::Authenticator,
     oauth::AuthorizationServers,
@@ -39,7 +39,7 @@ pub struct App {
 
 /// The configuration cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("{} problem(s) in the configuration:\n{}", .0.len(), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
+#[error("{} in the configuration:\n{}", problems(.0.len()), .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
 pub struct NotConfigured(pub Vec<Problem>);
 
 impl App {
@@ -74,8 +74,8 @@ impl App {
         let vault = Vault::open(Arc::clone(&store), root, random.clone(), audit_key)
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
-        let timeout = Duration::from_secs(config.outbound.timeout);
-        let outbound = Outbound::new(&policy(config.outbound.allow_http_loopback, timeout))?;
+        let timeout = config.outbound.timeout.0;
+        let outbound = outbound(&config)?;
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
@@ -90,8 +90,9 @@ impl App {
             settings: Settings {
                 // The answer may still be on its way when the client gives up.
                 provider_timeout: timeout + Duration::from_secs(1),
-                audit_window: Duration::from_secs(config.audit.window),
+                audit_window: config.audit.window.0,
                 held_directory: Some(held_directory),
+                public_url: public_url(&config)?,
             },
         })
         .await?;
@@ -108,18 +109,38 @@ impl App {
     }
 }
 
-/// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
-/// that may have been spent is a connection that may be lost.
-fn policy(allow_http_loopback: bool, timeout: Duration) -> Policy {
-    let policy = Policy::default();
-    Policy { allow_http_loopback, timeout, connect_timeout: policy.connect_timeout.min(timeout / 2), ..policy }
+fn problems(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "problem" } else { "problems" })
 }
 
-async fn open_store(config: &Config, audit_key: &AuditKey, random: &Random) -> anyhow::Result<Arc<dyn Store>> {
+/// The client for everything beyond this machine.
+pub(super) fn outbound(config: &Config) -> anyhow::Result<Outbound> {
+    Ok(Outbound::new(&policy(&config.outbound))?)
+}
+
+/// However short the time for a request is, a connection that does not come about in it was not sent: a refresh token
+/// that may have been spent is a connection that may be lost.
+fn policy(section: &OutboundSection) -> Policy {
+    let (usual, timeout) = (Policy::default(), section.timeout.0);
+    Policy {
+        allow_http_loopback: section.allow_http_loopback,
+        timeout,
+        connect_timeout: usual.connect_timeout.min(timeout / 2),
+        max_response: usual.max_response,
+        extra_roots: section.extra_roots_pem.clone(),
+        internal_hosts: section.internal_hosts.iter().map(|host| host.0.clone()).collect(),
+    }
+}
+
+pub(super) async fn open_store(
+    config: &Config,
+    audit_key: &AuditKey,
+    random: &Random,
+) -> anyhow::Result<Arc<dyn Store>> {
     let options = SledOptions {
         directory: config.store.directory.clone(),
-        page_cache: config.store.page_cache,
-        row_cache: config.store.row_cache,
+        page_cache: config.store.page_cache.0,
+        row_cache: config.store.row_cache.0,
         installation: InstallationId::from_bytes(random.bytes()?),
         epoch: EntryId::from_bytes(random.bytes()?),
     };
@@ -138,7 +159,12 @@ fn authenticator(
     Ok(Authenticator::new(config.identity.clone(), outbound, Arc::clone(clock), subject_of, &cache_key)?)
 }
 
-fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+fn public_url(config: &Config) -> anyhow::Result<Option<PublicUrl>> {
+    let url = config.http.public_url.clone();
+    url.map(PublicUrl::new).transpose().context("http.public_url")
+}
+
+pub(super) fn catalog(config: &Config) -> Result<Catalog, NotConfigured> {
     let tenants = config.tenants.iter().map(|section| {
         let redirect_uris = section.redirect_uris.iter().map(|rule| match rule {
             RedirectRule::Exact(url) => UrlRule::Exact(url.clone()),
@@ -154,24 +180,28 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     for section in &config.providers {
         let provider = Provider {
             id: section.id.clone(),
-            definition: section.definition()?,
+            definition: section.definition().map_err(|_| NotConfigured(config.check()))?,
             client_id: section.client_id.clone(),
             client_secret: section.client_secret.clone(),
         };
         providers.insert(section.id.clone(), Arc::new(provider));
     }
     let plugins = config.plugins.iter().map(|section| {
+        let provider = providers.get(&section.provider);
         let plugin = Plugin {
             id: section.id.clone(),
             display_name: section.display_name.clone(),
             provider: section.provider.clone(),
-            scopes: section.scopes.clone(),
+            // As answers will be read: else a scope in another spelling would seem never to be granted.
+            scopes: provider
+                .map_or_else(|| section.scopes.clone(), |provider| provider.definition.spelled_all(&section.scopes)),
             usage: section.usage.clone(),
             enabled: section.enabled,
         };
         (section.id.clone(), plugin)
     });
-    Ok(Catalog { tenants: tenants.collect(), plugins: plugins.collect(), providers })
+    let plugins = plugins.collect();
+    Ok(Catalog { tenants: tenants.collect(), plugins, providers })
 }
 
 /// Durable on return, in a directory that is there: what is put into it later is only as durable as it is.
@@ -185,19 +215,20 @@ fn make_private(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// One cryptographic provider for the whole process; a second call finds it installed.
-fn install_crypto() {
+pub(super) fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Period;
 
     #[test]
     fn connecting_always_ends_before_the_request_does() {
-        for timeout in (1..=60).map(Duration::from_secs) {
-            let policy = policy(false, timeout);
-            assert!(policy.connect_timeout < policy.timeout && policy.timeout == timeout, "{timeout:?}");
+        for timeout in (1..=60).map(Period::from_secs) {
+            let policy = policy(&OutboundSection { timeout, ..OutboundSection::default() });
+            assert!(policy.connect_timeout < policy.timeout && policy.timeout == timeout.0, "{timeout}");
         }
     }
 }

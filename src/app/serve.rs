@@ -122,7 +122,7 @@ impl App {
     }
 
     fn grace(&self) -> Duration {
-        Duration::from_secs(self.config.limits.shutdown_grace)
+        self.config.limits.shutdown_grace.0
     }
 
     fn http_opening(&self, cut: &CancellationToken) -> Opening {

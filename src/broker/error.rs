@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use crate::{
     domain::{
         CallContext, FlowId, InvalidTransition, Link, PluginId, ProviderId, Reason, Revision, ScopeSet, Timestamp,
@@ -40,6 +42,15 @@ pub enum BrokerError {
     /// The redirect came from another issuer than the flow's (RFC 9207).
     #[error("the authorization response came from another issuer")]
     IssuerMismatch,
+    /// Somebody signed in on the page of another's flow.
+    #[error("the flow belongs to somebody else")]
+    OtherUser,
+    /// Not the browser in which the flow's owner signed in, or not the one that the attempt was minted in.
+    #[error("the request came from another browser than the flow's")]
+    OtherBrowser,
+    /// The issuer that signs users in on our pages did not say who is there.
+    #[error("the sign-in did not succeed: {0}")]
+    SignInFailed(Reason),
     #[error("sign-in in a browser is not configured")]
     SignInNotConfigured,
     #[error("the provider refuses our registration")]
@@ -87,6 +98,8 @@ pub struct AuthenticationRequired {
     pub provider: ProviderId,
     pub plugin: Option<PluginId>,
     pub missing_scopes: ScopeSet,
+    /// Our page for the flow; `None` where nobody could sign in on it, or without a flow.
+    pub auth_url: Option<Url>,
     /// `None` when the subject's quota of open flows is used up.
     pub flow: Option<FlowId>,
     pub expires_at: Option<Timestamp>,
@@ -94,16 +107,21 @@ pub struct AuthenticationRequired {
 }
 
 impl BrokerError {
+    /// Whether it says that this browser, or whoever sits before it, has no business with the flow.
+    pub(super) fn is_refusal_of_visitor(&self) -> bool {
+        matches!(self, Self::OtherUser | Self::OtherBrowser)
+    }
+
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Refused { reason, .. } | Self::FlowEnded(reason) => *reason,
+            Self::Refused { reason, .. } | Self::FlowEnded(reason) | Self::SignInFailed(reason) => *reason,
             Self::AuthenticationRequired(required) => required.reason,
             Self::AccountAmbiguous { .. } => Reason::AccountAmbiguous,
             Self::AccountMismatch => Reason::AccountMismatch,
             Self::PluginUnknown | Self::ProviderUnknown => Reason::PluginUnknown,
             Self::Invalid { .. } => Reason::InvalidArgument,
             Self::ConnectionNotFound => Reason::ConnectionNotFound,
-            Self::FlowNotFound => Reason::FlowNotFound,
+            Self::FlowNotFound | Self::OtherUser | Self::OtherBrowser => Reason::FlowNotFound,
             Self::IssuerMismatch => Reason::IssuerMismatch,
             Self::SignInNotConfigured => Reason::SignInNotConfigured,
             Self::ProviderSuspended => Reason::ProviderSuspended,

@@ -2,12 +2,14 @@
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
-//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`revoke`] · [`watch`] · [`connections`] ·
-//!   [`validate_platform_token`]
+//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
+//!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
-//! - [`trail`]: how all of them write the audit trail · [`catalog`]: what the operator configured
+//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//!   operator configured
 
 mod authorize;
+mod browser;
 mod catalog;
 mod connections;
 mod error;
@@ -16,6 +18,7 @@ mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
 mod jobs;
+mod reconfigure;
 mod refresh;
 mod revoke;
 mod scheduler;
@@ -36,6 +39,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use browser::{
+    ConnectPage, ConsentRequest, Cookies, Ended, FormProof, LOGIN_CALLBACK, OAUTH_CALLBACK, Outcome, SentToProvider,
+    SignInBegun, SignedInBrowser, VisitRefused,
+};
 pub use catalog::{Catalog, Tenant, UrlRule};
 pub use connections::LONGEST_WAIT;
 pub use error::{AuthenticationRequired, BrokerError};
@@ -51,7 +58,7 @@ use crate::{
     audit::Windows,
     domain::{
         Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
-        Provider, ProviderId, ScopeSet, Timestamp,
+        Provider, ProviderId, PublicUrl, ScopeSet, Timestamp,
     },
     events::Hub,
     identity::Authenticator,
@@ -88,6 +95,8 @@ pub struct Settings {
     pub audit_window: Duration,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
+    /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.
+    pub public_url: Option<PublicUrl>,
 }
 
 struct Inner {

@@ -1,4 +1,5 @@
-//! Begins connecting an account, in binding `CALLER`: the application receives the code on its own redirect URI.
+//! Begins connecting an account: opens the flow, and in binding `CALLER` mints its first attempt at once. In binding
+//! `BROWSER` that is for our page to do, when its owner has agreed there.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Attempt, AuditAction, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId, Provider,
-        ProviderId, Reason, Role, ScopeSet, SubjectId, Timestamp,
+        Attempt, AuditAction, AuditRecord, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId,
+        Provider, ProviderId, Reason, Role, ScopeSet, SubjectId, Timestamp,
     },
     oauth::{AuthorizationRequest, AuthorizationUrl},
     vault::{FlowIntent, Parked, Stored},
@@ -44,7 +45,7 @@ pub enum Target {
 /// Who receives the provider's redirect.
 #[derive(Clone, Debug)]
 pub enum Binding {
-    /// The broker's own pages; not served yet.
+    /// The broker's own pages.
     Browser,
     /// The caller, on this URI.
     Caller { redirect_uri: Url },
@@ -52,7 +53,8 @@ pub enum Binding {
 
 pub struct StartedAuthorization {
     pub flow: Flow,
-    /// Where the user goes. It carries the flow's `state`: whoever opens it can finish it for the caller.
+    /// Where the user goes: our page, or the provider's. The provider's carries the flow's `state`: whoever opens it can
+    /// finish it for the caller.
     pub authorization_url: Url,
 }
 
@@ -74,12 +76,16 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let catalog = self.catalog();
         let (provider, scopes) = resolve(&catalog, &request.target, &request.scopes)?;
-        let Binding::Caller { redirect_uri } = &request.binding else {
-            return Err(BrokerError::SignInNotConfigured);
+        let redirect_uri = match &request.binding {
+            Binding::Browser => None,
+            Binding::Caller { redirect_uri } => Some(redirect_uri),
         };
-        let tenant = &catalog.tenants[&call.caller.tenant];
-        if !tenant.redirect_uris.iter().any(|rule| rule.allows(redirect_uri)) {
-            return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
+        match redirect_uri {
+            None if !self.has_pages(&call.caller.family) => return Err(BrokerError::SignInNotConfigured),
+            Some(uri) if !catalog.tenants[&call.caller.tenant].redirect_uris.iter().any(|rule| rule.allows(uri)) => {
+                return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
+            }
+            _ => {}
         }
         let (renews, scopes) = self.aim(call, &provider.id, request.account.as_deref(), scopes).await?;
         let intent = FlowIntent {
@@ -94,7 +100,14 @@ impl Broker {
         };
         loop {
             let flow = self.open_flow(call, &intent).await?.ok_or_else(|| quota(self.now(), None))?;
-            match self.mint(call, flow, provider, redirect_uri).await {
+            let Some(redirect_uri) = redirect_uri else {
+                let url =
+                    self.connect_url(&flow.value.family, flow.value.id).ok_or(BrokerError::SignInNotConfigured)?;
+                return Ok(StartedAuthorization { flow: flow.value, authorization_url: url });
+            };
+            let about = About { plugin: flow.value.plugin.as_ref(), connection: None };
+            let record = allowed(call, AuditAction::AuthorizationStarted, about, self.now());
+            match self.mint(Minting { flow, provider, redirect_uri, browser: None, record }).await {
                 // Another call has minted an attempt of this flow, or ended it.
                 Err(BrokerError::Conflict) => {}
                 other => return other,
@@ -155,6 +168,7 @@ impl Broker {
             provider: intent.provider.clone(),
             plugin: intent.plugin.cloned(),
             missing_scopes: missing,
+            auth_url: flow.as_ref().and_then(|stored| self.connect_url(&stored.value.family, stored.value.id)),
             flow: flow.as_ref().map(|stored| stored.value.id),
             expires_at: flow.as_ref().map(|stored| stored.value.expires_at),
             context: call.context.clone(),
@@ -205,6 +219,7 @@ impl Broker {
             id: FlowId::from_bytes(self.fresh()?),
             tenant: call.caller.tenant.clone(),
             subject: intent.subject,
+            family: call.caller.family.clone(),
             agent: intent.agent.cloned(),
             plugin: intent.plugin.cloned(),
             provider: intent.provider.clone(),
@@ -216,17 +231,13 @@ impl Broker {
             created_at: now,
             expires_at: now.plus(FLOW_LIFETIME),
             state: FlowState::Open,
+            session: None,
         })
     }
 
     /// A fresh attempt: state, verifier and nonce are never reused, not even for a repeated question (RFC 9700 §2.1.1).
-    async fn mint(
-        &self,
-        call: &Call,
-        flow: Stored<Flow>,
-        provider: &Provider,
-        redirect_uri: &Url,
-    ) -> Result<StartedAuthorization, BrokerError> {
+    pub(super) async fn mint(&self, minting: Minting<'_>) -> Result<StartedAuthorization, BrokerError> {
+        let Minting { flow, provider, redirect_uri, browser, record } = minting;
         if flow.value.attempts >= MOST_ATTEMPTS {
             return Err(quota(self.now(), Some(flow.value.expires_at)));
         }
@@ -253,16 +264,27 @@ impl Broker {
             token_endpoint: server.token,
             expires_at: flow.value.expires_at,
             consumed_by: None,
+            browser,
         };
         let minted = Flow { attempts: flow.value.attempts + 1, ..flow.value.clone() };
         let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
         change.update_flow(&flow, &minted, Parked::Keep);
         change.insert_attempt(&attempt, &state, &verifier, Some(&nonce));
-        let about = About { plugin: minted.plugin.as_ref(), connection: None };
-        change.audit(&allowed(call, AuditAction::AuthorizationStarted, about, self.now()));
+        change.audit(&record);
         change.commit().await?;
         Ok(StartedAuthorization { flow: minted, authorization_url: url })
     }
+}
+
+/// An attempt to be minted.
+pub(super) struct Minting<'a> {
+    pub(super) flow: Stored<Flow>,
+    pub(super) provider: &'a Provider,
+    pub(super) redirect_uri: &'a Url,
+    /// Keyed digest of the cookie that the answer must come with; `None`: binding `CALLER`.
+    pub(super) browser: Option<[u8; 32]>,
+    /// Goes into the audit trail with it.
+    pub(super) record: AuditRecord,
 }
 
 /// Lets the calls of one subject open flows one after the other: two that ask for the same at once must find one flow,

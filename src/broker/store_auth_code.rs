@@ -83,7 +83,9 @@ impl Broker {
         state: &FlowSecret,
     ) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
         let attempt = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
-        if attempt.value.tenant != call.caller.tenant || attempt.value.subject != call.caller.subject {
+        let theirs = attempt.value.tenant == call.caller.tenant && attempt.value.subject == call.caller.subject;
+        // What was minted for a browser is answered by that browser alone.
+        if !theirs || attempt.value.browser.is_some() {
             return Err(BrokerError::FlowNotFound);
         }
         let flow =
@@ -155,6 +157,7 @@ impl Broker {
             token_endpoint: server.token,
             expires_at: now.plus(FLOW_LIFETIME),
             consumed_by: None,
+            browser: None,
         };
         let mut change = self.vault().change(&flow.tenant, Some(flow.subject)).await?;
         change.insert_flow(&flow);

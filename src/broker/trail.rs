@@ -4,7 +4,11 @@
 use super::{Broker, BrokerError};
 use crate::{
     audit::{Coverage, WindowKey},
-    domain::{AuditAction, AuditRecord, AuditResult, Call, Connection, PluginId, Timestamp},
+    domain::{
+        AuditAction, AuditRecord, AuditResult, Call, Connection, Flow, Link, PluginId, RequestId, SubjectId, TenantId,
+        Timestamp, Visit,
+    },
+    identity::SignedIn,
 };
 
 /// What a record is about.
@@ -49,15 +53,26 @@ impl Broker {
     pub(super) async fn record_refusal(&self, call: &Call, action: AuditAction, about: About<'_>, error: &BrokerError) {
         // An unknown plugin's name is the caller's own invention: each would open a window of its own.
         let plugin = about.plugin.filter(|plugin| self.catalog().plugins.contains_key(plugin));
-        let mut record = allowed(call, action, About { plugin, ..about }, self.now());
+        let record = allowed(call, action, About { plugin, ..about }, self.now());
+        self.record_refused(record, error).await;
+    }
+
+    /// As [`Broker::record_refusal`], for a record that is made already.
+    pub(super) async fn record_refused(&self, mut record: AuditRecord, error: &BrokerError) {
         record.result = AuditResult::Failed;
         record.reason = Some(error.reason());
         if let BrokerError::Refused { link, .. } = error {
             record.result = AuditResult::Refused;
             record.link = Some(*link);
         }
+        if error.is_refusal_of_visitor() {
+            record.result = AuditResult::Refused;
+            record.link = Some(Link::Session);
+        }
+        let request_id = record.request_id.clone();
         if let Err(error) = self.record_windowed(record, "").await {
-            tracing::error!(request.id = call.request_id.as_str(), %error, "a refusal could not be audited");
+            let request_id = request_id.as_ref().map(RequestId::as_str);
+            tracing::error!(request.id = request_id, %error, "a refusal could not be audited");
         }
     }
 
@@ -121,6 +136,43 @@ pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Ti
         peer: call.peer,
         user_agent: call.user_agent.clone(),
         context: call.context.clone(),
+        repeated: None,
+    }
+}
+
+/// The record of what a browser did with a flow, in its owner's name.
+pub(super) fn visited(visit: &Visit, flow: &Flow, action: AuditAction, at: Timestamp) -> AuditRecord {
+    AuditRecord {
+        agent: flow.agent.clone(),
+        provider: Some(flow.provider.clone()),
+        plugin: flow.plugin.clone(),
+        ..of_visit(visit, flow.tenant.clone(), flow.subject, action, at)
+    }
+}
+
+/// The record of what somebody did with a flow that is not theirs; it does not say whose it is.
+pub(super) fn visited_by(visit: &Visit, who: &SignedIn, action: AuditAction, at: Timestamp) -> AuditRecord {
+    of_visit(visit, who.tenant.clone(), who.subject, action, at)
+}
+
+fn of_visit(visit: &Visit, tenant: TenantId, subject: SubjectId, action: AuditAction, at: Timestamp) -> AuditRecord {
+    AuditRecord {
+        at,
+        tenant,
+        subject: Some(subject),
+        agent: None,
+        action,
+        result: AuditResult::Allowed,
+        reason: None,
+        link: None,
+        provider: None,
+        plugin: None,
+        connection: None,
+        generation: None,
+        request_id: Some(visit.request_id.clone()),
+        peer: visit.peer,
+        user_agent: visit.user_agent.clone(),
+        context: crate::domain::CallContext::default(),
         repeated: None,
     }
 }

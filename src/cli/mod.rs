@@ -2,18 +2,23 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
-//! - [`dev`]: the broker with a provider, for development · [`generate_key`]
+//! - [`serve`]: the broker · [`check_config`], [`doctor`], [`generate_key`]
+//! - [`dev`]: the broker with a provider, for development · [`signals`]: what ends both
 //! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
 
+mod check_config;
 mod connect;
 mod connections;
 mod dev;
+mod doctor;
 mod failure;
 mod generate_key;
 mod loopback;
 mod options;
 mod output;
 mod revoke;
+mod serve;
+mod signals;
 mod token;
 mod watch;
 
@@ -34,6 +39,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the broker
+    Serve(serve::Serve),
+    /// Say everything that is wrong with a configuration file
+    CheckConfig(check_config::CheckConfig),
     /// Connect an account for a plugin
     Connect(connect::Connect),
     /// Print a fresh access token for a plugin
@@ -42,6 +51,7 @@ pub enum Command {
     Connections(connections::Connections),
     /// Run the broker with a development authorization server, on this machine alone
     Dev(dev::Dev),
+    Doctor(doctor::Doctor),
     /// Make a root key
     GenerateKey(generate_key::GenerateKey),
     /// Follow what happens to your credentials
@@ -53,10 +63,13 @@ pub enum Command {
 /// Runs the command of this process's arguments, says what went wrong, and turns it into an exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     match cli.command {
+        Command::Serve(command) => edge(command.run().await),
+        Command::CheckConfig(command) => edge(command.run()),
         Command::Connect(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Token(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Connections(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Dev(command) => edge(command.run().await),
+        Command::Doctor(command) => command.run().await,
         Command::GenerateKey(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,

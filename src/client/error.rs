@@ -49,6 +49,7 @@ fn wire_name(reason: ErrorReason) -> String {
 
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
+        tracing::debug!(?status, "the broker refused a call");
         let details = status.get_error_details();
         let reason = details
             .error_info()

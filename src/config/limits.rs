@@ -1,138 +1,130 @@
-//! What strangers may cost us, on both listeners.
+//! `[limits]`: what strangers may cost us, on both listeners.
 
-use std::time::Duration;
-
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Problem;
+use super::{Finding, KeyPath, Period, Size, range};
 use crate::listener::Limits;
 
-/// Beyond it orchestrators kill: Kubernetes waits for 30 s.
-const LONGEST_GRACE: u64 = 30;
-
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
     /// Connections that each listener holds.
-    pub connections: usize,
+    pub connections: u32,
     /// Of these, from one address (IPv6: from one /64). Raise it where a proxy brings everybody.
-    pub connections_per_peer: usize,
+    pub connections_per_peer: u32,
     /// From the accepted connection to the end of the TLS handshake and, for gRPC, of the HTTP/2 preface.
-    pub first_byte: u64,
+    pub first_byte: Period,
     /// For how long a peer may leave what it is sent unread.
-    pub write_stall: u64,
-    /// Of one request, on both listeners.
-    pub header_list: u32,
+    pub write_stall: Period,
+    /// All headers of one request, on both listeners; a platform token takes up to 8 KiB of it.
+    pub header_list: Size,
     /// One gRPC message in.
-    pub message: usize,
+    pub message: Size,
     /// Calls under way on one gRPC connection.
     pub streams: u32,
-    /// How often a gRPC connection is asked whether its peer is still there, and how long the answer may take.
-    pub keep_alive_interval: u64,
-    pub keep_alive_timeout: u64,
+    /// How often a gRPC connection is asked whether its peer is still there.
+    pub keep_alive_interval: Period,
+    /// How long the answer to that may take.
+    pub keep_alive_timeout: Period,
     /// Streams that a client may open and reset at once before its connection is closed.
-    pub reset_streams: usize,
+    pub reset_streams: u32,
     /// Streams that a client may make us reset before its connection is closed.
-    pub error_resets: usize,
+    pub error_resets: u32,
     /// For the headers of one HTTP request; an idle HTTP connection is closed after it too.
-    pub http_header_time: u64,
+    pub http_header_time: Period,
     /// For one HTTP request and its answer.
-    pub http_request_time: u64,
+    pub http_request_time: Period,
     /// The body of one HTTP request.
-    pub http_body: usize,
-    /// From the signal to the end of the process, whatever hangs.
-    pub shutdown_grace: u64,
+    pub http_body: Size,
+    /// From the signal to the end of the process, whatever hangs: at most 30 s, after which orchestrators kill.
+    pub shutdown_grace: Period,
 }
 
 impl LimitsSection {
     pub fn limits(&self) -> Limits {
         Limits {
-            connections: self.connections,
-            connections_per_peer: self.connections_per_peer,
-            first_byte: Duration::from_secs(self.first_byte),
-            write_stall: Duration::from_secs(self.write_stall),
-            header_list: self.header_list,
-            message: self.message,
+            connections: count(self.connections),
+            connections_per_peer: count(self.connections_per_peer),
+            first_byte: self.first_byte.0,
+            write_stall: self.write_stall.0,
+            header_list: u32::try_from(self.header_list.0).unwrap_or(u32::MAX),
+            message: bytes(self.message),
             streams: self.streams,
-            keep_alive_interval: Duration::from_secs(self.keep_alive_interval),
-            keep_alive_timeout: Duration::from_secs(self.keep_alive_timeout),
-            reset_streams: self.reset_streams,
-            error_resets: self.error_resets,
-            http_header_time: Duration::from_secs(self.http_header_time),
-            http_request_time: Duration::from_secs(self.http_request_time),
-            http_body: self.http_body,
+            keep_alive_interval: self.keep_alive_interval.0,
+            keep_alive_timeout: self.keep_alive_timeout.0,
+            reset_streams: count(self.reset_streams),
+            error_resets: count(self.error_resets),
+            http_header_time: self.http_header_time.0,
+            http_request_time: self.http_request_time.0,
+            http_body: bytes(self.http_body),
         }
     }
+
+    /// Zero is no limit anywhere here: it would let nobody in, or end everything at once.
+    pub(super) fn check(&self) -> Vec<Finding> {
+        let key = |name: &str| KeyPath::of("limits").join(name);
+        let counts = [
+            ("connections", self.connections),
+            ("connections_per_peer", self.connections_per_peer),
+            ("streams", self.streams),
+            ("reset_streams", self.reset_streams),
+            ("error_resets", self.error_resets),
+        ];
+        let periods = [
+            ("first_byte", self.first_byte, HOUR),
+            ("write_stall", self.write_stall, HOUR),
+            ("keep_alive_interval", self.keep_alive_interval, HOUR),
+            ("keep_alive_timeout", self.keep_alive_timeout, HOUR),
+            ("http_header_time", self.http_header_time, HOUR),
+            ("http_request_time", self.http_request_time, HOUR),
+            // Kubernetes kills after 30 s.
+            ("shutdown_grace", self.shutdown_grace, Period::from_secs(30)),
+        ];
+        let sizes = [
+            ("header_list", self.header_list, Size::kib(8)),
+            ("message", self.message, Size::kib(1)),
+            ("http_body", self.http_body, Size::kib(1)),
+        ];
+        let mut findings: Vec<_> =
+            counts.iter().filter_map(|(name, count)| range(key(name), count, &1, &1_000_000)).collect();
+        findings.extend(periods.iter().filter_map(|(name, period, most)| range(key(name), period, &SHORTEST, most)));
+        findings.extend(sizes.iter().filter_map(|(name, size, least)| range(key(name), size, least, &Size::mib(16))));
+        findings
+    }
 }
+
+const SHORTEST: Period = Period::from_secs(1);
+const HOUR: Period = Period::from_secs(3600);
 
 impl Default for LimitsSection {
     fn default() -> Self {
         let limits = Limits::default();
+        let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
-            connections: limits.connections,
-            connections_per_peer: limits.connections_per_peer,
-            first_byte: limits.first_byte.as_secs(),
-            write_stall: limits.write_stall.as_secs(),
-            header_list: limits.header_list,
-            message: limits.message,
+            connections: few(limits.connections),
+            connections_per_peer: few(limits.connections_per_peer),
+            first_byte: Period(limits.first_byte),
+            write_stall: Period(limits.write_stall),
+            header_list: Size(limits.header_list.into()),
+            message: Size(limits.message as u64),
             streams: limits.streams,
-            keep_alive_interval: limits.keep_alive_interval.as_secs(),
-            keep_alive_timeout: limits.keep_alive_timeout.as_secs(),
-            reset_streams: limits.reset_streams,
-            error_resets: limits.error_resets,
-            http_header_time: limits.http_header_time.as_secs(),
-            http_request_time: limits.http_request_time.as_secs(),
-            http_body: limits.http_body,
-            shutdown_grace: 25,
+            keep_alive_interval: Period(limits.keep_alive_interval),
+            keep_alive_timeout: Period(limits.keep_alive_timeout),
+            reset_streams: few(limits.reset_streams),
+            error_resets: few(limits.error_resets),
+            http_header_time: Period(limits.http_header_time),
+            http_request_time: Period(limits.http_request_time),
+            http_body: Size(limits.http_body as u64),
+            shutdown_grace: Period::from_secs(25),
         }
     }
 }
 
-/// Zero is no limit anywhere here: it would let nobody in, or end everything at once.
-pub(super) fn check(limits: &LimitsSection) -> Vec<Problem> {
-    let LimitsSection {
-        connections,
-        connections_per_peer,
-        first_byte,
-        write_stall,
-        header_list,
-        message,
-        streams,
-        keep_alive_interval,
-        keep_alive_timeout,
-        reset_streams,
-        error_resets,
-        http_header_time,
-        http_request_time,
-        http_body,
-        shutdown_grace,
-    } = limits;
-    let zero = [
-        ("connections", *connections == 0),
-        ("connections_per_peer", *connections_per_peer == 0),
-        ("first_byte", *first_byte == 0),
-        ("write_stall", *write_stall == 0),
-        ("message", *message == 0),
-        ("streams", *streams == 0),
-        ("keep_alive_interval", *keep_alive_interval == 0),
-        ("keep_alive_timeout", *keep_alive_timeout == 0),
-        ("reset_streams", *reset_streams == 0),
-        ("error_resets", *error_resets == 0),
-        ("http_header_time", *http_header_time == 0),
-        ("http_request_time", *http_request_time == 0),
-        ("http_body", *http_body == 0),
-        ("shutdown_grace", *shutdown_grace == 0),
-    ];
-    let mut problems: Vec<_> =
-        zero.iter().filter(|(_, zero)| *zero).map(|(key, _)| Problem::LimitZero { key }).collect();
-    if *header_list < SHORTEST_HEADER_LIST {
-        problems.push(Problem::HeaderList);
-    }
-    if *shutdown_grace > LONGEST_GRACE {
-        problems.push(Problem::ShutdownGrace);
-    }
-    problems
+fn count(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-/// A platform token takes up to 8 KiB of it.
-const SHORTEST_HEADER_LIST: u32 = 8 * 1024;
+fn bytes(size: Size) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}

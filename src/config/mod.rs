@@ -1,184 +1,119 @@
-//! What an operator decides, as one value. Every section refuses unknown keys; what cannot be meant is refused by
-//! [`Config::check`], all problems at once, before anything is opened.
+//! What an operator decides, as one value. Every section refuses unknown keys; what cannot be meant is refused, all
+//! problems at once, before anything is opened.
 //!
-//! - [`catalog`]: tenants, providers, plugins · [`tls`], [`limits`]: the listeners
-//! - [`problem`]: what can be wrong
+//! - a section a file: [`grpc`], [`http`] (with [`tls`]), [`limits`], [`store`], [`sealing`], [`outbound`], [`audit`], [`observability`],
+//!   [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
+//! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
+//!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
+//!   · [`files`]: secrets and certificates
+//! - [`problem`]: what can be wrong · [`path`]: names of keys · [`reference`]: the document of all of them ·
+//!   [`reload`]: what changes without a restart
 
-mod catalog;
+mod audit;
+mod check;
+mod de;
+mod environment;
+mod files;
+mod grpc;
+mod http;
 mod limits;
+mod load;
+mod observability;
+mod outbound;
+mod path;
+mod plugins;
 mod problem;
+mod providers;
+mod read;
+mod reference;
+mod reload;
+mod schema;
+mod sealing;
+mod store;
+mod tenants;
 mod tls;
+mod tree;
+mod units;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::fmt::Display;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use url::Url;
 
-pub use catalog::{PluginSection, ProviderSection, RedirectRule, TenantSection};
+pub use audit::AuditSection;
+pub use environment::variables;
+pub use grpc::{GrpcSection, Reflection};
+pub use http::HttpSection;
 pub use limits::LimitsSection;
-pub use problem::Problem;
+pub use observability::{LogSection, TracesSection};
+pub use outbound::{InternalHost, OutboundSection};
+pub use path::{KeyPath, Step};
+pub use plugins::PluginSection;
+pub use problem::{Fault, Finding, Place, Problem};
+pub use providers::ProviderSection;
+pub use reference::reference;
+pub use sealing::SealingSection;
+pub use store::StoreSection;
+pub use tenants::{RedirectRule, TenantSection};
 pub use tls::TlsSection;
+pub use units::{Period, Size};
 
 use crate::identity::Family;
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where agents and platforms call.
     #[serde(default)]
     pub grpc: GrpcSection,
+    /// Where browsers and health checks come.
     #[serde(default)]
     pub http: HttpSection,
+    /// What strangers may cost us, on both listeners.
     #[serde(default)]
     pub limits: LimitsSection,
+    /// The embedded store.
     pub store: StoreSection,
+    /// Where the root key comes from.
     pub sealing: SealingSection,
+    /// Calls to providers and issuers.
     #[serde(default)]
     pub outbound: OutboundSection,
+    /// How much the audit trail says.
     #[serde(default)]
     pub audit: AuditSection,
-    /// Whose tokens callers present.
+    /// What is logged, on standard error.
+    #[serde(default)]
+    pub log: LogSection,
+    /// Where traces go.
+    #[serde(default)]
+    pub traces: TracesSection,
+    /// Whose tokens callers present: the issuers of one identity system each. A person has one subject id in a whole
+    /// family, so its `id`, `subject_claims` and `realm_claim` must not change while data exists.
     #[serde(default)]
     pub identity: Vec<Family>,
+    /// The customers of the installation.
     #[serde(default)]
     pub tenants: Vec<TenantSection>,
+    /// Authorization servers, and our registrations there.
     #[serde(default)]
     pub providers: Vec<ProviderSection>,
+    /// What agents ask tokens for: tools, MCP servers, APIs.
     #[serde(default)]
     pub plugins: Vec<PluginSection>,
-    /// Not served yet; see [`Problem::NotServed`].
+    /// Not served yet; see [`Fault::NotServed`].
     #[serde(default)]
+    #[schemars(skip)]
     pub agents: Vec<toml::Value>,
     #[serde(default)]
+    #[schemars(skip)]
     pub toolboxes: Vec<toml::Value>,
     #[serde(default)]
+    #[schemars(skip)]
     pub grants: Vec<toml::Value>,
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GrpcSection {
-    pub listen: SocketAddr,
-    /// Needed unless `listen` is a loopback address.
-    pub tls: Option<TlsSection>,
-    pub reflection: Reflection,
-    /// Calls per second that one principal may make in the long run; bursts of ten times that pass. 0: no limit.
-    pub rate: u32,
-}
-
-/// Who may read the service descriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reflection {
-    Open,
-    #[default]
-    Authenticated,
-    Off,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpSection {
-    pub listen: SocketAddr,
-    /// Needed unless `listen` is a loopback address.
-    pub tls: Option<TlsSection>,
-    /// Where browsers reach this listener, without a path: links to our pages and the redirect URI at providers start
-    /// with it. Needed for binding `BROWSER`.
-    pub public_url: Option<Url>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreSection {
-    /// Of this process alone; made with mode 0700 when it is not there.
-    pub directory: PathBuf,
-    /// Bytes that sled may keep of its pages.
-    #[serde(default = "page_cache")]
-    pub page_cache: u64,
-    /// Bytes of sealed rows kept at hand.
-    #[serde(default = "row_cache")]
-    pub row_cache: u64,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SealingSection {
-    /// The root key; a regular file of mode 0600.
-    pub root_key: PathBuf,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OutboundSection {
-    /// Lets providers and issuers be plain `http` on literal loopback addresses: for development and tests.
-    pub allow_http_loopback: bool,
-    /// Seconds that one request to a provider may take in all.
-    pub timeout: u64,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditSection {
-    /// Seconds for which one record covers repeated reads; 0: every read has its own.
-    pub window: u64,
-}
-
-impl Config {
-    /// Everything that is wrong, not only the first.
-    pub fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let present = [
-            ("agents", !self.agents.is_empty()),
-            ("toolboxes", !self.toolboxes.is_empty()),
-            ("grants", !self.grants.is_empty()),
-        ];
-        problems.extend(
-            present
-                .iter()
-                .filter(|(_, there)| *there)
-                .map(|(section, _)| Problem::NotServed { section: (*section).to_owned() }),
-        );
-        for tenant in self.tenants.iter().filter(|tenant| tenant.require_agent) {
-            problems.push(Problem::NotServed { section: format!("tenants.{}.require_agent", tenant.id) });
-        }
-        problems.extend(tls::check("grpc", self.grpc.listen, self.grpc.tls.as_ref()));
-        problems.extend(tls::check("http", self.http.listen, self.http.tls.as_ref()));
-        problems.extend(limits::check(&self.limits));
-        problems.extend(catalog::check(self));
-        problems
-    }
-}
-
-impl Default for GrpcSection {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 50051).into(), tls: None, reflection: Reflection::default(), rate: 100 }
-    }
-}
-
-impl Default for HttpSection {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into(), tls: None, public_url: None }
-    }
-}
-
-impl Default for OutboundSection {
-    fn default() -> Self {
-        Self { allow_http_loopback: false, timeout: 15 }
-    }
-}
-
-impl Default for AuditSection {
-    fn default() -> Self {
-        Self { window: 10 }
-    }
-}
-
-fn page_cache() -> u64 {
-    256 * 1024 * 1024
-}
-
-fn row_cache() -> u64 {
-    64 * 1024 * 1024
+fn range<T: PartialOrd + Display>(key: KeyPath, value: &T, least: &T, most: &T) -> Option<Finding> {
+    let inside = least <= value && value <= most;
+    (!inside).then(|| Finding::new(key, Fault::Range { least: least.to_string(), most: most.to_string() }))
 }

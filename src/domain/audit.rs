@@ -29,6 +29,7 @@ pub struct AuditRecord {
     pub plugin: Option<PluginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
+    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +60,14 @@ pub enum AuditAction {
     TokenValidated,
     AuthorizationStarted,
     AuthorizationRead,
+    /// Somebody signed in on our pages, for a flow.
+    SignedIn,
+    /// A flow's owner agreed on our page, and was sent to the provider.
+    ConsentGiven,
+    /// A flow's owner declined on our page.
+    ConsentDeclined,
+    /// The provider's answer came back to our pages.
+    AuthorizationAnswered,
     CodeStored,
     ConnectionChanged,
     ConnectionsRead,
@@ -67,6 +76,7 @@ pub enum AuditAction {
     RefreshBegun,
     RefreshSettled,
     WatchOpened,
+    ConfigurationChanged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -44,6 +44,15 @@ pub struct Call {
     pub context: CallContext,
 }
 
+/// One request of a browser to our pages: under which name, from where. Who sends it is what the pages find out.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    pub request_id: RequestId,
+    /// The peer's address without its port.
+    pub peer: Option<std::net::IpAddr>,
+    pub user_agent: Option<String>,
+}
+
 /// The platform's own ids: audited and echoed, never interpreted. Each at most 128 visible characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CallContext {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{AgentId, ConnectionId, FlowId, PluginId, ProviderId, Reason, ScopeSet, SubjectId, TenantId, Timestamp};
+use super::{
+    AgentId, ConnectionId, FamilyId, FlowId, PluginId, ProviderId, Reason, ScopeSet, SubjectId, TenantId, Timestamp,
+};
 
 /// How long a flow and its attempts live.
 pub const FLOW_LIFETIME: Duration = Duration::from_secs(600);
@@ -20,6 +22,8 @@ pub struct Flow {
     pub id: FlowId,
     pub tenant: TenantId,
     pub subject: SubjectId,
+    /// Where the owner signs in on our pages.
+    pub family: FamilyId,
     pub agent: Option<AgentId>,
     pub plugin: Option<PluginId>,
     pub provider: ProviderId,
@@ -34,6 +38,17 @@ pub struct Flow {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub state: FlowState,
+    /// The browser in which the owner last signed in for this flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<BrowserSession>,
+}
+
+/// What remains of a sign-in on our pages: good for this flow alone, in one browser, as long as the flow is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrowserSession {
+    /// Keyed digest of the session cookie.
+    pub cookie: [u8; 32],
+    pub signed_in_at: Timestamp,
 }
 
 /// Where a flow stands. Ended states are kept for the flow's life, so that a repeated question gets the same answer.
@@ -69,8 +84,12 @@ pub struct Attempt {
     pub iss_parameter_supported: bool,
     pub token_endpoint: Url,
     pub expires_at: Timestamp,
-    /// Keyed digest of the code that consumed it.
+    /// Keyed digest of the code that consumed it; zeros: an error came instead.
     pub consumed_by: Option<[u8; 32]>,
+    /// Keyed digest of the flow cookie that must come with the answer (binding `BROWSER`); `None`: the caller brings the
+    /// answer with a token of their own (binding `CALLER`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<[u8; 32]>,
 }
 
 impl Flow {

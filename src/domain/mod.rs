@@ -4,13 +4,14 @@
 //! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`], [`directory`]:
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
-//! - [`event`], [`audit`], [`job`]: what is announced, recorded and still to do
-//! - [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
+//! - [`event`], [`audit`], [`job`], [`configuration`]: what is announced, recorded, still to do, and in force
+//! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
 mod caller;
 mod canonical;
 mod clock;
+mod configuration;
 mod connection;
 mod credential;
 mod decision;
@@ -21,6 +22,7 @@ mod id;
 mod job;
 mod json;
 mod provider;
+mod public_url;
 mod reason;
 mod refresh;
 mod scope;
@@ -31,6 +33,7 @@ pub use audit::*;
 pub use caller::*;
 pub use canonical::*;
 pub use clock::*;
+pub use configuration::*;
 pub use connection::*;
 pub use credential::*;
 pub use decision::*;
@@ -41,6 +44,7 @@ pub use id::*;
 pub use job::*;
 pub use json::*;
 pub use provider::*;
+pub use public_url::*;
 pub use reason::*;
 pub use refresh::*;
 pub use scope::*;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -104,12 +105,16 @@ pub struct InvalidIssuer;
 #[serde(try_from = "String", into = "String")]
 pub struct Issuer(Box<str>);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Endpoints {
+    /// RFC 6749 §3.1.
     pub authorization: Option<Url>,
+    /// RFC 6749 §3.2.
     pub token: Option<Url>,
+    /// RFC 7009 §2.
     pub revocation: Option<Url>,
+    /// OpenID Connect Core §5.3.
     pub userinfo: Option<Url>,
 }
 
@@ -192,11 +197,9 @@ pub enum ReplyClass {
 pub enum Revocation {
     /// RFC 7009 at the revocation endpoint.
     Rfc7009,
-    /// GitHub's way: `DELETE` with the client's Basic credentials and the access token in a JSON body. `{client_id}`
-    /// in the URL is replaced.
-    DeleteJson {
-        url: String,
-    },
+    /// GitHub's way: `DELETE` at the revocation endpoint, with the client's Basic credentials and the access token in a
+    /// JSON body. `{client_id}` in the endpoint's path is replaced.
+    DeleteJson,
     /// Slack's way: the access token, as the credential of a POST to the revocation endpoint, ends itself and nothing
     /// else. `gone`: values of `error` that say it was dead before.
     AccessToken {
@@ -228,12 +231,14 @@ pub struct Plugin {
 }
 
 /// How an access token is put on a request to the plugin's API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct TokenUsage {
+    /// The header that it stands in.
     pub header: String,
-    /// Empty: the token stands alone.
+    /// What stands before it there; empty: the token stands alone.
     pub scheme: String,
+    /// Where the API is, for whoever asks.
     pub base_url: Option<Url>,
 }
 
@@ -241,6 +246,11 @@ impl Definition {
     /// What the scope lets an agent do; `None`: nobody has put it in words.
     pub fn words(&self, scope: &Scope) -> Option<&str> {
         self.scope_words.get(&self.spelled(scope.clone())).map(String::as_str)
+    }
+
+    /// These scopes as they are asked for.
+    pub fn spelled_all(&self, scopes: &ScopeSet) -> ScopeSet {
+        scopes.iter().map(|scope| self.spelled(scope.clone())).collect()
     }
 
     /// The scope as it is asked for, whichever of its spellings this is.

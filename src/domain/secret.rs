@@ -51,6 +51,10 @@ secret_text! {
     CodeVerifier,
     /// OAuth `state`, 256 bits: whoever holds it can finish the flow (RFC 6749 §10.12).
     FlowSecret,
+    /// What one browser holds for one flow in a cookie, 256 bits: a session, or the right to bring an attempt's answer.
+    BrowserSecret,
+    /// An authorization response as it was posted, form-encoded; it may hold a code.
+    PostedResponse,
     /// OpenID Connect `nonce`.
     Nonce,
     /// A bearer token that a caller presented; untrusted until `identity` has verified it.

@@ -54,6 +54,9 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
         | BrokerError::ProviderUnknown
         | BrokerError::ConnectionNotFound
         | BrokerError::FlowNotFound
+        | BrokerError::OtherUser
+        | BrokerError::OtherBrowser
+        | BrokerError::SignInFailed(_)
         | BrokerError::FlowEnded(_)
         | BrokerError::IssuerMismatch
         | BrokerError::SignInNotConfigured
@@ -114,7 +117,7 @@ pub(super) fn service_unknown() -> Status {
 /// Replaces what tonic answers to a message that it cannot decode: `INTERNAL` or `OUT_OF_RANGE`, as if we had failed
 /// or a resume token had.
 pub(super) fn of_undecoded(code: Code) -> Option<Status> {
-    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is longer than 64 KiB" };
+    let undecoded = InvalidField { field: "", problem: "the message cannot be decoded, or is too long" };
     matches!(code, Code::Internal | Code::OutOfRange).then(|| undecoded.into())
 }
 
@@ -184,10 +187,11 @@ fn any(name: &str, message: &impl Message) -> Any {
     Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
 }
 
-/// There is no page of ours yet that could be sent to the user, so `auth_url` is empty: the way on is an authorization
-/// with binding `CALLER`, which finds the flow that is named here.
+/// Where the user cannot sign in on our pages `auth_url` is empty: the way on is an authorization with binding `CALLER`,
+/// which finds the flow that is named here.
 fn authentication_required(required: &AuthenticationRequired) -> v1::AuthenticationRequired {
-    let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, flow, expires_at, context } = required;
+    let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, auth_url, flow, expires_at, context } =
+        required;
     let mut room = MOST_SCOPES_BYTES;
     let fitting = missing_scopes.iter().take_while(|scope| {
         let fits = scope.as_str().len() <= room;
@@ -195,7 +199,7 @@ fn authentication_required(required: &AuthenticationRequired) -> v1::Authenticat
         fits
     });
     v1::AuthenticationRequired {
-        auth_url: String::new(),
+        auth_url: auth_url.as_ref().map(ToString::to_string).unwrap_or_default(),
         flow_id: flow.as_ref().map(ToString::to_string).unwrap_or_default(),
         expires_at: expires_at.map(encode::timestamp),
         session_id: context.session_id.clone().unwrap_or_default(),
@@ -386,6 +390,7 @@ mod tests {
             provider: "acme".parse().unwrap(),
             plugin: Some("calendar".parse().unwrap()),
             missing_scopes: ScopeSet::parse("read write", ' ').unwrap(),
+            auth_url: Some("https://broker.example/connect/flw_1".parse().unwrap()),
             flow: Some(FlowId::from_bytes([7; 16])),
             expires_at: Some(Timestamp::from_millis(1_800_000_000_250)),
             context: CallContext { task_id: Some("t-1".to_owned()), ..CallContext::default() },
@@ -465,6 +470,7 @@ mod tests {
             provider: "p".repeat(64).parse().unwrap(),
             plugin: Some("p".repeat(64).parse().unwrap()),
             missing_scopes: (0..64).map(|number| format!("{number:0>512}").parse().unwrap()).collect(),
+            auth_url: Some("https://broker.example/connect/flw_1".parse().unwrap()),
             flow: Some(FlowId::from_bytes([7; 16])),
             expires_at: Some(Timestamp::NEVER),
             context: CallContext { session_id: id.clone(), task_id: id.clone(), platform_request_id: id },

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{ConnectInfo, DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse as _, Response},
 };
 use futures_util::StreamExt as _;
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::headers;
 use crate::{
     domain::Clock,
     listener::{Limits, Opening, admit, open},
@@ -31,6 +32,7 @@ pub async fn serve(listener: TcpListener, router: Router, opening: Opening, clos
     let limits = opening.limits;
     let deadline = Deadline { clock: Arc::clone(&opening.clock), time: limits.http_request_time };
     let router = router.layer(DefaultBodyLimit::max(limits.http_body)).layer(from_fn_with_state(deadline, in_time));
+    let router = router.layer(map_response(headers::secured));
     let (http1, ending) = (http1(&limits), GracefulShutdown::new());
     {
         // Closes the listening socket before requests under way are waited for.

@@ -1,10 +1,11 @@
 //! Signature algorithms, and the keys that they need.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). Only asymmetric ones exist here: with HMAC
 /// whoever verifies can also forge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     #[serde(rename = "RS256")]
     Rs256,

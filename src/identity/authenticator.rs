@@ -93,7 +93,7 @@ impl Authenticator {
             return Ok(caller);
         }
         let mark = self.verified.mark();
-        let verified = self.verify(unverified).await?;
+        let verified = self.verify(unverified).await.inspect_err(say_why)?;
         let caller = Arc::clone(&verified.caller);
         self.verified.keep(digest, verified, mark);
         Ok(caller)
@@ -115,6 +115,15 @@ impl Authenticator {
     /// [`Self::authenticate`] does, but by the rules for ID tokens (OpenID Connect Core §3.1.3.7); nothing is
     /// remembered, because such a token is used once.
     pub async fn verify_id_token(
+        &self,
+        family: &FamilyId,
+        token: &IdToken,
+        nonce: &Nonce,
+    ) -> Result<SignedIn, IdentityError> {
+        self.verify_sign_in(family, token, nonce).await.inspect_err(say_why)
+    }
+
+    async fn verify_sign_in(
         &self,
         family: &FamilyId,
         token: &IdToken,
@@ -202,6 +211,11 @@ impl Authenticator {
         let covers = |own: &ConfiguredIssuer| own.issuer.issuer.covers(unverified_iss, unverified_tid);
         self.by_name.get(unverified_iss).copied().or_else(|| self.issuers.iter().position(covers))
     }
+}
+
+/// For operators: callers learn only the reason. At this level, because strangers decide how often it is said.
+fn say_why(error: &IdentityError) {
+    tracing::debug!(%error, "a token was refused");
 }
 
 impl TokenSource {

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Algorithm, IssuerName, SignIn};
@@ -10,56 +11,63 @@ use crate::domain::{FamilyId, Role, TenantId};
 
 /// The issuers of one identity system. A person has one subject id in the whole family, so the id and the claims must
 /// not change while data exists.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
+    /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+    #[schemars(with = "String", example = &"platform")]
     pub id: FamilyId,
-    /// Claims that together name the subject; all must be present. Default `sub`.
+    /// Claims that together name the subject; all must be present.
     #[serde(default = "subject_claims")]
     pub subject_claims: Vec<String>,
-    /// The claim within whose value the subject claims are unique (Entra: `tid`). Default none.
+    /// The claim within whose value the subject claims are unique (Entra: `tid`).
     #[serde(default)]
     pub realm_claim: Option<String>,
+    /// Each with what its tokens mean here.
     pub issuers: Vec<Issuer>,
-    /// How people of this family sign in on our pages. Default not at all.
+    /// How people of this family sign in on our pages. Absent: not at all.
     #[serde(default)]
     pub sign_in: Option<SignIn>,
 }
 
 /// One issuer, and what its tokens mean here.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
+    /// What a token's `iss` must be, character for character.
+    #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: IssuerName,
     /// A token must name one of these, exactly.
+    #[schemars(example = ["api://claviger"])]
     pub audiences: BTreeSet<String>,
-    /// Default RS256 and ES256. A key is used with one algorithm alone (RFC 8725 §3.1): the one that its JWK names, else
-    /// the only one here that fits its type.
+    /// What its tokens may be signed with. A key is used with one algorithm alone (RFC 8725 §3.1): the one that its JWK
+    /// names, else the only one here that fits its type.
     #[serde(default = "algorithms")]
     pub algorithms: BTreeSet<Algorithm>,
-    /// Default discovery.
+    /// Where its keys come from.
     #[serde(default)]
     pub keys: Keys,
+    /// Which tenant its tokens belong to.
+    #[schemars(example = serde_json::json!({ "fixed": "acme" }))]
     pub tenant: TenantRule,
-    /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`. Default `azp`, `appid`,
-    /// `act.sub`.
+    /// Where an agent's name may stand, first found wins; `a.b` means member `b` of claim `a`.
     #[serde(default = "agent_claims")]
     pub agent_claims: Vec<String>,
     /// Who gets which role. Without a rule for `user`, everybody is a user.
     #[serde(default)]
     pub roles: Vec<RoleRule>,
     /// Accepted `typ` headers (RFC 9068 §2.1), letter case and `application/` aside. A token without `typ` passes where
-    /// `JWT` does. Default `at+jwt` and `JWT`.
+    /// `JWT` does.
     #[serde(default = "token_types")]
     pub token_types: Vec<String>,
     /// A token whose `typ` is not `at+jwt` must have one of these claims: ID tokens have none of them, and many issuers
-    /// mark neither kind of token. Empty: `typ` alone decides. Default `scope`, `scp`, `idtyp`.
+    /// mark neither kind of token. Empty: `typ` alone decides.
     #[serde(default = "access_token_claims")]
     pub access_token_claims: Vec<String>,
 }
 
 /// Where the issuer's keys come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keys {
     /// OpenID Connect Discovery §4: `jwks_uri` of `{issuer}/.well-known/openid-configuration`; with a template, of
@@ -73,23 +81,33 @@ pub enum Keys {
 }
 
 /// Which tenant a token belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TenantRule {
-    Fixed(TenantId),
+    /// All of them to this one.
+    Fixed(#[schemars(with = "String")] TenantId),
     /// The tenant that the claim's value is mapped to; a value that is not listed is refused.
     Claim {
+        /// The claim, such as `tid`.
         name: String,
+        /// Tenants by the values of the claim.
+        #[schemars(with = "BTreeMap<String, String>")]
         allow: BTreeMap<String, TenantId>,
     },
 }
 
 /// Grants `role` when the claim is, or contains, one of `values`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleRule {
+    /// `user` or `operator`.
+    #[schemars(with = "String", example = &"operator")]
     pub role: Role,
+    /// Where it is looked for.
+    #[schemars(example = &"groups")]
     pub claim: String,
+    /// Any of these grants it.
+    #[schemars(example = ["claviger-operators"])]
     pub values: BTreeSet<String>,
 }
 

@@ -21,6 +21,10 @@ impl IssuerName {
         }
     }
 
+    pub(super) const fn is_template(&self) -> bool {
+        matches!(self, Self::Template(_))
+    }
+
     /// Whether a token of this `iss` and this `tid` is of this issuer.
     pub(super) fn covers(&self, iss: &str, tid: Option<&str>) -> bool {
         match self {

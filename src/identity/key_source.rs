@@ -240,6 +240,37 @@ impl KeySource {
     }
 }
 
+/// Whether an issuer's keys can be had: for whoever asks once, without a broker.
+pub struct KeysProbe(KeySource);
+
+/// The issuer's keys, or the document that names them, cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct KeysUnusable(FetchError);
+
+impl KeysProbe {
+    /// # Errors
+    /// The issuer's address cannot be made from its name.
+    pub fn new(issuer: &Issuer, outbound: Outbound, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        KeySource::new(issuer, outbound, clock).map(Self)
+    }
+
+    /// What is asked for first.
+    pub fn location(&self) -> &Url {
+        match &self.0.location {
+            Location::Discovery(url) | Location::Jwks(url) => url,
+        }
+    }
+
+    /// Fetches them once, as a broker does.
+    ///
+    /// # Errors
+    /// A broker could not use them either.
+    pub async fn fetch(&self) -> Result<(), KeysUnusable> {
+        self.0.fetch().await.map(|_| ()).map_err(KeysUnusable)
+    }
+}
+
 /// A background fetch under way.
 pub(super) struct Refresh(Flight);
 

@@ -30,5 +30,6 @@ pub use authenticator::{Authenticator, SubjectHasher, TokenSource};
 pub use config::{Family, Issuer, Keys, RoleRule, TenantRule};
 pub use error::{Flaw, IdentityError};
 pub use issuer_name::IssuerName;
+pub use key_source::{KeysProbe, KeysUnusable};
 pub use problem::{ConfigError, problems};
 pub use sign_in::{SignIn, SignedIn};

@@ -26,7 +26,7 @@ pub enum ConfigError {
     #[error("issuer {issuer:?} has an empty list of {key}; write at least one, or leave the key out for its default")]
     Empty { place: usize, issuer: String, key: &'static str },
     #[error("issuer {issuer:?} is many directories, and people of two may share a name; set realm_claim = \"tid\"")]
-    TemplateWithoutRealm { place: usize, issuer: String },
+    TemplateWithoutRealm { issuer: String },
     #[error(
         "issuer {issuer:?} is every directory in the world; name yours: \
          tenant = {{ claim = {{ name = \"tid\", allow = {{ \"<directory id>\" = \"<tenant>\" }} }} }}"
@@ -103,33 +103,17 @@ impl Family {
         if self.subject_claims.is_empty() {
             problems.push(ConfigError::NoSubjectClaim(self.id.clone()));
         }
+        let mut templates = self.issuers.iter().map(|issuer| &issuer.issuer).filter(|name| name.is_template());
+        if let Some(name) = templates.next().filter(|_| self.realm_claim.as_deref() != Some(DIRECTORY_CLAIM)) {
+            problems.push(ConfigError::TemplateWithoutRealm { issuer: name.as_str().to_owned() });
+        }
         for (place, issuer) in self.issuers.iter().enumerate() {
             problems.extend(empty_lists(place, issuer));
-            if matches!(issuer.issuer, IssuerName::Template(_)) {
-                problems.extend(self.template_problems(place, issuer));
+            if issuer.issuer.is_template() {
+                problems.extend(template_problems(place, issuer));
             }
         }
         problems.extend(self.sign_in.iter().flat_map(|sign_in| self.sign_in_problems(sign_in)));
-        problems
-    }
-
-    /// A template trusts every directory that Entra hosts, an attacker's own among them. What keeps them apart is the
-    /// allow-list and the realm, both from the `tid` that the issuer's name repeats.
-    fn template_problems(&self, place: usize, issuer: &Issuer) -> Vec<ConfigError> {
-        let mut problems = Vec::new();
-        let name = || issuer.issuer.as_str().to_owned();
-        if self.realm_claim.as_deref() != Some(DIRECTORY_CLAIM) {
-            problems.push(ConfigError::TemplateWithoutRealm { place, issuer: name() });
-        }
-        match &issuer.tenant {
-            TenantRule::Claim { name: claim, allow } if claim == DIRECTORY_CLAIM => {
-                let strangers = allow.keys().filter(|value| !is_guid(value));
-                problems.extend(strangers.map(|value| ConfigError::NotDirectory { place, value: value.clone() }));
-            }
-            TenantRule::Fixed(_) | TenantRule::Claim { .. } => {
-                problems.push(ConfigError::TemplateForAll { place, issuer: name() });
-            }
-        }
         problems
     }
 
@@ -152,6 +136,20 @@ impl Family {
     }
 }
 
+/// A template trusts every directory that Entra hosts, an attacker's own among them. What keeps them apart is the
+/// allow-list and the family's realm, both from the `tid` that the issuer's name repeats.
+fn template_problems(place: usize, issuer: &Issuer) -> Vec<ConfigError> {
+    match &issuer.tenant {
+        TenantRule::Claim { name, allow } if name == DIRECTORY_CLAIM => {
+            let strangers = allow.keys().filter(|value| !is_guid(value));
+            strangers.map(|value| ConfigError::NotDirectory { place, value: value.clone() }).collect()
+        }
+        TenantRule::Fixed(_) | TenantRule::Claim { .. } => {
+            vec![ConfigError::TemplateForAll { place, issuer: issuer.issuer.as_str().to_owned() }]
+        }
+    }
+}
+
 fn empty_lists(place: usize, issuer: &Issuer) -> impl Iterator<Item = ConfigError> {
     let lists = [
         ("audiences", issuer.audiences.is_empty()),
@@ -161,4 +159,83 @@ fn empty_lists(place: usize, issuer: &Issuer) -> impl Iterator<Item = ConfigErro
     let name = issuer.issuer.as_str().to_owned();
     let empty = lists.into_iter().filter(|(_, empty)| *empty);
     empty.map(move |(key, _)| ConfigError::Empty { place, issuer: name.clone(), key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIRECTORY: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+
+    fn family(text: &str) -> Family {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_and_where() {
+        let good = family(&format!(
+            r#"
+            id = "entra"
+            subject_claims = ["oid"]
+            realm_claim = "tid"
+            [[issuers]]
+            issuer = "https://login.example/{{tenantid}}/v2.0"
+            audiences = ["a"]
+            tenant = {{ claim = {{ name = "tid", allow = {{ "{DIRECTORY}" = "acme" }} }} }}
+            [sign_in]
+            issuer = "https://login.example/{DIRECTORY}/v2.0"
+            client_id = "pages"
+            "#
+        ));
+        let bad = family(
+            r#"
+            id = "entra"
+            subject_claims = ["sub"]
+            [[issuers]]
+            issuer = "https://login.example/{tenantid}/v2.0"
+            audiences = []
+            algorithms = []
+            token_types = []
+            tenant = { claim = { name = "tid", allow = { "acme.example" = "acme" } } }
+            [[issuers]]
+            issuer = "https://other.example/{tenantid}"
+            audiences = ["a"]
+            tenant = { fixed = "acme" }
+            [sign_in]
+            issuer = "https://login.example/common/v2.0"
+            client_id = ""
+            scopes = ["profile"]
+            "#,
+        );
+        let empty = family("id = \"empty\"\nsubject_claims = []\nissuers = []");
+        assert_eq!((good.problems(), good.id == bad.id), (Vec::new(), true));
+        let found = problems(&[good, bad, empty]);
+        let places: Vec<_> = found.iter().map(|(family, problem)| (*family, problem.place())).collect();
+        assert_eq!(
+            places,
+            [
+                (1, (None, "id")),
+                (1, (Some(0), "issuer")),
+                (1, (None, "realm_claim")),
+                (1, (Some(0), "audiences")),
+                (1, (Some(0), "algorithms")),
+                (1, (Some(0), "token_types")),
+                (1, (Some(0), "tenant")),
+                (1, (Some(1), "tenant")),
+                (1, (None, "sign_in.issuer")),
+                (1, (None, "sign_in.client_id")),
+                (1, (None, "sign_in.scopes")),
+                (1, (None, "sign_in.subject_is_public")),
+                (2, (None, "issuers")),
+                (2, (None, "subject_claims")),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_templates_that_differ_are_two_issuers() {
+        let name = |text: &str| IssuerName::try_from(text.to_owned()).unwrap();
+        let (v1, v2) = (name("https://sts.example/{tenantid}/"), name("https://login.example/{tenantid}/v2.0"));
+        assert!(!overlap(&v1, &v2) && overlap(&v2, &v2) && overlap(&v2, &name(&v2.of(DIRECTORY))));
+    }
 }

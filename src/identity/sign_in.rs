@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -14,21 +15,27 @@ use crate::domain::{ClientSecret, FamilyId, Issuer, Nonce, Scope, ScopeSet, Subj
 
 /// Our registration as an OpenID Connect client of the family. Without one nobody of the family can use our pages, so
 /// binding `BROWSER` is refused with `SIGN_IN_NOT_CONFIGURED`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// Where people sign in: one of the family's issuers, or one of those that a template stands for. With the template
     /// itself, each tenant's people sign in at their own directory: see
     /// [`Authenticator::sign_in_issuer`](super::Authenticator::sign_in_issuer).
+    #[schemars(with = "String", example = &"https://login.example.com/")]
     pub issuer: Issuer,
+    /// Our id there.
+    #[schemars(example = &"claviger-pages")]
     pub client_id: String,
     /// `None`: a public client.
     #[serde(skip)]
     pub client_secret: Option<ClientSecret>,
-    /// The file that holds the secret.
+    /// File with our secret there: one line, a regular file of this user with mode 0600 or 0400. Absent for a public
+    /// client.
     #[serde(default)]
+    #[schemars(example = &"/etc/claviger/sign-in.secret")]
     pub client_secret_file: Option<PathBuf>,
-    /// Default `openid`.
+    /// What is asked for; `openid` must be among it.
+    #[schemars(with = "Vec<String>")]
     #[serde(default = "openid_alone")]
     pub scopes: ScopeSet,
     /// The operator states that `sub` is the same for every client (OpenID Connect Core §8: `public`). A pairwise one

@@ -88,3 +88,53 @@ fn optional_text(header: &Map<String, Value>, name: &str) -> Result<Option<Strin
 }
 
 const LONGEST_KID: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::PathBuf};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::jwk::KeySet;
+
+    /// A cookbook example: its algorithm, its public key and its compact form.
+    #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says by this variable where the vectors are")]
+    fn example(file: &str) -> Option<(Algorithm, Value, String)> {
+        let Some(directory) = std::env::var_os("CLAVIGER_VECTORS") else {
+            eprintln!("left out: needs the test vectors jose-cookbook, in the directory that CLAVIGER_VECTORS names");
+            return None;
+        };
+        let text = fs::read(PathBuf::from(directory).join("jose-cookbook").join(file)).unwrap();
+        let example: Value = serde_json::from_slice(&text).unwrap();
+        let algorithm = Algorithm::named(example["input"]["alg"].as_str().unwrap()).unwrap();
+        let mut key = example["input"]["key"].clone();
+        key.as_object_mut().unwrap().remove("d");
+        Some((algorithm, key, example["output"]["compact"].as_str().unwrap().to_owned()))
+    }
+
+    fn verify(algorithm: Algorithm, jwk: &Value, compact: &str) -> Result<(), Flaw> {
+        let document = json!({ "keys": [jwk] }).to_string();
+        let keys = KeySet::parse(document.as_bytes(), &BTreeSet::from([algorithm])).unwrap();
+        let key = keys.find(jwk["kid"].as_str(), algorithm).ok_or(Flaw::KeyUnknown)?;
+        let (signed, signature) = compact.rsplit_once('.').unwrap();
+        let (unverified_claims, unverified_kid, unverified_type) = (Claims::new(Map::new()), None, None);
+        let token =
+            UnverifiedToken { algorithm, unverified_kid, unverified_type, unverified_claims, signed, signature };
+        token.verify(&key).map(|_| ())
+    }
+
+    /// Their payloads are prose, so they end before the signature on the way that tokens take.
+    #[test]
+    fn the_cookbooks_signatures_are_good() {
+        let files = ["jws/4_1.rsa_v15_signature.json", "jws/4_2.rsa-pss_signature.json", "curve25519/jws.json"];
+        for file in files {
+            let Some((algorithm, jwk, compact)) = example(file) else { return };
+            assert_eq!(verify(algorithm, &jwk, &compact), Ok(()), "{file}");
+            let (signed, signature) = compact.rsplit_once('.').unwrap();
+            let (header, payload) = signed.split_once('.').unwrap();
+            let other = format!("{header}.{payload}A.{signature}");
+            assert_eq!(verify(algorithm, &jwk, &other), Err(Flaw::Signature), "{file}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ use rustls::{
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::{Accept, TlsAcceptor};
@@ -31,26 +32,30 @@ use super::Protocol;
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// Where the certificates are.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// PEM: our certificate first, then those that lead to its authority.
+    #[schemars(example = &"/etc/claviger/tls.crt")]
     pub certificate_file: PathBuf,
     /// PEM, of the certificate's key (PKCS #8, PKCS #1 or SEC 1). Nobody but this process's user, its group and root
     /// may have access.
+    #[schemars(example = &"/etc/claviger/tls.key")]
     pub private_key_file: PathBuf,
     /// PEM: authorities that client certificates come from. Without it clients are not asked for one.
     pub client_ca_file: Option<PathBuf>,
-    /// Only with `client_ca_file`.
+    /// Whether a client must have one; only with `client_ca_file`, and then `required` if it is left out.
     pub client_certificates: Option<ClientCertificates>,
 }
 
 /// Whether a client must have a certificate. One that it shows is verified in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
+    /// Whoever has none is refused.
     #[default]
     Required,
+    /// Whoever has none comes in all the same.
     Optional,
 }
 

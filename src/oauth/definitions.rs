@@ -1,7 +1,5 @@
 //! Provider definitions: those that ship with the broker, and what every definition must fulfil.
 
-use url::Url;
-
 use crate::domain::{Definition, Directory, Endpoints, Issuer, Revocation, Rotation};
 
 /// The names that [`shipped`] knows.
@@ -40,13 +38,17 @@ impl Completion<'_> {
     pub fn of(&self, mut definition: Definition) -> Result<Definition, InvalidDefinition> {
         definition.issuer = self.issuer.cloned().or(definition.issuer);
         definition.rotation = self.rotation.unwrap_or(definition.rotation);
-        let pinned = &mut definition.endpoints;
-        for (own, given) in [
-            (&mut pinned.authorization, &self.endpoints.authorization),
-            (&mut pinned.token, &self.endpoints.token),
-            (&mut pinned.revocation, &self.endpoints.revocation),
-            (&mut pinned.userinfo, &self.endpoints.userinfo),
+        let (pinned, given) = (&mut definition.endpoints, self.endpoints);
+        let moves = definition.issuer.is_none() && *given != Endpoints::default();
+        for (endpoint, own, given) in [
+            ("authorization", &mut pinned.authorization, &given.authorization),
+            ("token", &mut pinned.token, &given.token),
+            ("revocation", &mut pinned.revocation, &given.revocation),
+            ("userinfo", &mut pinned.userinfo, &given.userinfo),
         ] {
+            if moves && own.is_some() && given.is_none() {
+                return Err(InvalidDefinition::EndpointStays { endpoint });
+            }
             *own = given.clone().or(own.take());
         }
         if let Some(directory) = self.directory {
@@ -64,15 +66,18 @@ impl Completion<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDefinition {
     /// Neither an issuer to discover it from, nor an address.
-    #[error("neither `issuer` nor `endpoints.{endpoint}` is given")]
+    #[error(
+        "the definition leaves the server open; write `issuer`, the provider's issuer identifier ({endpoint} unknown)"
+    )]
     EndpointUnknown { endpoint: &'static str },
     /// A second `state` or `redirect_uri` beside ours would let the server choose which one to believe.
     #[error("the parameter `{name}` is set by the protocol")]
     ReservedParameter { name: String },
     #[error("`{pointer}` is not a JSON pointer (RFC 6901)")]
     Pointer { pointer: String },
-    #[error("`revocation.delete_json.url` is not a URL")]
-    RevocationUrl,
+    /// Half of what belongs to one server would go to another: codes, tokens and the client's secret.
+    #[error("`endpoints` names another server, but leaves `endpoints.{endpoint}` where it was: name that too")]
+    EndpointStays { endpoint: &'static str },
     #[error(
         "`directory` is missing: whose accounts may sign in, `organizations`, `common`, `consumers` or a directory's id"
     )]
@@ -104,17 +109,14 @@ pub fn check(definition: &Definition) -> Result<(), InvalidDefinition> {
     if let Some(pointer) = pointers.find(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
         return Err(InvalidDefinition::Pointer { pointer: pointer.clone() });
     }
-    match &definition.revocation {
-        Revocation::DeleteJson { url } if Url::parse(url).is_err() => Err(InvalidDefinition::RevocationUrl),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Without an issuer nothing can be discovered.
 fn unknown_endpoint(definition: &Definition) -> Option<&'static str> {
     let pinned = &definition.endpoints;
     let asks = definition.account.as_ref().is_some_and(|account| !account.userinfo.is_empty());
-    let revokes = matches!(definition.revocation, Revocation::Rfc7009 | Revocation::AccessToken { .. });
+    let revokes = definition.revocation != Revocation::None;
     let needed = [
         ("authorization", &pinned.authorization, true),
         ("token", &pinned.token, true),
@@ -238,12 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_can_be_pinned_elsewhere() {
-        let token: url::Url = "https://ghe.example/login/oauth/access_token".parse().unwrap();
-        let endpoints = Endpoints { token: Some(token.clone()), ..Endpoints::default() };
-        let elsewhere = completed("github", None, None, &endpoints).unwrap();
-        assert_eq!(elsewhere.endpoints.token, Some(token));
-        assert_eq!(elsewhere.endpoints.authorization, shipped("github").unwrap().endpoints.authorization);
+    fn endpoints_move_together_where_nothing_is_discovered() {
+        let at = |path: &str| Some(format!("https://ghe.example/{path}").parse().unwrap());
+        let all = Endpoints {
+            authorization: at("login/oauth/authorize"),
+            token: at("login/oauth/access_token"),
+            revocation: at("api/v3/applications/{client_id}/grant"),
+            userinfo: at("api/v3/user"),
+        };
+        assert_eq!(completed("github", None, None, &all).unwrap().endpoints, all);
+        let stays = Err(InvalidDefinition::EndpointStays { endpoint: "revocation" });
+        assert_eq!(completed("github", None, None, &Endpoints { revocation: None, ..all.clone() }), stays);
+        let issuer = Some("https://issuer.example");
+        let one = Endpoints { token: all.token, ..Endpoints::default() };
+        assert_eq!(completed("oidc", issuer, None, &one).unwrap().endpoints, one);
     }
 
     #[test]
@@ -275,8 +285,5 @@ mod tests {
         let mut definition = shipped("slack").unwrap();
         definition.endpoints.revocation = None;
         assert_eq!(check(&definition), Err(InvalidDefinition::EndpointUnknown { endpoint: "revocation" }));
-        let mut definition = shipped("github").unwrap();
-        definition.revocation = Revocation::DeleteJson { url: "{client_id}".to_owned() };
-        assert_eq!(check(&definition), Err(InvalidDefinition::RevocationUrl));
     }
 }

@@ -25,7 +25,10 @@ mod token;
 
 pub use account::AccountError;
 pub use authorize::{AuthorizationRequest, AuthorizationUrl, AuthorizeError};
-pub use callback::{IssuerMismatch, check_issuer};
+pub use callback::{
+    AuthorizationAnswer, AuthorizationError, AuthorizationResponse, IssuerMismatch, LONGEST_RESPONSE,
+    MalformedResponse, check_iss, check_issuer,
+};
 pub use discovery::DiscoveryError;
 pub use endpoints::ServerEndpoints;
 pub use failure::{ErrorCode, Evidence, Hints, TokenFailure};

@@ -108,17 +108,18 @@ pub(super) async fn access_token(
     }
 }
 
-/// GitHub's way. `url` is a template, as the definition has it.
+/// GitHub's way.
 pub(super) async fn delete_json(
     outbound: &Outbound,
     clock: &dyn Clock,
     provider: &Provider,
-    url: &str,
+    endpoint: &Url,
     access: Option<&AccessToken>,
 ) -> Result<RemoteRevocation, RevocationFailure> {
     let Some(access) = access else { return Ok(RemoteRevocation::Confirmed) };
     let client_id = byte_serialize(provider.client_id.as_bytes()).collect::<String>().replace('+', "%20");
-    let url = Url::parse(&url.replace("{client_id}", &client_id));
+    // What an endpoint's `{client_id}` has become on its way through `Url`.
+    let url = Url::parse(&endpoint.as_str().replace("%7Bclient_id%7D", &client_id));
     let (Ok(url), Some(secret)) = (url, credentials::secret(provider)) else { return Ok(RemoteRevocation::Failed) };
     let token = Zeroizing::new(Value::from(access.expose()).to_string());
     let body = Zeroizing::new(format!(r#"{{"access_token":{}}}"#, token.as_str()).into_bytes());

@@ -97,7 +97,10 @@ impl AuthorizationServers {
         let (outbound, clock) = (&self.outbound, &*self.clock);
         match &provider.definition.revocation {
             Revocation::None => Ok(RemoteRevocation::Unsupported),
-            Revocation::DeleteJson { url } => revoke::delete_json(outbound, clock, provider, url, access).await,
+            Revocation::DeleteJson => match self.revocation_endpoint(provider).await? {
+                Some(endpoint) => revoke::delete_json(outbound, clock, provider, &endpoint, access).await,
+                None => Ok(RemoteRevocation::Unsupported),
+            },
             Revocation::Rfc7009 => match self.revocation_endpoint(provider).await? {
                 Some(endpoint) => revoke::rfc7009(outbound, clock, provider, &endpoint, access, refresh).await,
                 None => Ok(RemoteRevocation::Unsupported),

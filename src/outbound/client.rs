@@ -1,6 +1,6 @@
 //! One request, one answer.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
@@ -9,8 +9,10 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Failure, Lookup, OutboundError, Reply, Request,
-    resolver::{NoPublicAddress, PublicOnly, system},
+    Failure, InternalHost, Lookup, OutboundError, Reply, Request,
+    address::is_public,
+    internal::may_be_internal,
+    resolver::{Filtered, NoPublicAddress, system},
     target,
 };
 
@@ -28,12 +30,17 @@ pub struct Policy {
     pub max_response: usize,
     /// Certificates (PEM) trusted beside the system's.
     pub extra_roots: Vec<u8>,
+    /// Reached over https although their addresses are not public.
+    pub internal_hosts: Vec<InternalHost>,
 }
 
 /// The guarded client. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbound {
     client: Client,
+    /// For the internal hosts: reqwest's resolver sees neither port nor list.
+    internal_client: Client,
+    internal_hosts: Arc<[InternalHost]>,
     allow_http_loopback: bool,
     max_response: usize,
 }
@@ -48,15 +55,24 @@ impl Outbound {
         // Already installed by the application, or by another client: both are the same provider.
         let _ = aws_lc_rs::default_provider().install_default();
         let roots = Certificate::from_pem_bundle(&policy.extra_roots).map_err(|_| OutboundError::TrustAnchors)?;
-        let guarded = guarded(policy, lookup);
-        let guarded = if roots.is_empty() { guarded } else { guarded.tls_certs_merge(roots) };
-        let client = guarded.build().map_err(|_| OutboundError::TrustAnchors)?;
-        Ok(Self { client, allow_http_loopback: policy.allow_http_loopback, max_response: policy.max_response })
+        let build = |allows| {
+            let guarded = guarded(policy, Filtered { lookup: Arc::clone(&lookup), allows });
+            let guarded = if roots.is_empty() { guarded } else { guarded.tls_certs_merge(roots.clone()) };
+            guarded.build().map_err(|_| OutboundError::TrustAnchors)
+        };
+        let client = build(is_public)?;
+        Ok(Self {
+            internal_client: if policy.internal_hosts.is_empty() { client.clone() } else { build(may_be_internal)? },
+            client,
+            internal_hosts: policy.internal_hosts.clone().into(),
+            allow_http_loopback: policy.allow_http_loopback,
+            max_response: policy.max_response,
+        })
     }
 
     /// Whether the URL may be called at all, by scheme, credentials and IP literal. Names are judged when they are called.
     pub fn check(&self, url: &Url) -> Result<(), OutboundError> {
-        target::check(url, self.allow_http_loopback)
+        target::check(url, self.allow_http_loopback, &self.internal_hosts)
     }
 
     /// Sends the request once and reads the whole answer. A redirect is an answer: nothing is followed. Nothing is
@@ -67,7 +83,9 @@ impl Outbound {
         request.mark_sensitive();
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let limit = request.max_response.map_or(self.max_response, |own| own.min(self.max_response));
-        let mut outgoing = self.client.request(request.method, request.url).headers(request.headers);
+        let internal = target::is_internal(&request.url, &self.internal_hosts);
+        let client = if internal { &self.internal_client } else { &self.client };
+        let mut outgoing = client.request(request.method, request.url).headers(request.headers);
         if let Some(time) = request.timeout {
             outgoing = outgoing.timeout(time);
         }
@@ -89,16 +107,17 @@ impl Default for Policy {
             timeout: Duration::from_secs(30),
             max_response: 1024 * 1024,
             extra_roots: Vec::new(),
+            internal_hosts: Vec::new(),
         }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one guarded client")]
-fn guarded(policy: &Policy, lookup: Lookup) -> ClientBuilder {
+fn guarded(policy: &Policy, resolver: Filtered) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("claviger/", env!("CARGO_PKG_VERSION")))
         .https_only(!policy.allow_http_loopback)
-        .dns_resolver(PublicOnly { lookup })
+        .dns_resolver(resolver)
         .no_proxy()
         .referer(false)
         .redirect(redirect::Policy::none())

@@ -2,11 +2,11 @@
 
 use url::{Host, Url};
 
-use super::{OutboundError, UrlRule, address::is_public};
+use super::{InternalHost, OutboundError, UrlRule, address::is_public};
 
 /// Judges scheme, credentials and IP literals. `Url` has already turned every odd spelling of an IPv4 address (`127.1`,
 /// `0x7f.1`, full-width digits) into the address itself; the connector would call a literal without asking a resolver.
-pub(super) fn check(url: &Url, allow_http_loopback: bool) -> Result<(), OutboundError> {
+pub(super) fn check(url: &Url, allow_http_loopback: bool, internal: &[InternalHost]) -> Result<(), OutboundError> {
     let refused = |rule| Err(OutboundError::UrlRefused { host: url.host_str().unwrap_or_default().to_owned(), rule });
     if !url.username().is_empty() || url.password().is_some() {
         return refused(UrlRule::Credentials);
@@ -24,7 +24,13 @@ pub(super) fn check(url: &Url, allow_http_loopback: bool) -> Result<(), Outbound
         _ => return refused(UrlRule::Scheme),
     }
     match literal {
-        Some(address) if !own_loopback && !is_public(address) => refused(UrlRule::Address),
-        _ => Ok(()),
+        Some(address) if own_loopback || is_public(address) || is_internal(url, internal) => Ok(()),
+        Some(_) => refused(UrlRule::Address),
+        None => Ok(()),
     }
+}
+
+/// Whether the operator vouches for the URL's host.
+pub(super) fn is_internal(url: &Url, internal: &[InternalHost]) -> bool {
+    internal.iter().any(|host| host.is_of(url))
 }

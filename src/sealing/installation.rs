@@ -7,7 +7,7 @@ use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
 use super::{AssociatedData, Key, KeyedHash, Random, RandomUnavailable, Unsealable, key::exact};
-use crate::domain::{AuthorizationCode, FamilyId, RefreshToken, Sealed, SubjectId};
+use crate::domain::{AuthorizationCode, BrowserSecret, FamilyId, FlowId, RefreshToken, Sealed, SubjectId};
 
 /// The one secret of an installation. Its bytes leave only sealed.
 pub struct InstallationSecret(Zeroizing<[u8; 32]>);
@@ -20,6 +20,35 @@ pub struct InstallationKeys {
     fingerprint: KeyedHash,
     audit: KeyedHash,
     resume: KeyedHash,
+    browser: KeyedHash,
+}
+
+/// What is made of a cookie of our pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrowserPurpose {
+    /// Tells that a browser holds the session.
+    Session,
+    /// Tells that a browser may bring an attempt's answer.
+    Attempt,
+    /// Stands in the session's forms.
+    FormToken,
+    /// `state`, nonce and PKCE verifier of a sign-in: the cookie is all that is kept of it.
+    SignInState,
+    SignInNonce,
+    SignInVerifier,
+}
+
+impl BrowserPurpose {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Session => b"session",
+            Self::Attempt => b"attempt",
+            Self::FormToken => b"form token",
+            Self::SignInState => b"sign-in state",
+            Self::SignInNonce => b"sign-in nonce",
+            Self::SignInVerifier => b"sign-in verifier",
+        }
+    }
 }
 
 /// The key that links audit records, handed out before it is known.
@@ -53,6 +82,7 @@ impl InstallationSecret {
             fingerprint: key("claviger v1 fingerprint"),
             audit: key("claviger v1 audit chain"),
             resume: key("claviger v1 resume token"),
+            browser: key("claviger v1 browser"),
         }
     }
 }
@@ -79,6 +109,11 @@ impl InstallationKeys {
     /// Tells whether a code was seen before without keeping it.
     pub fn code_digest(&self, code: &AuthorizationCode) -> [u8; 32] {
         self.fingerprint.hash(&[b"authorization code", code.expose().as_bytes()])
+    }
+
+    /// What a browser's cookie for a flow is good for: each purpose has values of its own, and none tells the cookie.
+    pub fn browser(&self, purpose: BrowserPurpose, flow: FlowId, secret: &BrowserSecret) -> [u8; 32] {
+        self.browser.hash(&[purpose.label(), flow.as_bytes(), secret.expose().as_bytes()])
     }
 
     pub fn audit(&self) -> &KeyedHash {

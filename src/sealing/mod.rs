@@ -2,19 +2,20 @@
 //!
 //! - [`root_key`]: where the root key comes from · [`key`]: `Key`, seal and open
 //! - [`installation`]: the keyed hashes of an installation · [`keyed_hash`]: HMAC over canonical parts
-//! - [`random`]: `Random` · [`hardening`]: no core dumps
+//! - [`private_file`]: files with secrets · [`random`]: `Random` · [`hardening`]: no core dumps
 //!
 //! The hierarchy is root key → tenant key → subject key → record. `vault` keeps the keys; nothing here does I/O except
-//! reading the root key's file.
+//! reading files with secrets.
 
 pub mod hardening;
 mod installation;
 mod key;
 mod keyed_hash;
+pub mod private_file;
 mod random;
 pub mod root_key;
 
-pub use installation::{AuditKey, InstallationKeys, InstallationSecret};
+pub use installation::{AuditKey, BrowserPurpose, InstallationKeys, InstallationSecret};
 pub use key::{AssociatedData, Key, Unsealable, sealed_key_id};
 pub use keyed_hash::KeyedHash;
 pub use random::{FillRandom, Random, RandomUnavailable};

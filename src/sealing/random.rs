@@ -6,7 +6,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use crate::domain::{CodeVerifier, FlowSecret, Nonce};
+use crate::domain::{BrowserSecret, CodeVerifier, FlowSecret, Nonce};
 
 /// The random source failed. Nothing may be sealed, minted or sent without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,11 @@ impl Random {
     /// A fresh OpenID Connect nonce of 256 bits.
     pub fn nonce(&self) -> Result<Nonce, RandomUnavailable> {
         self.text().map(Nonce::new)
+    }
+
+    /// A fresh cookie of 256 bits.
+    pub fn browser_secret(&self) -> Result<BrowserSecret, RandomUnavailable> {
+        self.text().map(BrowserSecret::new)
     }
 
     fn text(&self) -> Result<String, RandomUnavailable> {

@@ -31,6 +31,8 @@ pub enum RecordKind {
     /// An authorization attempt, by keyed hash of its `state`.
     Attempt = 7,
     Job = 8,
+    /// One row: which configuration is in force.
+    Configuration = 9,
 }
 
 /// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
@@ -55,6 +57,8 @@ pub enum FieldTag {
     IdToken = 7,
     /// A wrapped key.
     Key = 8,
+    /// An authorization response that waits for its browser.
+    PostedResponse = 9,
 }
 
 /// A secondary index. Persisted: never renumber.
@@ -134,6 +138,7 @@ impl RecordKind {
             Self::Flow,
             Self::Attempt,
             Self::Job,
+            Self::Configuration,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -151,6 +156,7 @@ impl FieldTag {
             Self::FlowSecret,
             Self::IdToken,
             Self::Key,
+            Self::PostedResponse,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)

@@ -103,6 +103,15 @@ impl Change {
         }
     }
 
+    /// The key for records of the tenant itself, which must be the change set's own.
+    pub(super) fn tenant_key(&self, record: &RecordKey, tenant: &TenantId) -> Result<&Key, VaultError> {
+        if self.tenant.owner.holds(tenant, None) {
+            Ok(&self.tenant.key)
+        } else {
+            Err(Misuse::OtherOwner { record: format!("{record:?}") }.into())
+        }
+    }
+
     pub(super) fn write(&mut self, write: Write) {
         self.set.writes.push(write);
     }

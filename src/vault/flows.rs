@@ -5,8 +5,8 @@ use url::Url;
 use super::{AttemptKey, FlowTokens, Stored, Vault, VaultError, place};
 use crate::{
     domain::{
-        AgentId, Attempt, CodeVerifier, ConnectionId, Flow, FlowId, FlowSecret, Nonce, PluginId, ProviderId, ScopeSet,
-        SubjectId, TenantId, Timestamp,
+        AgentId, Attempt, CodeVerifier, ConnectionId, Flow, FlowId, FlowSecret, Nonce, PluginId, PostedResponse,
+        ProviderId, ScopeSet, SubjectId, TenantId, Timestamp,
     },
     store::{FieldTag, IndexKind, RecordKey, RecordKind},
 };
@@ -114,6 +114,11 @@ impl Vault {
     pub async fn attempt_verifier(&self, attempt: &Stored<Attempt>) -> Result<CodeVerifier, VaultError> {
         let verifier = self.secret(attempt, FieldTag::CodeVerifier, ATTEMPT_SECRETS).await?;
         verifier.map(CodeVerifier::new).ok_or_else(|| VaultError::corrupt(&attempt.key))
+    }
+
+    /// The response that was posted for the attempt and waits for its browser.
+    pub async fn posted_response(&self, attempt: &Stored<Attempt>) -> Result<Option<PostedResponse>, VaultError> {
+        Ok(self.secret(attempt, FieldTag::PostedResponse, ATTEMPT_SECRETS).await?.map(PostedResponse::new))
     }
 
     /// `None` when the attempt asked for no ID token.

@@ -115,7 +115,11 @@ impl Due {
             RecordKind::Flow => DueRecord::Flow(FlowId::from_bytes(id.try_into().ok()?)),
             RecordKind::Attempt => DueRecord::Attempt(AttemptKey(id.try_into().ok()?)),
             RecordKind::Job => DueRecord::Job(JobId::from_bytes(id.try_into().ok()?)),
-            RecordKind::Installation | RecordKind::Key | RecordKind::Tenant | RecordKind::Subject => return None,
+            RecordKind::Installation
+            | RecordKind::Key
+            | RecordKind::Tenant
+            | RecordKind::Subject
+            | RecordKind::Configuration => return None,
         };
         let witness = u64::from_be_bytes(entry.value.as_ref().try_into().ok()?);
         Some(Self { at: entry.due_at()?, record, witness, key: entry.key.clone() })

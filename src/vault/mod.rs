@@ -2,7 +2,8 @@
 //! values, everything below it sees bytes.
 //!
 //! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
-//! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`]: reads
+//! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`],
+//!   [`configuration`]: reads
 //! - [`change`]: building a change set; [`mod@write`]: its writes · [`place`]: associated data and index keys
 //! - [`held`]: tokens that the store could not take · [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
 //!
@@ -11,6 +12,7 @@
 //! is rewritten without touching them and an older secret does not open beside newer metadata.
 
 mod change;
+mod configuration;
 mod connections;
 mod error;
 mod flows;

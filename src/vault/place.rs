@@ -16,8 +16,8 @@ const EVENT: u8 = 128;
 const AUDIT: u8 = 129;
 const HELD: u8 = 130;
 
-/// Names the one installation row.
-const THE_INSTALLATION: [u8; 16] = [0; 16];
+/// Names the one row of a kind that has only one.
+const THE_ONE: [u8; 16] = [0; 16];
 
 /// A field of a row.
 pub(super) fn field(record: &RecordKey, tag: FieldTag, generation: u64) -> AssociatedData<'_> {
@@ -38,7 +38,11 @@ pub(super) fn held() -> AssociatedData<'static> {
 }
 
 pub(super) fn installation_row() -> RecordKey {
-    RecordKey::new(RecordKind::Installation, THE_INSTALLATION)
+    RecordKey::new(RecordKind::Installation, THE_ONE)
+}
+
+pub(super) fn configuration_row() -> RecordKey {
+    RecordKey::new(RecordKind::Configuration, THE_ONE)
 }
 
 pub(super) fn key_row(id: KeyId) -> RecordKey {

@@ -8,7 +8,7 @@ use super::{
     stored::{Envelope, GrantedRecord, ParkedRecord},
 };
 use crate::{
-    domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, Timestamp},
+    domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, PostedResponse, Timestamp},
     store::{Expect, FieldTag, IndexEntry, RecordKey, Row, RowFields, Write},
 };
 
@@ -114,6 +114,24 @@ impl Change {
             let index = place::attempt_index(&key, to, from.version() + 1);
             let secrets = beside_record(&from.row);
             change.put(Draft { key, expect: expect(from), value: to, parked: None, secrets, index })
+        });
+    }
+
+    /// Keeps a response that was posted for the attempt until its browser comes for it. The first one stays: nothing may
+    /// be put in its place, nor sealed twice for one place.
+    pub fn park_response(&mut self, attempt: &Stored<Attempt>, response: &PostedResponse) {
+        self.build(|change| {
+            let (key, value) = (attempt.key.clone(), &attempt.value);
+            if attempt.row.field(FieldTag::PostedResponse).is_some() {
+                return Err(Misuse::Malformed { record: format!("{key:?}") }.into());
+            }
+            let holder = change.key(&key, &value.tenant, value.subject)?;
+            let (tag, random) = (FieldTag::PostedResponse, change.vault.random());
+            let sealed = records::secret_field(holder, &key, tag, ATTEMPT_SECRETS, response.expose(), random)?;
+            let mut secrets = beside_record(&attempt.row);
+            secrets.push((tag, sealed));
+            let index = place::attempt_index(&key, value, attempt.version() + 1);
+            change.put(Draft { key, expect: expect(attempt), value, parked: None, secrets, index })
         });
     }
 

@@ -7,6 +7,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
+    config::{Config, Period},
     dev::{Answer, Endpoint, Fault, GrantType, HoldPoint, TokenOutcome, TokenRefusal, visitor::Decision},
     domain::{
         Attempt, AuthorizationCode, Flow, FlowSecret, FlowState, Granted, Job, JobId, JobKind, ReplyClass, ScopeSet,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    trail::Records,
+    support::records::Records,
     world::{CALLBACK, MINUTE, PLUGIN, Settings, World, ask, code_of, outbound, parameter, reason, start},
 };
 
@@ -74,7 +75,7 @@ async fn a_polling_agent_is_told_of_one_flow_and_writes_nothing_new() {
     assert_eq!(first.plugin, PLUGIN);
     assert_eq!(first.provider, "dev");
     assert_eq!(first.missing_scopes, ["calendar.read"]);
-    assert_eq!(first.auth_url, "", "there is no page to send the user to yet");
+    assert_eq!(first.auth_url, "", "without a sign-in there is no page to send the user to");
     // The first look leaves a record itself.
     head(&alice).await;
     let before = head(&alice).await;
@@ -521,7 +522,7 @@ async fn an_answer_that_is_no_token_ends_the_flow_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_does_not_answer_in_time_has_interrupted_the_exchange() {
-    let configure = Box::new(|config: &mut claviger::config::Config| config.outbound.timeout = 1);
+    let configure = Box::new(|config: &mut Config| config.outbound.timeout = Period::from_secs(1));
     let world = World::start_with(Settings { configure, ..Settings::default() }).await;
     let alice = world.client("alice");
     let answer = world.authorize(&alice, "alice").await;

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 
 use crate::{
     connecting::SOON,
-    trail::Records,
+    support::records::Records,
     world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, start},
 };
 
 /// Reasons that no call can reach yet.
 const UNREACHED: &[(ErrorReason, &str)] = &[
-    (ErrorReason::FlowDenied, "the redirect that says no goes to the application, which has no call to tell it with"),
+    (ErrorReason::FlowDenied, "binding BROWSER alone hears of it, and tells it as a flow's outcome: see tests/browser"),
     (ErrorReason::StoreUnavailable, "needs a disk that fails; the store's own tests let it fail"),
     (ErrorReason::RevisionCompacted, "nothing compacts the event log yet"),
     (ErrorReason::Conflict, "every use case tries again by itself; it is left for a race that is lost over and over"),

@@ -181,6 +181,7 @@ impl Installation {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
                 held_directory: Some(self.held.clone()),
+                public_url: None,
             },
         });
         (broker.await.unwrap(), store)

@@ -4,15 +4,23 @@
 
 #[path = "../support/clock.rs"]
 mod clock_support;
+#[path = "../support/records.rs"]
+mod records_support;
+
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
 
 mod support {
-    pub(crate) use super::clock_support as clock;
+    pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
 mod connecting;
 mod error_reasons;
 mod installation;
 mod observer;
+mod providers;
 mod refreshing;
 mod revoking;
 mod several;

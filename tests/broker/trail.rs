@@ -1,67 +1,21 @@
 //! The audit trail, read from what a stopped broker has left.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use claviger::{
-    audit::{Break, Chain, check},
+    audit::{Break, check},
     dev::{PlatformClaims, Signer},
-    domain::{
-        AuditAction, AuditRecord, AuditResult, EntryId, EventKind, InstallationId, Link, Provider, Reason, Revision,
-    },
+    domain::{AuditAction, AuditRecord, AuditResult, EventKind, Link, Reason, Revision},
     proto::v1,
-    sealing::{AuditKey, Random, root_key},
-    store::{
-        Store,
-        sled::{SledOptions, SledStore},
-    },
-    vault::Vault,
 };
 use tokio::time::timeout;
 use tonic::Request;
 
 use crate::{
     connecting::{SOON, head},
+    support::records::Records,
     world::{PLUGIN, Settings, World, ask, claims, revoke_all, start},
 };
-
-/// A stopped broker's store, opened.
-pub(crate) struct Records {
-    pub(crate) vault: Vault,
-    store: Arc<dyn Store>,
-}
-
-impl Records {
-    pub(crate) async fn open(world: &World) -> Self {
-        let (config, key, random) = (world.config(), AuditKey::default(), Random::system());
-        let options = SledOptions {
-            directory: config.store.directory,
-            page_cache: config.store.page_cache,
-            row_cache: config.store.row_cache,
-            installation: InstallationId::from_bytes(random.bytes().unwrap()),
-            epoch: EntryId::from_bytes(random.bytes().unwrap()),
-        };
-        let linker = Box::new(Chain::new(key.clone()));
-        let store: Arc<dyn Store> = Arc::new(SledStore::open(options, linker).await.unwrap());
-        let root = root_key::file::load(&config.sealing.root_key).unwrap();
-        let vault = Vault::open(Arc::clone(&store), root, random, &key).await.unwrap();
-        Self { vault, store }
-    }
-
-    pub(crate) async fn close(self) {
-        self.store.close().await;
-    }
-
-    /// The provider as the broker knows it.
-    pub(crate) fn provider(&self, world: &World) -> Provider {
-        let section = world.config().providers.swap_remove(0);
-        Provider {
-            definition: section.definition().unwrap(),
-            id: section.id,
-            client_id: section.client_id,
-            client_secret: section.client_secret,
-        }
-    }
-}
 
 impl Records {
     /// Every record, oldest first, with its number.

@@ -13,15 +13,15 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
-        RedirectRule, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
+        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, Endpoints, PresentedToken, Rotation, Timestamp, TokenUsage},
-    identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
+    identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
         self, ErrorReason, connection_service_client::ConnectionServiceClient,
@@ -38,14 +38,18 @@ use tonic::{
 };
 use url::Url;
 
-use crate::support::clock::ManualClock;
+use crate::{
+    emitted::{self, Emitted},
+    recorded::Recorded,
+    support::clock::ManualClock,
+};
 
 pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
 pub(crate) const PLUGIN: &str = "calendar";
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-pub(crate) type RawConnections = ConnectionServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
-pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<tonic::transport::Channel, Bearer>>;
+pub(crate) type RawConnections = ConnectionServiceClient<InterceptedService<Recorded, Bearer>>;
+pub(crate) type RawBroker = TokenBrokerServiceClient<InterceptedService<Recorded, Bearer>>;
 
 pub(crate) struct Settings {
     pub(crate) access_token_lifetime: Duration,
@@ -54,8 +58,17 @@ pub(crate) struct Settings {
     pub(crate) rate: u32,
     /// The provider keeps its state in files, so that it can be stopped and started again.
     pub(crate) durable_provider: bool,
+    /// Where browsers find the broker's pages; `None`: it has none.
+    pub(crate) pages: Option<Pages>,
     /// What an operator wrote otherwise.
     pub(crate) configure: Box<dyn Fn(&mut Config) + Send + Sync>,
+}
+
+/// The broker's HTTP listener, bound before everything else: providers must know where to send browsers back to.
+pub(crate) struct Pages {
+    pub(crate) listener: std::net::TcpListener,
+    /// As browsers see it.
+    pub(crate) public_url: Url,
 }
 
 impl Default for Settings {
@@ -66,12 +79,15 @@ impl Default for Settings {
             audit_window: 10,
             rate: 100_000,
             durable_provider: false,
+            pages: None,
             configure: Box::new(|_| {}),
         }
     }
 }
 
 pub(crate) struct World {
+    /// Before `directory`, which it searches when it goes.
+    pub(crate) emitted: Emitted,
     pub(crate) clock: ManualClock,
     pub(crate) provider: DevProvider,
     settings: Settings,
@@ -105,11 +121,14 @@ impl World {
     pub(crate) async fn start_with(settings: Settings) -> Self {
         let clock = ManualClock::new();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
-        root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
+        let emitted = Emitted::of("world").below(directory.path());
+        let root_key = directory.path().join("root.key");
+        root_key::file::create(&root_key, &Random::system()).unwrap();
+        emitted::know("root key", fs::read_to_string(root_key).unwrap().trim().rsplit(':').next().unwrap());
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let provider = start_provider(anywhere, &settings, &directory, &clock).await;
         let store = directory.path().join("store");
-        let mut world = Self { clock, provider, settings, directory, store, running: None };
+        let mut world = Self { emitted, clock, provider, settings, directory, store, running: None };
         world.run().await;
         world
     }
@@ -143,7 +162,10 @@ impl World {
 
     pub(crate) async fn run(&mut self) {
         let config = self.config();
-        let listeners = Listeners::bind(&config).await.unwrap();
+        let mut listeners = Listeners::bind(&config).await.unwrap();
+        if let Some(pages) = &self.settings.pages {
+            listeners.http = TcpListener::from_std(pages.listener.try_clone().unwrap()).unwrap();
+        }
         let grpc = listeners.grpc.local_addr().unwrap();
         let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
@@ -183,7 +205,7 @@ impl World {
     /// The generated client, for what the library's own does not show.
     pub(crate) fn raw_connections(&self, token: &PresentedToken) -> RawConnections {
         let channel = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap().connect_lazy();
-        ConnectionServiceClient::with_interceptor(channel, bearer(token))
+        ConnectionServiceClient::with_interceptor(self.recorded(channel), bearer(token))
     }
 
     pub(crate) fn raw(&self, token: &PresentedToken) -> RawBroker {
@@ -194,11 +216,17 @@ impl World {
     pub(crate) fn raw_with_window(&self, token: &PresentedToken, window: u32) -> RawBroker {
         let endpoint = tonic::transport::Endpoint::try_from(format!("http://{}", self.grpc())).unwrap();
         let channel = endpoint.initial_stream_window_size(window).connect_lazy();
-        TokenBrokerServiceClient::with_interceptor(channel, bearer(token))
+        TokenBrokerServiceClient::with_interceptor(self.recorded(channel), bearer(token))
+    }
+
+    fn recorded(&self, channel: tonic::transport::Channel) -> Recorded {
+        Recorded::new(channel, self.emitted.outputs.clone())
     }
 
     pub(crate) fn token(&self, user: &str, claims: &PlatformClaims) -> PresentedToken {
-        self.provider.mint_platform_token(user, claims).unwrap()
+        let token = self.provider.mint_platform_token(user, claims).unwrap();
+        emitted::know("platform token's signature", token.expose().rsplit('.').next().unwrap());
+        token
     }
 
     /// Connects an account for [`PLUGIN`], all the way through the provider's pages.
@@ -214,7 +242,15 @@ impl World {
     }
 
     pub(crate) async fn visit(&self, url: &str, user: &str, decision: Decision) -> Url {
-        Visitor::new(outbound()).visit(&url.parse().unwrap(), user, decision).await.unwrap()
+        let url: Url = url.parse().unwrap();
+        for secret in ["state", "nonce", "code_challenge"] {
+            let value = parameter(&url, secret);
+            // The broker's own; tests write shorter ones.
+            if value.len() >= 43 {
+                emitted::know(secret, value);
+            }
+        }
+        Visitor::new(outbound()).visit(&url, user, decision).await.unwrap()
     }
 
     pub(crate) async fn store(&self, client: &Client, answer: &Url) -> Result<v1::Connection, ClientError> {
@@ -243,12 +279,22 @@ impl World {
         let path = self.directory.path();
         let mut config = Config {
             grpc: GrpcSection { listen: anywhere, rate: self.settings.rate, ..GrpcSection::default() },
-            http: HttpSection { listen: anywhere, ..HttpSection::default() },
+            http: HttpSection {
+                listen: anywhere,
+                public_url: self.settings.pages.as_ref().map(|pages| pages.public_url.clone()),
+                ..HttpSection::default()
+            },
             limits: LimitsSection::default(),
-            store: StoreSection { directory: self.store.clone(), page_cache: 8 << 20, row_cache: 1 << 20 },
+            store: StoreSection { directory: self.store.clone(), page_cache: Size::mib(8), row_cache: Size::mib(1) },
             sealing: SealingSection { root_key: path.join("root.key") },
-            outbound: OutboundSection { allow_http_loopback: true, timeout: 10 },
-            audit: AuditSection { window: self.settings.audit_window },
+            outbound: OutboundSection {
+                allow_http_loopback: true,
+                timeout: Period::from_secs(10),
+                ..OutboundSection::default()
+            },
+            audit: AuditSection { window: Period::from_secs(self.settings.audit_window) },
+            log: LogSection::default(),
+            traces: TracesSection::default(),
             identity: vec![self.family()],
             tenants: vec![TenantSection {
                 id: "acme".parse().unwrap(),
@@ -264,6 +310,7 @@ impl World {
                 endpoints: Endpoints::default(),
                 rotation: Some(self.settings.rotation),
                 client_id: dev::CLIENT_ID.to_owned(),
+                client_secret_file: None,
                 client_secret: Some(self.provider.client_secret()),
             }],
             plugins: dev::PLUGINS.iter().map(plugin).collect(),
@@ -291,7 +338,14 @@ impl World {
                 token_types: vec!["at+jwt".to_owned()],
                 access_token_claims: Vec::new(),
             }],
-            sign_in: None,
+            sign_in: self.settings.pages.as_ref().map(|_| SignIn {
+                issuer: self.provider.platform_issuer().parse().unwrap(),
+                client_id: dev::SIGN_IN_CLIENT_ID.to_owned(),
+                client_secret: Some(self.provider.client_secret()),
+                client_secret_file: None,
+                scopes: ["openid".parse::<Scope>().unwrap()].into_iter().collect(),
+                subject_is_public: true,
+            }),
         }
     }
 }
@@ -314,9 +368,11 @@ async fn start_provider(
     directory: &TempDir,
     clock: &ManualClock,
 ) -> DevProvider {
+    let at = |path| settings.pages.as_ref().map(|pages| pages.public_url.join(path).unwrap());
     let options = dev::Options {
         directory: settings.durable_provider.then(|| directory.path().join("provider")),
-        redirect_uris: vec![CALLBACK.parse().unwrap()],
+        redirect_uris: std::iter::once(CALLBACK.parse().unwrap()).chain(at("/oauth/callback")).collect(),
+        sign_in_redirect_uris: at("/login/callback").into_iter().collect(),
         access_token_lifetime: settings.access_token_lifetime,
         rotation: settings.rotation,
         ..dev::Options::default()

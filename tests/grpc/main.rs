@@ -4,6 +4,10 @@
 
 #[path = "../support/clock.rs"]
 mod clock;
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+#[path = "../support/recorded.rs"]
+mod recorded;
 
 mod access;
 mod endings;

@@ -35,9 +35,15 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
-use crate::clock::ManualClock;
+use crate::{
+    clock::ManualClock,
+    emitted::{self, Emitted},
+    recorded::Recorded,
+};
 
 pub(crate) struct Rig {
+    /// Before the directory, which it searches when it goes.
+    emitted: Emitted,
     pub(crate) clock: ManualClock,
     pub(crate) broker: Broker,
     pub(crate) address: SocketAddr,
@@ -61,6 +67,7 @@ impl Rig {
         let platform =
             DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
+        let emitted = Emitted::of("rig").below(directory.path());
         let (broker, authenticator) = broker(&directory, &platform, &clock, &random).await;
         let server = Server::new(grpc::Parts {
             broker: broker.clone(),
@@ -75,7 +82,7 @@ impl Rig {
         let stop = shutdown.clone().cancelled_owned();
         let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { clock, broker, address, shutdown, serving, platform, channel, _directory: directory }
+        Self { emitted, clock, broker, address, shutdown, serving, platform, channel, _directory: directory }
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -89,18 +96,20 @@ impl Rig {
 
     pub(crate) fn token(&self, user: &str) -> String {
         let claims = PlatformClaims { lifetime: Duration::from_secs(24 * 3600), ..PlatformClaims::to("claviger") };
-        self.platform.mint_platform_token(user, &claims).unwrap().expose().to_owned()
+        let token = self.platform.mint_platform_token(user, &claims).unwrap().expose().to_owned();
+        emitted::know("platform token's signature", token.rsplit('.').next().unwrap());
+        token
     }
 
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
+    pub(crate) fn channel(&self) -> Recorded {
+        Recorded::new(self.channel.clone(), self.emitted.outputs.clone())
     }
 
-    pub(crate) fn tokens(&self) -> TokenBrokerServiceClient<Channel> {
+    pub(crate) fn tokens(&self) -> TokenBrokerServiceClient<Recorded> {
         TokenBrokerServiceClient::new(self.channel())
     }
 
-    pub(crate) fn connections(&self) -> ConnectionServiceClient<Channel> {
+    pub(crate) fn connections(&self) -> ConnectionServiceClient<Recorded> {
         ConnectionServiceClient::new(self.channel())
     }
 
@@ -181,6 +190,7 @@ async fn broker(
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
             held_directory: None,
+            public_url: None,
         },
     };
     (Broker::start(parts).await.unwrap(), authenticator)

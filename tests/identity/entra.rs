@@ -14,24 +14,24 @@ use crate::{
     platform::{an_rsa_key, authenticator, invalid, tenant},
 };
 
-const ACME: &str = "11111111-aaaa-4bbb-8ccc-000000000001";
-const GLOBEX: &str = "22222222-aaaa-4bbb-8ccc-000000000002";
+pub(crate) const ACME: &str = "11111111-aaaa-4bbb-8ccc-000000000001";
+pub(crate) const GLOBEX: &str = "22222222-aaaa-4bbb-8ccc-000000000002";
 /// A directory that nobody here allows.
 const STRANGER: &str = "33333333-aaaa-4bbb-8ccc-000000000003";
 /// The one directory whose keys are its own.
-const CONSUMERS: &str = "44444444-aaaa-4bbb-8ccc-000000000004";
+pub(crate) const CONSUMERS: &str = "44444444-aaaa-4bbb-8ccc-000000000004";
 const CLIENT: &str = "55555555-aaaa-4bbb-8ccc-000000000005";
 const NONCE: &str = "n-0S6_WzA2Mj";
 
-struct Entra {
-    issuer: TestIssuer,
+pub(crate) struct Entra {
+    pub(crate) issuer: TestIssuer,
     /// Of every directory but the consumers'.
     shared: &'static SigningKey,
     consumers: SigningKey,
 }
 
-struct Rig {
-    entra: Entra,
+pub(crate) struct Rig {
+    pub(crate) entra: Entra,
     authenticator: Authenticator,
 }
 
@@ -89,7 +89,7 @@ impl Entra {
         toml::from_str(&text).unwrap()
     }
 
-    fn v2_claims(&self, directory: &str) -> Value {
+    pub(crate) fn v2_claims(&self, directory: &str) -> Value {
         let now = ManualClock::START.as_secs();
         json!({
             "aud": CLIENT, "iss": self.v2(directory), "iat": now, "nbf": now, "exp": now + 4500, "ver": "2.0",
@@ -98,7 +98,7 @@ impl Entra {
         })
     }
 
-    fn v1_claims(&self, directory: &str) -> Value {
+    pub(crate) fn v1_claims(&self, directory: &str) -> Value {
         let now = ManualClock::START.as_secs();
         json!({
             "aud": "api://claviger", "iss": self.v1(directory), "iat": now, "nbf": now, "exp": now + 4500, "ver": "1.0",
@@ -109,11 +109,11 @@ impl Entra {
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    async fn with(change: impl FnOnce(&mut Family)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Family)) -> Self {
         let entra = Entra::start().await;
         let mut family = entra.family();
         change(&mut family);
@@ -122,8 +122,15 @@ impl Rig {
     }
 
     async fn ask(&self, key: &SigningKey, claims: &Value) -> Result<Arc<Caller>, IdentityError> {
-        let token = PresentedToken::new(token(key, claims));
-        self.authenticator.authenticate(&token, TokenSource::Metadata).await
+        self.present(token(key, claims)).await
+    }
+
+    pub(crate) async fn refusal(&self, token: String) -> Option<IdentityError> {
+        self.present(token).await.err()
+    }
+
+    async fn present(&self, token: String) -> Result<Arc<Caller>, IdentityError> {
+        self.authenticator.authenticate(&PresentedToken::new(token), TokenSource::Metadata).await
     }
 
     /// What is answered to the claims of a good v2 token with these changes.
@@ -158,7 +165,7 @@ fn with_issuer(key: &SigningKey, issuer: Option<String>) -> Value {
     jwk
 }
 
-fn but(mut claims: Value, changes: Value) -> Value {
+pub(crate) fn but(mut claims: Value, changes: Value) -> Value {
     let Value::Object(changes) = changes else { unreachable!("changes are an object") };
     for (name, value) in changes {
         if value.is_null() {
@@ -380,7 +387,7 @@ fn a_template_trusts_no_directory_that_is_not_named() {
     let (issuer, place, realm) = (template.to_owned(), 0, "realm_claim = \"tid\"");
     assert_eq!(problems(realm, &good), []);
     for other in ["", "realm_claim = \"sub\""] {
-        assert_eq!(problems(other, &good), [ConfigError::TemplateWithoutRealm { place, issuer: issuer.clone() }]);
+        assert_eq!(problems(other, &good), [ConfigError::TemplateWithoutRealm { issuer: issuer.clone() }]);
     }
     for other in [r#"{ fixed = "acme" }"#, &good.replace("\"tid\"", "\"groups\"")] {
         assert_eq!(problems(realm, other), [ConfigError::TemplateForAll { place, issuer: issuer.clone() }]);

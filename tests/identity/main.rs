@@ -6,10 +6,15 @@
 mod clock;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/vectors.rs"]
+mod vectors_support;
 
 mod algorithms;
+mod documented;
 mod entra;
 mod keys;
+mod mutations;
 mod platform;
 mod sign_in;
 mod tokens;
+mod vectors;

@@ -92,8 +92,7 @@ async fn the_endpoint_is_discovered_and_may_be_missing() {
 
 fn github(world: &World) -> Provider {
     let mut provider = provider(shipped("github").unwrap());
-    let Revocation::DeleteJson { url } = &mut provider.definition.revocation else { unreachable!("GitHub's own way") };
-    *url = url.replace("https://api.github.com", &world.endpoint.issuer());
+    provider.definition.endpoints.revocation = Some(world.endpoint.url("/applications/{client_id}/grant"));
     provider
 }
 

@@ -2,10 +2,11 @@
 //! the platform's issuer as well. The broker is called over gRPC alone; what became of its tokens is asked at the server.
 //!
 //! - `provider`: the server as a process · `visitor`: a user with a browser · `world`: the broker beside it
-//! - `caller`: binding `CALLER`
+//! - `caller`, `browser`: the two bindings
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
+mod browser;
 mod caller;
 mod provider;
 mod visitor;

@@ -3,11 +3,12 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use claviger::outbound::{Outbound, Policy, Reply, Request};
-use http::StatusCode;
+use http::{StatusCode, header::DATE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -73,6 +74,18 @@ impl OidcProvider {
     pub(crate) async fn refreshes(&self) -> Refreshes {
         let reply = self.send(Request::get(self.url("/test/refreshes"))).await;
         serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    /// Returns once, by the server's own clock, every token is over that had so many seconds left at most, wherever they
+    /// were counted.
+    pub(crate) async fn outlasts(&self, seconds: u64) {
+        let began = self.time().await;
+        while self.time().await <= began + Duration::from_secs(seconds + 1) {}
+    }
+
+    async fn time(&self) -> SystemTime {
+        let reply = self.send(Request::get(self.url("/test/refreshes"))).await;
+        httpdate::parse_http_date(reply.headers[DATE].to_str().unwrap()).unwrap()
     }
 
     /// The user that the access token stands for, at the userinfo endpoint (OpenID Connect Core §5.3). `None`: refused.

@@ -52,7 +52,7 @@ const configuration = {
   responseTypes: ['code'],
   ttl: {
     AccessToken: () => lifetime,
-    AuthorizationCode: 60,
+    AuthorizationCode: HOUR,
     Grant: 24 * HOUR,
     IdToken: HOUR,
     Interaction: HOUR,

@@ -2,13 +2,15 @@
 
 use claviger::outbound::{Outbound, Reply, Request};
 use http::{
-    HeaderValue, Method, StatusCode,
+    HeaderValue, Method,
     header::{COOKIE, LOCATION, SET_COOKIE},
 };
 use url::Url;
 
 use crate::provider::{outbound, post};
 
+/// Where applications take their codes themselves; nothing listens there.
+pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
 const MOST_STEPS: usize = 20;
 
 /// One browser profile of one user.
@@ -16,6 +18,8 @@ pub(crate) struct Browser {
     user: String,
     outbound: Outbound,
     cookies: Vec<Cookie>,
+    /// The broker has sent the browser on: who asks for consent now is the provider, no longer the platform.
+    at_provider: bool,
 }
 
 /// Belongs to a host with all its ports (RFC 6265 §8.5). That is its site too: hosts here are literal addresses.
@@ -26,11 +30,20 @@ struct Cookie {
     value: String,
 }
 
-/// What the user answers when asked for consent.
+/// What the user answers when the provider asks for consent. The broker's own question is answered with yes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Approve,
     Deny,
+    /// Approves, having asked the provider for its answer as a form (OAuth 2.0 Form Post Response Mode).
+    ApproveByPost,
+}
+
+/// Where the browser stands in the end.
+pub(crate) struct Page {
+    pub(crate) url: Url,
+    /// Empty where nobody was asked for it.
+    pub(crate) text: String,
 }
 
 struct Form {
@@ -40,50 +53,53 @@ struct Form {
 
 impl Browser {
     pub(crate) fn of(user: &str) -> Self {
-        Self { user: user.to_owned(), outbound: outbound(), cookies: Vec::new() }
+        Self { user: user.to_owned(), outbound: outbound(), cookies: Vec::new(), at_provider: false }
     }
 
-    /// Opens `url` and does what the pages ask until the browser is sent to `end`, which is not opened.
-    pub(crate) async fn visit(&mut self, url: &Url, end: &Url, answer: Answer) -> Url {
+    /// Opens `url` and does what the pages ask, up to [`CALLBACK`], which is not opened, or to a page that asks nothing.
+    pub(crate) async fn visit(&mut self, url: &Url, answer: Answer) -> Page {
+        let callback = Url::parse(CALLBACK).unwrap();
         let mut place = url.clone();
         let mut reply = self.open(Request::get(place.clone()), None).await;
         for _ in 0..MOST_STEPS {
             if let Some(location) = reply.headers.get(LOCATION) {
                 place = place.join(location.to_str().unwrap()).unwrap();
-                if place.origin() == end.origin() && place.path() == end.path() {
-                    return place;
+                if (place.origin(), place.path()) == (callback.origin(), callback.path()) {
+                    return Page { url: place, text: String::new() };
                 }
                 reply = self.open(Request::get(place.clone()), None).await;
                 continue;
             }
-            let page = String::from_utf8_lossy(&reply.body).into_owned();
-            assert_eq!(reply.status, StatusCode::OK, "{place}: {page}");
-            let (next, fields) = self.fill_in(&place, &page, answer);
-            let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let request = if fields.is_empty() { Request::get(next.clone()) } else { post(next.clone(), &fields) };
-            reply = self.open(request, Some(&place)).await;
-            place = next;
+            let text = String::from_utf8_lossy(&reply.body).into_owned();
+            let Some(request) = self.next(&place, &text, answer) else { return Page { url: place, text } };
+            let from = std::mem::replace(&mut place, request.url.clone());
+            reply = self.open(request, Some(&from)).await;
         }
         panic!("{MOST_STEPS} steps, and no end in sight");
     }
 
-    /// Where the page's form goes, and with what.
-    fn fill_in(&self, place: &Url, page: &str, answer: Answer) -> (Url, Vec<(String, String)>) {
-        let form = Form::first_of(page).unwrap_or_else(|| panic!("{place} leads nowhere: {page}"));
-        let next = place.join(&form.action).unwrap();
-        let prompt = form.fields.iter().find(|(name, _)| name == "prompt").map(|(_, value)| value.clone());
-        let mut fields = form.fields;
-        match prompt.as_deref() {
-            Some("login") => {
-                fields.push(("login".to_owned(), self.user.clone()));
-                fields.push(("password".to_owned(), "anything".to_owned()));
+    /// What the page leads to: where it sends the browser by itself, or its form, filled in.
+    fn next(&mut self, place: &Url, page: &str, answer: Answer) -> Option<Request> {
+        if let Some((_, rest)) = page.split_once(r#"http-equiv="refresh""#) {
+            self.at_provider = true;
+            let mut next = place.join(attribute(rest, "content")?.strip_prefix("0; url=")?).unwrap();
+            if answer == Answer::ApproveByPost {
+                next.query_pairs_mut().append_pair("response_mode", "form_post");
             }
-            Some("consent") if answer == Answer::Deny => {
-                return (next.join(&format!("{}/abort", next.path())).unwrap(), Vec::new());
+            return Some(Request::get(next));
+        }
+        let Form { action, mut fields } = Form::first_of(page)?;
+        let action = place.join(&action).unwrap();
+        match fields.iter().find(|(name, _)| name == "prompt").map(|(_, value)| value.as_str()) {
+            Some("login") => fields.extend([("login", self.user.as_str()), ("password", "anything")].map(owned)),
+            Some("consent") if answer == Answer::Deny && self.at_provider => {
+                return Some(Request::get(action.join(&format!("{}/abort", action.path())).unwrap()));
             }
+            _ if page.contains(r#"name="decision""#) => fields.push(owned(("decision", "approve"))),
             _ => {}
         }
-        (next, fields)
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Some(post(action, &fields))
     }
 
     /// `from`: the page whose form is posted. A POST across sites carries no cookie that is `SameSite=Lax`, as all are here.
@@ -139,6 +155,10 @@ impl Form {
         let fields = inputs.filter_map(|(tag, _)| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
         Some(Self { action: attribute(tag, "action")?, fields: fields.collect() })
     }
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
 }
 
 fn attribute(tag: &str, name: &str) -> Option<String> {

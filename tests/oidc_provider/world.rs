@@ -7,26 +7,26 @@ use claviger::{
     client::{Client, ClientError, Connect},
     config::Config,
     domain::{ClientSecret, PresentedToken},
-    proto::v1::{self, ErrorReason},
+    proto::v1::{self, AuthorizationBinding, ErrorReason},
     sealing::{Random, root_key},
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
     provider::{CLIENT_ID, CLIENT_SECRET, OidcProvider, post},
-    visitor::{Answer, Browser},
+    visitor::{Answer, Browser, CALLBACK},
 };
 
 pub(crate) const PLUGIN: &str = "calendar";
-/// Where the platform's application and the agent's take their codes; nothing listens there.
-const CALLBACK: &str = "http://127.0.0.1/callback";
 
 pub(crate) struct World {
     pub(crate) provider: OidcProvider,
     directory: TempDir,
+    /// Bound once, so that the pages stay where they were.
+    pages: std::net::TcpListener,
     running: Option<Running>,
 }
 
@@ -43,15 +43,22 @@ impl World {
         let provider = OidcProvider::start("127.0.0.2")?;
         let directory = TempDir::with_prefix("claviger-real-").unwrap();
         root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
-        let mut world = Self { provider, directory, running: None };
+        let pages = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        pages.set_nonblocking(true).unwrap();
+        let mut world = Self { provider, directory, pages, running: None };
         world.run().await;
         Some(world)
     }
 
     pub(crate) async fn run(&mut self) {
-        let mut config: Config = toml::from_str(&configuration(self.directory.path(), self.provider.issuer())).unwrap();
-        config.providers[0].client_secret = Some(ClientSecret::new(CLIENT_SECRET.to_owned()));
-        let listeners = Listeners::bind(&config).await.unwrap();
+        let pages = format!("http://{}", self.pages.local_addr().unwrap());
+        let text = configuration(self.directory.path(), self.provider.issuer(), &pages);
+        let mut config: Config = toml::from_str(&text).unwrap();
+        let secret = |text: &str| Some(ClientSecret::new(text.to_owned()));
+        config.providers[0].client_secret = secret(CLIENT_SECRET);
+        config.identity[0].sign_in.as_mut().unwrap().client_secret = secret("sign-in-secret");
+        let mut listeners = Listeners::bind(&config).await.unwrap();
+        listeners.http = TcpListener::from_std(self.pages.try_clone().unwrap()).unwrap();
         let endpoint = format!("http://{}", listeners.grpc.local_addr().unwrap());
         let app = App::build(config, Arc::new(SystemClock), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
@@ -86,7 +93,7 @@ impl World {
             ("code_challenge", CHALLENGE),
             ("code_challenge_method", "S256"),
         ]);
-        let answer = self.authorize(&url, user, Answer::Approve).await;
+        let answer = Browser::of(user).visit(&url, Answer::Approve).await.url;
         let form = [
             ("client_id", "platform"),
             ("client_secret", "platform-secret"),
@@ -101,20 +108,17 @@ impl World {
         PresentedToken::new(answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
     }
 
-    /// Through the server's pages in a new browser, up to the redirect.
-    pub(crate) async fn authorize(&self, url: &Url, user: &str, answer: Answer) -> Url {
-        Browser::of(user).visit(url, &CALLBACK.parse().unwrap(), answer).await
-    }
-
     /// Connects an account for [`PLUGIN`] in binding `CALLER`.
     pub(crate) async fn connect(&self, client: &Client, user: &str) -> v1::Connection {
-        let started = client.start_authorization(start()).await.unwrap();
-        let answer = self.authorize(&started.authorization_url.parse().unwrap(), user, Answer::Approve).await;
+        let binding = AuthorizationBinding::Caller;
+        let started = client.start_authorization(start(binding)).await.unwrap();
+        let url = started.authorization_url.parse().unwrap();
+        let answer = Browser::of(user).visit(&url, Answer::Approve).await.url;
         client.store_auth_code(code_of(&answer)).await.unwrap().connection.unwrap()
     }
 }
 
-fn configuration(directory: &Path, issuer: &str) -> String {
+fn configuration(directory: &Path, issuer: &str, pages: &str) -> String {
     let directory = directory.display();
     format!(
         r#"
@@ -123,6 +127,7 @@ listen = "127.0.0.1:0"
 
 [http]
 listen = "127.0.0.1:0"
+public_url = "{pages}"
 
 [store]
 directory = "{directory}/store"
@@ -135,6 +140,11 @@ allow_http_loopback = true
 
 [[identity]]
 id = "platform"
+
+[identity.sign_in]
+issuer = "{issuer}"
+client_id = "sign-in"
+subject_is_public = true
 
 [[identity.issuers]]
 issuer = "{issuer}"
@@ -161,11 +171,12 @@ scopes = ["calendar.read"]
     )
 }
 
-pub(crate) fn start() -> v1::StartAuthorizationRequest {
+pub(crate) fn start(binding: AuthorizationBinding) -> v1::StartAuthorizationRequest {
+    let redirect_uri = if binding == AuthorizationBinding::Caller { CALLBACK.to_owned() } else { String::new() };
     v1::StartAuthorizationRequest {
         target: Some(v1::start_authorization_request::Target::Plugin(PLUGIN.to_owned())),
-        binding: v1::AuthorizationBinding::Caller.into(),
-        redirect_uri: CALLBACK.to_owned(),
+        binding: binding.into(),
+        redirect_uri,
         ..Default::default()
     }
 }

@@ -8,6 +8,7 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use claviger::{
     client::{Client, Connect},
     dev::visitor::{Decision, Visitor},
@@ -21,13 +22,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::process::{Finished, Process};
+use crate::{
+    emitted::{self, Emitted},
+    process::{Finished, Process},
+};
 
 pub(crate) const PLUGIN: &str = "calendar";
 const LAST_LINE: &str = "Stop with Ctrl-C.";
 
 /// A directory and a provider's address: what `dev` must be given again to be the same.
 pub(crate) struct Place {
+    /// Before the directory, which it searches when it goes.
+    _emitted: Emitted,
     directory: TempDir,
     pub(crate) provider: String,
 }
@@ -41,7 +47,8 @@ pub(crate) struct Dev<'p> {
 
 pub(crate) fn claviger() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
-    for inherited in ["CLAVIGER_TOKEN", "CLAVIGER_ENDPOINT", "CLAVIGER_LOG"] {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for inherited in ours.filter(|name| name.to_string_lossy().starts_with("CLAVIGER_")) {
         command.env_remove(inherited);
     }
     command
@@ -66,7 +73,11 @@ pub(crate) fn free_port() -> u16 {
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = TempDir::with_prefix("claviger-process-").unwrap();
-        Self { directory, provider: format!("127.0.0.1:{}", free_port()) }
+        Self {
+            _emitted: Emitted::of("place").below(directory.path()),
+            directory,
+            provider: format!("127.0.0.1:{}", free_port()),
+        }
     }
 
     /// One that `dev` makes itself.
@@ -81,7 +92,7 @@ impl Place {
     pub(crate) fn command_in(&self, directory: &Path) -> Command {
         let mut command = claviger();
         command.args(["dev", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--provider", &self.provider]);
-        command.arg("--directory").arg(directory);
+        command.arg("--directory").arg(directory).env("CLAVIGER_LOG", "trace");
         command
     }
 
@@ -94,7 +105,19 @@ impl Place {
         let grpc = process.line(|line| line.starts_with("  gRPC"));
         process.line(|line| line.starts_with(LAST_LINE));
         let grpc = grpc.split_whitespace().next_back().unwrap().to_owned();
+        self.know_what_it_made();
         Dev { place: self, process, grpc }
+    }
+
+    fn know_what_it_made(&self) {
+        // Some tests choose another directory.
+        let Ok(key) = fs::read_to_string(self.directory().join("root.key")) else { return };
+        let key = key.trim().rsplit(':').next().unwrap();
+        emitted::know("root key", key);
+        emitted::know("root key's bytes", BASE64_URL_SAFE_NO_PAD.decode(key).unwrap());
+        let token = read(&self.directory().join("alice.token"));
+        emitted::know("platform token", token.trim());
+        emitted::know("platform token's signature", token.trim().rsplit('.').next().unwrap());
     }
 
     /// Starts what cannot start.

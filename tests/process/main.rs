@@ -1,20 +1,24 @@
 //! The program as a process: what a stranger sees who starts it, calls it, stops it and kills it.
 //!
-//! - `dev`: the harness · `starting`, `stopping`: good and bad starts, ends · `tour` · `pasted`: the quick start's lines
-//! - `killed`: what a kill leaves · `commands`: the client commands · `secrets`: what nobody may find (with `search`)
+//! - `configured`: `serve` and `check-config` · `reloading`: SIGHUP · `dev`: the harness · `starting`, `stopping`: good
+//!   and bad starts, ends · `tour` · `pasted`: the quick start's lines · `killed`: what a kill leaves
+//! - `commands`: the client commands · `secrets`: what nobody may find
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
 mod commands;
+mod configured;
 mod dev;
 mod killed;
 mod pasted;
 mod process;
-mod search;
+mod reloading;
 mod secrets;
 mod starting;
 mod stopping;
 mod tour;
 
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
 #[path = "../support/tools.rs"]
 mod tools;

@@ -1,6 +1,8 @@
-//! A child process whose output is read as it comes, and that never outlives its test.
+//! A child process whose output is read as it comes, and that never outlives its test. What `claviger` itself prints and
+//! shows of itself must hold no secret but those that it is asked for.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -10,17 +12,31 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::emitted::Emitted;
+
 /// Longer than anything here is silent. What has not come by then never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is printed on purpose: by which command, on which stream, which secrets.
+const HANDED_OVER: &[(&str, Stream, &[&str])] = &[
+    // The quick start's line with a live code, and the way to alice's connection.
+    ("dev", Stream::Output, &["provider's code", "state"]),
+    ("token", Stream::Output, &["provider's access token"]),
+    // The address that the user opens.
+    ("connect", Stream::Error, &["state", "nonce"]),
+];
+
 pub(crate) struct Process {
+    /// `None`: some other program.
+    emitted: Option<Emitted>,
+    command: String,
     child: Child,
     lines: Receiver<(Stream, String)>,
     stdout: Vec<String>,
     stderr: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
     Output,
     Error,
@@ -38,7 +54,9 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         read(Stream::Output, child.stdout.take().unwrap(), sender.clone());
         read(Stream::Error, child.stderr.take().unwrap(), sender);
-        Self { child, lines, stdout: Vec::new(), stderr: Vec::new() }
+        let name = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
+        let emitted = (command.get_program() == env!("CARGO_BIN_EXE_claviger")).then(|| Emitted::of(&name));
+        Self { emitted, command: name, child, lines, stdout: Vec::new(), stderr: Vec::new() }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -69,6 +87,7 @@ impl Process {
     }
 
     pub(crate) fn stop(self, signal: Signal) -> Finished {
+        self.show();
         self.signal(signal);
         self.finish()
     }
@@ -78,7 +97,31 @@ impl Process {
         while self.receive() {}
         let status = self.child.wait().unwrap();
         let text = |lines: &[String]| lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        Finished { status, stdout: text(&self.stdout), stderr: text(&self.stderr) }
+        let finished = Finished { status, stdout: text(&self.stdout), stderr: text(&self.stderr) };
+        if let Some(emitted) = &self.emitted {
+            for (stream, text) in [(Stream::Output, &finished.stdout), (Stream::Error, &finished.stderr)] {
+                let on_purpose = HANDED_OVER.iter().find(|(command, of, _)| *command == self.command && *of == stream);
+                emitted.outputs.add(
+                    &format!("{stream:?}"),
+                    text.as_str(),
+                    on_purpose.map_or(&[], |(.., secrets)| secrets),
+                );
+            }
+        }
+        finished
+    }
+
+    /// What other processes can see of it.
+    fn show(&self) {
+        let Some(emitted) = &self.emitted else { return };
+        let process = format!("/proc/{}", self.child.id());
+        let arguments = fs::read(format!("{process}/cmdline")).unwrap();
+        emitted.outputs.add("arguments", arguments, &[]);
+        // Other users cannot read it, and with core dumps off neither can we, but for root. The machine's own variables
+        // are none of ours.
+        let environment = fs::read(format!("{process}/environ")).unwrap_or_default();
+        let ours = environment.split(|byte| *byte == 0).filter(|variable| variable.starts_with(b"CLAVIGER"));
+        emitted.outputs.add("environment", ours.collect::<Vec<_>>().join(&b'\n'), &[]);
     }
 
     fn await_line(&mut self, stream: Stream, wanted: impl Fn(&str) -> bool) -> String {

@@ -3,11 +3,10 @@
 //! One process at log level TRACE is driven through every RPC, good and bad. The provider is made to answer with tokens
 //! and texts of our choosing, so that the refresh tokens, which only the broker and the provider know, are known here
 //! too. What the development provider makes itself has prefixes by which it is found without being known; the PKCE
-//! verifiers, which are told to nobody, are found by their challenges. Then everything is searched: the logs, the output
-//! after the quick start, each refusal's message, details and metadata, the process's arguments and environment, and
-//! every file but the three that are there to hold a secret (the root key, alice's token, the provider's state).
+//! verifiers, which are told to nobody, are found by their challenges. What comes out is searched as in every test
+//! (`emitted`), and each refusal's message, details and metadata besides.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use base64::{
     Engine as _,
@@ -28,7 +27,7 @@ use url::Url;
 
 use crate::{
     dev::{Dev, PLUGIN, Place, ask, ask_for_a_new_one, parameter, read, visit},
-    search::Secrets,
+    emitted::{Emitted, know},
 };
 
 const REDIRECT_URI: &str = "http://127.0.0.1/callback";
@@ -36,50 +35,26 @@ const REDIRECT_URI: &str = "http://127.0.0.1/callback";
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_found_outside_its_place() {
     let place = Place::new();
-    let dev = place.start_as(place.command().env("CLAVIGER_LOG", "trace"));
+    let dev = place.start();
     let mut drive = Drive::new(&dev).await;
     drive.refuse_tokens().await;
     drive.refuse_codes().await;
     drive.run_an_own_flow().await;
     drive.refresh().await;
-    for answer in bad_answers(&mut drive.secrets) {
+    for answer in bad_answers() {
         drive.refuse_an_exchange(&answer).await;
         drive.refuse_a_refresh(&answer).await;
     }
     drive.watch().await;
     drive.revoke().await;
-    let Drive { secrets, refusals, driven, .. } = drive;
-    assert_eq!(driven, every_rpc(), "every RPC is driven");
+    assert_eq!(drive.driven, every_rpc(), "every RPC is driven");
+    drop(drive);
 
-    let process = format!("/proc/{}", dev.process.id());
-    let shown = fs::read(format!("{process}/cmdline")).unwrap();
-    assert!(shown.starts_with(env!("CARGO_BIN_EXE_claviger").as_bytes()));
-    // Other users cannot read it, and with core dumps off neither can we, but for root.
-    let environment = fs::read(format!("{process}/environ")).unwrap_or_default();
-    let quick_start = dev.process.printed().join("\n").len() + 1;
     let finished = dev.stop();
     finished.expect_code(0);
     let mut detail = finished.stderr.lines().filter(|line| line.contains(" DEBUG ") || line.contains(" TRACE "));
     assert!(detail.clone().count() > 0, "the filter was obeyed: {}", finished.stderr);
     assert!(detail.all(|line| line.contains(" claviger::")), "other crates are capped: {}", finished.stderr);
-
-    assert_eq!(secrets.found_in(&shown), none(), "arguments");
-    assert_eq!(secrets.found_in(&environment), none(), "environment");
-    assert_eq!(secrets.found_in(&finished.stdout.as_bytes()[quick_start..]), none(), "output");
-    assert_eq!(secrets.found_in(finished.stderr.as_bytes()), none(), "logs");
-    assert_eq!(secrets.found_in(&refusals), none(), "refusals");
-    let directory = place.directory();
-    assert_eq!(secrets.found_below(&directory, &["root.key", "alice.token", "provider"]), none(), "files");
-
-    // The search was not in vain: the same secrets are found where they may be, and the log where one is planted.
-    let places = secrets.found_below(&directory, &[]);
-    for held in ["root.key: root key as it is", "alice.token: platform token as it is"] {
-        assert!(places.iter().any(|place| place.ends_with(held)), "{places:?}");
-    }
-    let quick_start = secrets.found_in(&finished.stdout.as_bytes()[..quick_start]);
-    assert_eq!(quick_start, BTreeSet::from(["provider's code as it is".to_owned()]));
-    let planted = format!("{}refresh_token={}\n{}", finished.stderr, canary("rt-1"), finished.stderr);
-    assert_eq!(secrets.found_in(planted.as_bytes()), BTreeSet::from(["rt-1 as it is".to_owned()]));
 }
 
 struct Drive<'d> {
@@ -87,39 +62,21 @@ struct Drive<'d> {
     broker: TokenBrokerServiceClient<Channel>,
     connections: ConnectionServiceClient<Channel>,
     token: String,
-    secrets: Secrets,
-    /// Every byte of every refusal.
-    refusals: Vec<u8>,
+    refusals: Emitted,
     driven: BTreeSet<&'static str>,
 }
 
 impl<'d> Drive<'d> {
     async fn new(dev: &'d Dev<'d>) -> Self {
         let channel = Channel::from_shared(dev.endpoint()).unwrap().connect().await.unwrap();
-        let mut secrets = Secrets::default();
-        for (name, prefix) in [
-            ("access token", "dev_at_"),
-            ("refresh token", "dev_rt_"),
-            ("code", "dev_ac_"),
-            ("client secret", "dev_cs_"),
-        ] {
-            secrets.add(&format!("provider's {name}"), prefix);
-        }
         let identity: Value = serde_json::from_str(&read(&dev.directory().join("provider/identity.json"))).unwrap();
         assert!(identity["client_secret"].as_str().is_some_and(|secret| secret.starts_with("dev_cs_")));
-        let key = read(&dev.directory().join("root.key"));
-        let key = key.trim().rsplit(':').next().unwrap();
-        secrets.add("root key", key);
-        secrets.add("root key's bytes", URL_SAFE_NO_PAD.decode(key).unwrap());
-        secrets.add("platform token", dev.token());
-        secrets.add("platform token's signature", dev.token().rsplit('.').next().unwrap());
         Self {
             dev,
             broker: TokenBrokerServiceClient::new(channel.clone()),
             connections: ConnectionServiceClient::new(channel),
             token: dev.token(),
-            secrets,
-            refusals: Vec::new(),
+            refusals: Emitted::of("refusals"),
             driven: BTreeSet::new(),
         }
     }
@@ -138,9 +95,9 @@ impl<'d> Drive<'d> {
         match result {
             Ok(_) => panic!("{rpc} succeeded, a refusal was expected"),
             Err(status) => {
-                self.refusals.extend_from_slice(status.message().as_bytes());
-                self.refusals.extend_from_slice(status.details());
-                self.refusals.extend_from_slice(format!("{:?}", status.metadata()).as_bytes());
+                self.refusals.outputs.add("message", status.message(), &[]);
+                self.refusals.outputs.add("details", status.details(), &[]);
+                self.refusals.outputs.add("metadata", format!("{:?}", status.metadata()), &[]);
             }
         }
     }
@@ -159,10 +116,10 @@ impl<'d> Drive<'d> {
             ("foreign", format!("{header}.{claims}.{signature}")),
             ("huge", canary("huge").repeat(400)),
         ];
-        self.secrets.add("forged signature", forged.rsplit('.').next().unwrap());
+        know("forged signature", forged.rsplit('.').next().unwrap());
         for (name, token) in tokens {
             if name != "forged" {
-                self.secrets.add(name, canary(name));
+                know(name, canary(name));
             }
             let asked = self.broker.get_plugin_token(with_token(ask(), &token)).await;
             self.refused("GetPluginToken", asked);
@@ -178,7 +135,7 @@ impl<'d> Drive<'d> {
         let own = self.broker.validate_platform_token(self.request(v1::ValidatePlatformTokenRequest::default())).await;
         assert!(self.took("ValidatePlatformToken", own).valid);
 
-        self.secrets.add("misplaced", canary("misplaced"));
+        know("misplaced", canary("misplaced"));
         let mut agent = self.request(ask());
         agent.metadata_mut().insert("agent-authorization", bearer(&canary("misplaced")));
         let agent = self.broker.get_plugin_token(agent).await;
@@ -190,7 +147,7 @@ impl<'d> Drive<'d> {
         let several = self.broker.get_plugin_tokens(self.request(several)).await;
         for result in self.took("GetPluginTokens", several).results {
             let Some(plugin_token_result::Result::Error(error)) = result.result else { panic!("nothing is connected") };
-            self.refusals.extend(error.encode_to_vec());
+            self.refusals.outputs.add("result", error.encode_to_vec(), &[]);
         }
         let misplaced = v1::GetConnectionRequest { connection_id: canary("misplaced") };
         let misplaced = self.connections.get_connection(self.request(misplaced)).await;
@@ -208,7 +165,7 @@ impl<'d> Drive<'d> {
 
     async fn refuse_codes(&mut self) {
         for name in ["unknown state", "unknown code", "wrong code", "short verifier"] {
-            self.secrets.add(name, canary(name));
+            know(name, canary(name));
         }
         let nowhere = flow_code(&canary("unknown state"), &canary("unknown code"), "");
         let nowhere = self.broker.store_auth_code(self.request(nowhere)).await;
@@ -230,8 +187,8 @@ impl<'d> Drive<'d> {
     async fn run_an_own_flow(&mut self) {
         use aws_lc_rs::digest::{SHA256, digest};
         let (verifier, wrong) = ("canary~own.verifier".repeat(3), "canary~wrong.verifier".repeat(3));
-        self.secrets.add("own verifier", &verifier);
-        self.secrets.add("wrong verifier", &wrong);
+        know("own verifier", &verifier);
+        know("wrong verifier", &wrong);
         for sent in [&wrong, &verifier] {
             let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
             let parameters = [
@@ -291,7 +248,7 @@ impl<'d> Drive<'d> {
     }
 
     async fn watch(&mut self) {
-        self.secrets.add("resume token", canary("resume token"));
+        know("resume token", canary("resume token"));
         let start = v1::watch_credential_status_request::Start::ResumeToken(canary("resume token").into_bytes());
         let resumed = v1::WatchCredentialStatusRequest { start: Some(start), ..Default::default() };
         let resumed = self.broker.watch_credential_status(self.request(resumed)).await;
@@ -310,7 +267,7 @@ impl<'d> Drive<'d> {
 
     async fn revoke(&mut self) {
         self.connect_with("at-4", "rt-4").await;
-        self.secrets.add("revocation prose", canary("revocation prose"));
+        know("revocation prose", canary("revocation prose"));
         self.dev.arm("revoke", &answer(400, &canary("revocation prose"))).await;
         let target = || Some(v1::revoke_request::Target::AllMine(true));
         for preview in [true, false] {
@@ -318,7 +275,7 @@ impl<'d> Drive<'d> {
             let revoked = self.broker.revoke(self.request(revoked)).await;
             self.took("Revoke", revoked);
         }
-        self.secrets.add("no connection", canary("no connection"));
+        know("no connection", canary("no connection"));
         let unknown = v1::revoke_request::Target::ConnectionId(canary("no connection"));
         let unknown = v1::RevokeRequest { target: Some(unknown), preview: false };
         let unknown = self.broker.revoke(self.request(unknown)).await;
@@ -342,9 +299,9 @@ impl<'d> Drive<'d> {
         self.took("GetAuthorization", looked_at);
         let url: Url = started.authorization_url.parse().unwrap();
         let state = parameter(&url, "state");
-        self.secrets.add("state", &state);
-        self.secrets.add("nonce", parameter(&url, "nonce"));
-        self.secrets.add_challenge(parameter(&url, "code_challenge"));
+        know("state", &state);
+        know("nonce", parameter(&url, "nonce"));
+        know("code_challenge", parameter(&url, "code_challenge"));
         (visit(url.as_str()).await, state)
     }
 
@@ -360,8 +317,8 @@ impl<'d> Drive<'d> {
     }
 
     fn tokens(&mut self, access: &str, refresh: &str) -> Value {
-        self.secrets.add(access, canary(access));
-        self.secrets.add(refresh, canary(refresh));
+        know(access, canary(access));
+        know(refresh, canary(refresh));
         json!({ "access_token": canary(access), "refresh_token": canary(refresh), "token_type": "Bearer", "expires_in": 600 })
     }
 
@@ -372,8 +329,8 @@ impl<'d> Drive<'d> {
 }
 
 /// Answers of a token endpoint that are refusals, nonsense, or prose with a secret in it.
-fn bad_answers(secrets: &mut Secrets) -> Vec<Value> {
-    secrets.add("upstream prose", canary("upstream prose"));
+fn bad_answers() -> Vec<Value> {
+    know("upstream prose", canary("upstream prose"));
     let prose = canary("upstream prose");
     let error = |code: &str| json!({ "error": code, "error_description": prose, "error_uri": prose }).to_string();
     vec![
@@ -428,8 +385,4 @@ fn every_rpc() -> BTreeSet<&'static str> {
     let files = set.file.into_iter().filter(|file| file.package() == "claviger.v1");
     let services = files.flat_map(|file| file.service);
     services.flat_map(|service| service.method).map(|method| &*method.name().to_owned().leak()).collect()
-}
-
-fn none() -> BTreeSet<String> {
-    BTreeSet::new()
 }

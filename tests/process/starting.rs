@@ -108,6 +108,7 @@ fn a_root_key_that_is_none_is_named() {
     symlink(&elsewhere, &key).unwrap();
     says(place.fail().expect_code(78), &[name, "symbolic link"]);
     fs::remove_file(&key).unwrap();
+    fs::remove_file(&elsewhere).unwrap();
     fs::create_dir(&key).unwrap();
     says(place.fail().expect_code(78), &[name, "not a regular file"]);
 }

@@ -1,7 +1,8 @@
 //! How `dev` ends.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     process::Stdio,
 };
 
@@ -52,4 +53,32 @@ fn output_that_nobody_reads_does_not_end_it() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let rest: Vec<_> = logs.collect();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:#?}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let place = Place::new();
+    let mut dev = place.start();
+    let mut hanging = TcpStream::connect(&dev.grpc).unwrap();
+    // The preface, and no answer to anything that follows.
+    hanging.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    assert_eq!(next_frame(&mut hanging), SETTINGS);
+    dev.process.signal(Signal::TERM);
+    while next_frame(&mut hanging) != GOAWAY {}
+    assert!(dev.process.is_running(), "it waits for the connection");
+    let finished = dev.process.stop(Signal::TERM);
+    finished.expect_code(1);
+    assert!(finished.stderr.contains("a second signal ended it at once"), "{}", finished.stderr);
+}
+
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// The type of the next HTTP/2 frame (RFC 9113 §4.1).
+fn next_frame(connection: &mut TcpStream) -> u8 {
+    let mut head = [0; 9];
+    connection.read_exact(&mut head).unwrap();
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    io::copy(&mut connection.take(length.into()), &mut io::sink()).unwrap();
+    head[3]
 }

@@ -12,10 +12,11 @@ use crate::{
 };
 
 /// What the tour shows, in its order.
-const STEPS: [&str; 15] = [
+const STEPS: [&str; 16] = [
     "ValidatePlatformToken: alice is sub_",
     "a token with a forged signature is refused: TOKEN_INVALID",
     "GetPluginToken before consent: AuthenticationRequired, flow flw_",
+    "the page behind its link sends whoever opens it to sign in",
     "WatchCredentialStatus: open, the snapshot is empty",
     "StartAuthorization, and alice logged in and approved at the provider",
     "StoreAuthCode by bob, with alice's code: FLOW_NOT_FOUND",

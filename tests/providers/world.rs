@@ -70,7 +70,11 @@ impl World {
                 },
             ),
             // Nobody plays GitHub; what it answers can be played by anybody.
-            _ => (None, Endpoints { token: at(Realm::Provider, "/token"), ..Endpoints::default() }),
+            _ => {
+                let anywhere = || at(Realm::Provider, "/token");
+                let [authorization, token, revocation, userinfo] = [anywhere(), anywhere(), anywhere(), anywhere()];
+                (None, Endpoints { authorization, token, revocation, userinfo })
+            }
         };
         let issuer = issuer.map(|issuer| issuer.parse().unwrap());
         let directory = directory.map(|directory| directory.parse().unwrap());

@@ -189,6 +189,15 @@ impl SigningKey {
         }
     }
 
+    /// The public half as its format has it: RFC 8017 A.1.1, an uncompressed point, or RFC 8032 §5.1.5.
+    pub(crate) fn public_bytes(&self) -> Vec<u8> {
+        match &self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Ec(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Ed25519(pair) => pair.public_key().as_ref().to_vec(),
+        }
+    }
+
     /// The modulus, big-endian; empty for other keys.
     pub(crate) fn rsa_modulus(&self) -> Vec<u8> {
         match &self.pair {

@@ -3,7 +3,6 @@
 //! - [`world`]: what runs · [`quick_start`]: what is printed to paste · [`tour`]: the main job, walked through
 
 mod quick_start;
-mod signals;
 mod tour;
 mod world;
 
@@ -16,10 +15,10 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use signals::Signals;
 pub(super) use world::RootKeyGone;
 use world::World;
 
+use super::signals::Signals;
 use crate::{
     sealing::hardening,
     telemetry::{LogFormat, Telemetry, TelemetryGuard},

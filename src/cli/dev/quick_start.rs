@@ -18,6 +18,8 @@ use crate::{
 };
 
 const PLUGIN: &str = "calendar";
+/// What is left to connect in a browser.
+const OTHER_PLUGIN: &str = "notes";
 
 /// Writes the token where only this user reads it; the command lines name the file, never the token.
 pub(super) fn write_token(directory: &Path, token: &PresentedToken) -> io::Result<PathBuf> {
@@ -41,11 +43,13 @@ pub(super) async fn print(world: &World, token_file: &Path) -> anyhow::Result<()
             "grpcurl -plaintext {extra}-expand-headers -H 'authorization: Bearer ${{CLAVIGER_TOKEN}}' -d '{data}' {grpc} claviger.v1.TokenBrokerService/{method}"
         )
     };
+    let page = page(world).await.context("a page could not be had")?;
     let (http, issuer) = (world.http, world.provider.issuer());
     let lines = [
         "claviger dev is running.".to_owned(),
         format!("  gRPC      {grpc}"),
         format!("  HTTP      http://{http}/readyz"),
+        format!("  page      {page} (alice connects her notes here; ten minutes)"),
         format!("  provider  {issuer} (users alice and bob, no passwords)"),
         String::new(),
         "# who you are".to_owned(),
@@ -99,6 +103,19 @@ pub(super) async fn authorize(world: &World) -> anyhow::Result<Url> {
         .await?;
     let visitor = Visitor::new(World::outbound()?);
     Ok(visitor.visit(&started.authorization_url.parse()?, "alice", Decision::Approve).await?)
+}
+
+/// Our page for a flow of alice's.
+async fn page(world: &World) -> anyhow::Result<String> {
+    let client = world.client(&world.token("alice")?)?;
+    let started = client
+        .start_authorization(v1::StartAuthorizationRequest {
+            target: Some(start_authorization_request::Target::Plugin(OTHER_PLUGIN.to_owned())),
+            binding: v1::AuthorizationBinding::Browser.into(),
+            ..Default::default()
+        })
+        .await?;
+    Ok(started.authorization_url)
 }
 
 /// The request's JSON. Every value stands in base64url or a URL, so nothing in it can end a shell's quotes.

@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode, header::LOCATION};
 use tonic::Streaming;
 use url::Url;
 
 use super::{
+    super::signals::Signals,
     quick_start,
-    signals::Signals,
     world::{Settings, World},
 };
 use crate::{
@@ -66,7 +66,7 @@ async fn walk_in(directory: &Path, mut signals: Signals) -> anyhow::Result<()> {
 async fn steps(world: &World) -> anyhow::Result<()> {
     let alice = world.client(&world.token("alice")?)?;
     identify(world, &alice).await?;
-    ask_too_early(&alice).await?;
+    ask_too_early(world, &alice).await?;
     let mut watch = open_watch(&alice).await?;
     let answer = log_in(world).await?;
     store_the_code(world, &alice, &answer).await?;
@@ -87,11 +87,16 @@ async fn identify(world: &World, alice: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask_too_early(alice: &Client) -> anyhow::Result<()> {
+async fn ask_too_early(world: &World, alice: &Client) -> anyhow::Result<()> {
     let error = expect_reason(alice.get_plugin_token(request()).await, ErrorReason::ConsentRequired)?;
     let required = error.authentication_required.context("the refusal does not say what the user must do")?;
     ensure!(!required.flow_id.is_empty(), "the refusal names no flow");
     step(&format!("GetPluginToken before consent: AuthenticationRequired, flow {}", required.flow_id))?;
+    let page = World::outbound()?.send(Request::get(required.auth_url.parse()?)).await?;
+    let next = page.headers.get(LOCATION).and_then(|next| next.to_str().ok()).unwrap_or_default();
+    let issuer = world.provider.platform_issuer();
+    ensure!(page.status == StatusCode::SEE_OTHER && next.starts_with(&issuer), "the page asks nobody to sign in");
+    step("the page behind its link sends whoever opens it to sign in")?;
     Ok(())
 }
 

@@ -15,14 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, Listeners, SystemClock, listen},
+    broker::{LOGIN_CALLBACK, OAUTH_CALLBACK},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, OutboundSection, PluginSection, ProviderSection,
-        RedirectRule, Reflection, SealingSection, StoreSection, TenantSection,
+        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, PluginSection,
+        ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection, TenantSection, TracesSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{Endpoints, PresentedToken, TokenUsage},
-    identity::{Algorithm, Family, Issuer, IssuerName, Keys, TenantRule},
+    domain::{Endpoints, PresentedToken, PublicUrl, Scope, TokenUsage},
+    identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
 };
@@ -69,13 +70,14 @@ impl World {
         private_directory(&settings.directory)?;
         let random = Random::system();
         let root_key = root_key(&settings.directory, &random)?;
-        let provider = start_provider(&settings, &random).await?;
-        let config = config(&settings, &provider, root_key)?;
         let listeners = Listeners {
             grpc: listen(settings.grpc).await.context("--grpc")?,
             http: listen(settings.http).await.context("--http")?,
         };
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
+        let pages = PublicUrl::new(format!("http://{http}").parse()?).context("--http")?;
+        let provider = start_provider(&settings, &pages, &random).await?;
+        let config = config(&settings, &pages, &provider, root_key)?;
         let app = App::build(config, Arc::new(SystemClock), random).await?;
         let shutdown = CancellationToken::new();
         let (end, ended) = watch::channel(false);
@@ -127,11 +129,12 @@ fn claims() -> PlatformClaims {
     PlatformClaims { lifetime: TOKEN_LIFETIME, ..PlatformClaims::to(AUDIENCE) }
 }
 
-async fn start_provider(settings: &Settings, random: &Random) -> anyhow::Result<DevProvider> {
+async fn start_provider(settings: &Settings, pages: &PublicUrl, random: &Random) -> anyhow::Result<DevProvider> {
     let listener = listen(settings.provider).await.context("--provider")?;
     let options = dev::Options {
         directory: Some(settings.directory.join("provider")),
-        redirect_uris: vec![format!("http://127.0.0.1{CALLBACK}").parse()?],
+        redirect_uris: vec![format!("http://127.0.0.1{CALLBACK}").parse()?, pages.at(OAUTH_CALLBACK)],
+        sign_in_redirect_uris: vec![pages.at(LOGIN_CALLBACK)],
         access_token_lifetime: settings.access_token_lifetime,
         ..dev::Options::default()
     };
@@ -140,7 +143,7 @@ async fn start_provider(settings: &Settings, random: &Random) -> anyhow::Result<
     Ok(DevProvider::start(listener, options, Arc::new(SystemClock), fill).await?)
 }
 
-fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> anyhow::Result<Config> {
+fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_key: PathBuf) -> anyhow::Result<Config> {
     let plugins = dev::PLUGINS.iter().map(|plugin| -> anyhow::Result<PluginSection> {
         Ok(PluginSection {
             id: plugin.id.parse()?,
@@ -156,16 +159,18 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
     });
     Ok(Config {
         grpc: GrpcSection { listen: settings.grpc, reflection: Reflection::Open, ..GrpcSection::default() },
-        http: HttpSection { listen: settings.http, ..HttpSection::default() },
+        http: HttpSection { listen: settings.http, public_url: Some(pages.at("/")), ..HttpSection::default() },
         limits: LimitsSection::default(),
         store: StoreSection {
             directory: settings.directory.join(STORE),
-            page_cache: 64 * 1024 * 1024,
-            row_cache: 16 * 1024 * 1024,
+            page_cache: Size::mib(64),
+            row_cache: Size::mib(16),
         },
         sealing: SealingSection { root_key },
         outbound: OutboundSection { allow_http_loopback: true, ..OutboundSection::default() },
         audit: AuditSection::default(),
+        log: LogSection::default(),
+        traces: TracesSection::default(),
         identity: vec![family(provider)?],
         tenants: vec![TenantSection {
             id: "dev".parse()?,
@@ -181,6 +186,7 @@ fn config(settings: &Settings, provider: &DevProvider, root_key: PathBuf) -> any
             endpoints: Endpoints::default(),
             rotation: Some(provider.rotation()),
             client_id: dev::CLIENT_ID.to_owned(),
+            client_secret_file: None,
             client_secret: Some(provider.client_secret()),
         }],
         plugins: plugins.collect::<Result<_, _>>()?,
@@ -206,7 +212,14 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             token_types: vec!["at+jwt".to_owned()],
             access_token_claims: Vec::new(),
         }],
-        sign_in: None,
+        sign_in: Some(SignIn {
+            issuer: provider.platform_issuer().parse()?,
+            client_id: dev::SIGN_IN_CLIENT_ID.to_owned(),
+            client_secret: Some(provider.client_secret()),
+            client_secret_file: None,
+            scopes: "openid".parse::<Scope>().into_iter().collect(),
+            subject_is_public: true,
+        }),
     })
 }
 

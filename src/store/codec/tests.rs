@@ -16,7 +16,7 @@ fn bytes(length: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Va
 }
 
 fn record() -> impl Strategy<Value = RecordKey> {
-    let kind = (1_u8..=8).prop_map(|byte| RecordKind::from_byte(byte).expect("1 to 8 are kinds"));
+    let kind = (1_u8..=9).prop_map(|byte| RecordKind::from_byte(byte).expect("1 to 9 are kinds"));
     (kind, bytes(0..=MAX_ID)).prop_map(|(kind, id)| RecordKey::new(kind, id))
 }
 

@@ -1,10 +1,6 @@
 //! Looks for secrets in bytes, in every form in which a program writes bytes down.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fs,
-    path::Path,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{
@@ -14,7 +10,7 @@ use base64::{
 
 /// What must not be found.
 #[derive(Default)]
-pub(crate) struct Secrets {
+pub(super) struct Secrets {
     forms: Vec<Form>,
     /// Forms by their first bytes.
     begin: HashMap<[u8; SHORTEST], Vec<usize>>,
@@ -34,7 +30,7 @@ const VERIFIER: usize = 43;
 
 impl Secrets {
     /// `name` is what is told of a find, never the secret.
-    pub(crate) fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
+    pub(super) fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
         self.form(name, "as it is", secret.to_vec());
         self.form(name, "as hex", hex(secret).into_bytes());
@@ -49,12 +45,16 @@ impl Secrets {
         }
     }
 
-    pub(crate) fn add_challenge(&mut self, challenge: String) {
-        self.challenges.push(challenge);
+    /// As [`Self::add`]; a `code_challenge` stands for its verifier.
+    pub(super) fn know(&mut self, name: &str, secret: &[u8]) {
+        match name {
+            "code_challenge" => self.challenges.push(String::from_utf8(secret.to_vec()).unwrap()),
+            _ => self.add(name, secret),
+        }
     }
 
     /// The names and forms that are in `bytes`.
-    pub(crate) fn found_in(&self, bytes: &[u8]) -> BTreeSet<String> {
+    pub(super) fn found_in(&self, bytes: &[u8]) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for at in 0..bytes.len().saturating_sub(SHORTEST - 1) {
             let rest = &bytes[at..];
@@ -68,26 +68,26 @@ impl Secrets {
         found
     }
 
-    /// What is found in the files below `directory`, by file; `leave_out` are paths below it.
-    pub(crate) fn found_below(&self, directory: &Path, leave_out: &[&str]) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name());
-            if leave_out.iter().any(|left_out| name == **left_out) {
-                continue;
-            }
-            if path.is_dir() {
-                found.extend(self.found_below(&path, &[]));
+    /// `bytes` without these secrets as they are, to the end of what could be a token.
+    pub(super) fn without(&self, names: &[&str], bytes: &[u8]) -> Vec<u8> {
+        let cut: Vec<_> = names.iter().map(|name| format!("{name} as it is")).collect();
+        let forms: Vec<_> = self.forms.iter().filter(|form| cut.contains(&form.name)).collect();
+        let (mut left, mut rest) = (Vec::new(), bytes);
+        while let Some(first) = rest.first() {
+            if forms.iter().any(|form| rest.starts_with(&form.bytes)) {
+                let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"-._~+/=".contains(byte));
+                rest = &rest[end.unwrap_or(rest.len())..];
             } else {
-                let named = |what| format!("{}: {what}", path.display());
-                found.extend(self.found_in(&fs::read(&path).unwrap()).into_iter().map(named));
+                left.push(*first);
+                rest = &rest[1..];
             }
         }
-        found
+        left
     }
 
     fn form(&mut self, name: &str, how: &str, bytes: Vec<u8>) {
-        let begin = *bytes.first_chunk().unwrap_or_else(|| panic!("{name} {how} is too short to be looked for"));
+        assert!(bytes.len() >= SHORTEST, "{name} {how} is too short to be looked for");
+        let begin = *bytes.first_chunk().unwrap();
         let alike = self.begin.entry(begin).or_default();
         if alike.iter().any(|form| self.forms[*form].bytes == bytes) {
             return;
@@ -138,7 +138,6 @@ fn inside(bytes: &[u8], offset: usize, encode: impl Fn(Vec<u8>) -> String) -> Ve
 mod tests {
     use base64::engine::general_purpose::STANDARD;
     use claviger::sealing::Random;
-    use tempfile::TempDir;
 
     use super::*;
 
@@ -168,7 +167,7 @@ mod tests {
         let verifier = Random::system().code_verifier().ok().unwrap();
         let verifier = verifier.expose().as_bytes();
         let mut secrets = Secrets::default();
-        secrets.add_challenge(URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier)));
+        secrets.know("code_challenge", URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier)).as_bytes());
         let raw = String::from_utf8(verifier.to_vec()).unwrap();
         for written in [raw.clone(), hex(verifier), STANDARD.encode(verifier), format!("id-{raw}-id")] {
             let found = secrets.found_in(format!("code_verifier={written}&x").as_bytes());
@@ -178,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_planted_file_is_found_and_named() {
-        let directory = TempDir::new().unwrap();
-        fs::create_dir(directory.path().join("store")).unwrap();
+    fn what_is_handed_over_is_cut_out_and_nothing_else() {
         let mut secrets = Secrets::default();
-        secrets.add("canary", PLANTED);
-        assert!(secrets.found_below(directory.path(), &[]).is_empty());
-        fs::write(directory.path().join("store/db"), [b"\0\x01\xff", PLANTED.as_bytes(), b"\0"].concat()).unwrap();
-        let found = secrets.found_below(directory.path(), &[]);
-        assert!(found.iter().next().unwrap().ends_with("store/db: canary as it is"), "{found:?}");
-        assert!(secrets.found_below(directory.path(), &["store"]).is_empty());
+        secrets.add("prefix", "canary_");
+        secrets.add("other", "another_");
+        let left = |names: &[&str]| {
+            let left = secrets.without(names, b"token \"canary_ab-c.d\", another_one, canary_");
+            String::from_utf8(left).unwrap()
+        };
+        assert_eq!(left(&["prefix"]), "token \"\", another_one, ");
+        assert_eq!(left(&[]), "token \"canary_ab-c.d\", another_one, canary_");
     }
 }

@@ -1,0 +1,113 @@
+//! Binding `BROWSER`: our own pages sign the user in, show what is asked for, and take the provider's answer.
+//!
+//! A link can be sent to anybody, so nothing that came through one is believed: not who opens it, and not who comes back
+//! from the provider. An attempt is minted only in a browser in which the flow's owner has signed in and agreed, and its
+//! answer is taken only from that browser. PKCE and `state` alone do not stop somebody who sends a victim the link of his
+//! own flow.
+//!
+//! - [`connect`]: what the page shows · [`sign_in`]: who is there · [`consent`]: yes or no · [`answer`]: what the
+//!   provider says · [`returning`]: the way back to the application
+
+mod answer;
+mod connect;
+mod consent;
+mod returning;
+mod sign_in;
+
+use std::collections::HashMap;
+
+pub use connect::{ConnectPage, ConsentRequest, Ended, Outcome};
+pub use consent::{FormProof, SentToProvider};
+pub use sign_in::{SignInBegun, SignedInBrowser};
+use url::Url;
+
+use super::{Broker, BrokerError};
+use crate::{
+    domain::{BrowserSecret, FamilyId, Flow, FlowId, PublicUrl, Visit},
+    identity::SignIn,
+    sealing::BrowserPurpose,
+    vault::Stored,
+};
+
+/// Where providers send browsers back to; registered there under our public URL.
+pub const OAUTH_CALLBACK: &str = "/oauth/callback";
+/// Where a family's issuer sends browsers back to after a sign-in; registered there under our public URL.
+pub const LOGIN_CALLBACK: &str = "/login/callback";
+
+/// The cookies of one browser that are ours.
+#[derive(Default)]
+pub struct Cookies {
+    pub sessions: HashMap<FlowId, BrowserSecret>,
+    /// Set when the user was sent to the provider.
+    pub attempts: HashMap<FlowId, BrowserSecret>,
+}
+
+/// Why a browser is not served, and the flow that it came for as far as that is known.
+#[derive(Debug)]
+pub struct VisitRefused {
+    pub error: BrokerError,
+    pub flow: Option<FlowId>,
+}
+
+impl From<BrokerError> for VisitRefused {
+    fn from(error: BrokerError) -> Self {
+        Self { error, flow: None }
+    }
+}
+
+impl BrokerError {
+    fn at(self, flow: FlowId) -> VisitRefused {
+        VisitRefused { error: self, flow: Some(flow) }
+    }
+}
+
+impl Broker {
+    /// Where browsers find our pages, if there are any.
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.settings().public_url.as_ref()
+    }
+
+    /// The page for a flow; `None` where nobody of the family could sign in on it.
+    pub(super) fn connect_url(&self, family: &FamilyId, flow: FlowId) -> Option<Url> {
+        let (public_url, _) = self.pages(family)?;
+        Some(public_url.at(&format!("/connect/{flow}")))
+    }
+
+    /// Whether people of the family can sign in on our pages.
+    pub(super) fn has_pages(&self, family: &FamilyId) -> bool {
+        self.pages(family).is_some()
+    }
+
+    /// Names a request to our pages.
+    pub fn visit(&self, peer: Option<std::net::IpAddr>, user_agent: Option<String>) -> Result<Visit, BrokerError> {
+        let id = u128::from_be_bytes(self.fresh()?);
+        let request_id = format!("req_{id:032x}").parse().expect("prefix, underscore and hex are visible characters");
+        Ok(Visit { request_id, peer, user_agent })
+    }
+
+    fn pages(&self, family: &FamilyId) -> Option<(&PublicUrl, &SignIn)> {
+        Some((self.public_url()?, self.authenticator().sign_in(family)?))
+    }
+
+    fn required_pages(&self, family: &FamilyId) -> Result<(&PublicUrl, &SignIn), BrokerError> {
+        self.pages(family).ok_or(BrokerError::SignInNotConfigured)
+    }
+
+    async fn visited_flow(&self, id: FlowId) -> Result<Stored<Flow>, BrokerError> {
+        let flow = self.vault().any_flow(id).await?.ok_or(BrokerError::FlowNotFound)?;
+        // A tenant that was taken out of the configuration is nobody's any more.
+        let served = self.catalog().tenants.contains_key(&flow.value.tenant);
+        if served { Ok(flow) } else { Err(BrokerError::FlowNotFound) }
+    }
+
+    /// Whether this is the browser in which the flow's owner signed in, and that session was not ended since.
+    async fn is_owners(&self, flow: &Flow, cookies: &Cookies) -> Result<bool, BrokerError> {
+        let (Some(session), Some(secret)) = (&flow.session, cookies.sessions.get(&flow.id)) else { return Ok(false) };
+        if self.vault().keys().browser(BrowserPurpose::Session, flow.id, secret) != session.cookie {
+            return Ok(false);
+        }
+        let subject = self.vault().subject(&flow.tenant, flow.subject).await?;
+        let not_before = subject.and_then(|stored| stored.value.not_before);
+        Ok(not_before.is_none_or(|not_before| session.signed_in_at >= not_before))
+    }
+}

@@ -1,0 +1,43 @@
+//! Which configuration is in force: one record, under the installation's own tenant.
+
+use super::{
+    Change, Stored, Vault, VaultError, place,
+    records::{self, Owned},
+    stored::Envelope,
+};
+use crate::{
+    domain::{Configuration, SubjectId, TenantId},
+    store::{Expect, FieldTag, Write},
+};
+
+impl Owned for Configuration {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    fn subject(&self) -> Option<SubjectId> {
+        None
+    }
+}
+
+impl Vault {
+    /// `None`: none was put on record yet.
+    pub async fn configuration(&self) -> Result<Option<Stored<Configuration>>, VaultError> {
+        self.read(place::configuration_row()).await
+    }
+}
+
+impl Change {
+    /// Takes the place of `from`, which must still be the newest; `None`: there must be none.
+    pub fn put_configuration(&mut self, from: Option<&Stored<Configuration>>, to: &Configuration) {
+        self.build(|change| {
+            let key = place::configuration_row();
+            let expect = from.map_or(Expect::Absent, |stored| Expect::Version(stored.version()));
+            let holder = change.tenant_key(&key, &to.tenant)?;
+            let envelope = Envelope { value: to, parked: None };
+            let record = records::seal(holder, &key, expect.next_version(), &envelope, change.vault.random())?;
+            change.write(Write::put(key, expect, vec![(FieldTag::Record, record)], Vec::new()));
+            Ok(())
+        });
+    }
+}
