@@ -6,6 +6,7 @@ use claviger::{
     app::{App, Listeners, SystemClock},
     config::Config,
     dev,
+    domain::ClientSecret,
     sealing::Random,
     telemetry::{LogFormat, Telemetry},
 };
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::servers::{announce, until_told};
 
 pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const CLIENT_SECRET: &str = "of a provider on this machine";
 pub(super) const CALLBACK: &str = "/callback";
 
 /// In the runtime that the binary's `main` has.
@@ -37,7 +39,7 @@ pub(super) async fn serve(directory: &Path, issuer: &str) {
 /// Everything that is not here has its default.
 fn config(directory: &Path, issuer: &str) -> Config {
     let (store, root_key) = (directory.join("store"), directory.join(ROOT_KEY));
-    let (store, root_key, client) = (store.display(), root_key.display(), dev::PUBLIC_CLIENT_ID);
+    let (store, root_key, client) = (store.display(), root_key.display(), dev::CLIENT_ID);
     let text = format!(
         r#"
         grpc = {{ listen = "127.0.0.1:0", rate = 1_000_000 }}
@@ -65,5 +67,7 @@ fn config(directory: &Path, issuer: &str) -> Config {
         usage = {{ header = "authorization", scheme = "Bearer", base_url = "{issuer}/api/notes" }}
         "#
     );
-    toml::from_str(&text).unwrap()
+    let mut config: Config = toml::from_str(&text).unwrap();
+    config.providers[0].client_secret = Some(ClientSecret::new(CLIENT_SECRET.to_owned()));
+    config
 }

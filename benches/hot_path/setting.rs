@@ -10,7 +10,7 @@ use claviger::{
         self, DevProvider, Endpoint, Fault, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::PresentedToken,
+    domain::{ClientSecret, PresentedToken},
     outbound::{Outbound, Policy},
     proto::v1,
     sealing::{Random, root_key},
@@ -125,6 +125,7 @@ fn claims() -> PlatformClaims {
 
 async fn start_provider() -> DevProvider {
     let options = dev::Options {
+        client_secret: Some(ClientSecret::new(broker::CLIENT_SECRET.to_owned())),
         redirect_uris: vec![format!("http://127.0.0.1{}", broker::CALLBACK).parse().unwrap()],
         access_token_lifetime: Duration::from_secs(24 * 3600),
         ..dev::Options::default()
