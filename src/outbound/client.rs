@@ -47,16 +47,16 @@ pub struct Outbound {
 
 impl Outbound {
     pub fn new(policy: &Policy) -> Result<Self, OutboundError> {
-        Self::with_lookup(policy, system())
+        Self::with_lookup(policy, &system())
     }
 
     /// As [`Self::new`], with another source of addresses; what it finds is filtered all the same.
-    pub fn with_lookup(policy: &Policy, lookup: Lookup) -> Result<Self, OutboundError> {
+    pub fn with_lookup(policy: &Policy, lookup: &Lookup) -> Result<Self, OutboundError> {
         // Already installed by the application, or by another client: both are the same provider.
         let _ = aws_lc_rs::default_provider().install_default();
         let roots = Certificate::from_pem_bundle(&policy.extra_roots).map_err(|_| OutboundError::TrustAnchors)?;
         let build = |allows| {
-            let guarded = guarded(policy, Filtered { lookup: Arc::clone(&lookup), allows });
+            let guarded = guarded(policy, Filtered { lookup: Arc::clone(lookup), allows });
             let guarded = if roots.is_empty() { guarded } else { guarded.tls_certs_merge(roots.clone()) };
             guarded.build().map_err(|_| OutboundError::TrustAnchors)
         };

@@ -54,7 +54,7 @@ struct About {
 }
 
 impl About {
-    fn new(check: &'static str, subject: impl Display) -> Self {
+    fn new(check: &'static str, subject: impl fmt::Display) -> Self {
         Self { check, subject: subject.to_string() }
     }
 
