@@ -1,12 +1,13 @@
 //! The program as a process: what a stranger sees who starts it, calls it, stops it and kills it.
 //!
 //! - `dev`: the harness · `starting`, `stopping`: good and bad starts, ends · `tour` · `pasted`: the quick start's lines
-//! - `killed`: what a kill leaves · `commands`: the client commands · `secrets`: what nobody may find
+//! - `killed`: what a kill leaves · `commands`: the client commands · `doctor` · `secrets`: what nobody may find
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
 mod commands;
 mod dev;
+mod doctor;
 mod killed;
 mod pasted;
 mod process;
