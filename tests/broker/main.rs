@@ -17,6 +17,7 @@ mod support {
 }
 
 mod connecting;
+mod doctor;
 mod error_reasons;
 mod installation;
 mod observer;

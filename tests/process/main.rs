@@ -2,13 +2,14 @@
 //!
 //! - `configured`: `serve` and `check-config` · `reloading`: SIGHUP · `dev`: the harness · `starting`, `stopping`: good
 //!   and bad starts, ends · `tour` · `pasted`: the quick start's lines · `killed`: what a kill leaves
-//! - `commands`: the client commands · `secrets`: what nobody may find
+//! - `commands`: the client commands · `doctor` · `secrets`: what nobody may find
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
 mod commands;
 mod configured;
 mod dev;
+mod doctor;
 mod killed;
 mod pasted;
 mod process;
