@@ -3,11 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tools::{search_path, there_is};
 
 #[path = "support/tools.rs"]
@@ -28,11 +33,15 @@ fn program(name: &str) -> Command {
     command
 }
 
+fn claviger() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_claviger"))
+}
+
 fn values(name: &str) -> String {
     format!("{CHART}/ci/{name}-values.yaml")
 }
 
-fn text(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|stream| String::from_utf8_lossy(stream).into_owned()).concat()
 }
 
@@ -43,7 +52,7 @@ fn template(helm: &str, name: &str, more: &[&str]) -> Output {
 
 fn render(helm: &str, name: &str) -> String {
     let output = template(helm, name, &[]);
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -58,7 +67,7 @@ fn documents(yaml: &str) -> Vec<Value> {
     const READ: &str =
         "import json,sys,yaml; json.dump([each for each in yaml.safe_load_all(sys.stdin) if each], sys.stdout)";
     let output = feed(program("python").args(["-c", READ]), yaml);
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.status.success(), "{}", text_of(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -74,7 +83,7 @@ fn configuration(yaml: &str) -> String {
 /// What is wrong with the manifests for that Kubernetes. A kind that it does not know is only warned of.
 fn objections(manifests: &str, kubernetes: &str) -> Option<String> {
     let output = feed(program("kubernetes-validate").args(["--strict", "-k", kubernetes, "-"]), manifests);
-    let said = text(&output);
+    let said = text_of(&output);
     (!output.status.success() || said.contains("WARN") || !said.contains("passed")).then_some(said)
 }
 
@@ -86,7 +95,7 @@ fn both_helms_find_nothing_and_render_the_same() {
     for name in ["small", "full"] {
         for helm in HELMS {
             let linted = program(helm).args(["lint", "--strict", CHART, "--values", &values(name)]).output().unwrap();
-            let said = text(&linted);
+            let said = text_of(&linted);
             assert!(
                 linted.status.success() && !said.contains("Fail") && !said.contains("WARN"),
                 "{helm} {name}: {said}"
@@ -147,7 +156,7 @@ fn a_wrong_value_is_refused_with_its_name_and_the_cure() {
     ] {
         for helm in HELMS {
             let output = template(helm, "small", &["--set", setting]);
-            let told = text(&output);
+            let told = text_of(&output);
             assert!(!output.status.success(), "{helm}: {setting} passed");
             for part in said {
                 // JSON schema libraries differ in the case of their words.
@@ -165,7 +174,7 @@ fn the_configuration_is_the_values_and_what_the_chart_sets() {
     if !are_there() {
         return;
     }
-    let given = std::fs::read_to_string(values("full")).unwrap();
+    let given = fs::read_to_string(values("full")).unwrap();
     let mut expected = documents(&given)[0]["config"].clone();
     let tls =
         json!({ "certificate_file": "/run/claviger-tls/tls.crt", "private_key_file": "/run/claviger-tls/tls.key" });
@@ -183,6 +192,51 @@ fn the_configuration_is_the_values_and_what_the_chart_sets() {
         let rendered: Value = toml::from_str(&configuration(&render(helm, "full"))).unwrap();
         assert_eq!(rendered, expected, "{helm}");
     }
+}
+
+#[test]
+fn what_is_rendered_is_what_serve_takes() {
+    if !are_there() {
+        return;
+    }
+    let directory = TempDir::with_prefix("claviger-helm-").unwrap();
+    let place = directory.path();
+    fs::create_dir(place.join("tls")).unwrap();
+    let key = place.join("root.key");
+    assert!(claviger().arg("generate-key").arg(key).status().unwrap().success());
+    let certificate = rcgen::generate_simple_self_signed(["claviger.example.com".to_owned()]).unwrap();
+    let (public, private) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
+    for (file, text) in [
+        ("provider.github", "secret"),
+        ("sign-in.platform", "secret"),
+        ("tls/tls.crt", &public),
+        ("tls/ca.crt", &public),
+        ("tls/tls.key", &private),
+    ] {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place.join(file)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+    let file = place.join("claviger.toml");
+    let here = place.to_str().unwrap();
+    for name in ["small", "full"] {
+        let rendered = configuration(&render("helm4", name));
+        let text = rendered.replace("/run/claviger-tls", &format!("{here}/tls")).replace("/run/claviger", here);
+        fs::write(&file, text.replace("/var/lib/claviger", here)).unwrap();
+        let checked = claviger().arg("check-config").arg(&file).output().unwrap();
+        assert!(checked.status.success(), "{name}: {}", text_of(&checked));
+    }
+    let wrong = fs::read_to_string(&file).unwrap().replace("rate = 200", "rate = 200.0");
+    fs::write(&file, wrong).unwrap();
+    assert_eq!(claviger().arg("check-config").arg(&file).status().unwrap().code(), Some(78));
+}
+
+#[test]
+fn the_schema_knows_the_sections_of_the_configuration() {
+    let read = |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let schema: Value = serde_json::from_str(&read("helm/claviger/values.schema.json")).unwrap();
+    let example: toml::Table = toml::from_str(&read("claviger.example.toml")).unwrap();
+    let sections = schema["properties"]["config"]["properties"].as_object().unwrap();
+    assert_eq!(sections.keys().collect::<BTreeSet<_>>(), example.keys().collect());
 }
 
 #[test]

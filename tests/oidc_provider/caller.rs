@@ -66,12 +66,12 @@ async fn fifty_callers_of_an_expired_token_cause_one_refresh() {
     world.connect(&client, "alice").await;
     let expiring = client.get_plugin_token(ask()).await.unwrap();
     // A broker that is not there cannot refresh in advance; the next token lasts longer than this test.
-    world.stop().await;
+    world.stop();
     world.provider.set_lifetime(3600).await;
     world.provider.outlasts(1).await;
     assert_eq!(world.provider.user_of(&expiring.access_token).await, None);
     let before = world.provider.refreshes().await;
-    world.run().await;
+    world.run();
 
     let client = world.client("alice").await;
     let calls: Vec<_> = (0..50)

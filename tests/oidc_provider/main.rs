@@ -8,6 +8,9 @@
 
 mod browser;
 mod caller;
+#[path = "../process/process.rs"]
+#[expect(dead_code, reason = "shared with the tests of the command line")]
+mod process;
 mod provider;
 mod visitor;
 mod world;

@@ -1,21 +1,26 @@
-//! A broker whose provider and whose platform are the real server.
+//! `claviger serve`, whose provider and whose platform are the real server.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpListener,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    process::{self, Command},
+    sync::atomic::{AtomicU16, Ordering},
+};
 
 use claviger::{
-    app::{App, Listeners, SystemClock},
     client::{Client, ClientError, Connect},
-    config::Config,
-    domain::{ClientSecret, PresentedToken},
+    domain::PresentedToken,
     proto::v1::{self, AuthorizationBinding, ErrorReason},
-    sealing::{Random, root_key},
 };
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    process::Process,
     provider::{CLIENT_ID, CLIENT_SECRET, OidcProvider, post},
     visitor::{Answer, Browser, CALLBACK},
 };
@@ -25,15 +30,12 @@ pub(crate) const PLUGIN: &str = "calendar";
 pub(crate) struct World {
     pub(crate) provider: OidcProvider,
     directory: TempDir,
-    /// Bound once, so that the pages stay where they were.
-    pages: std::net::TcpListener,
     running: Option<Running>,
 }
 
 struct Running {
+    process: Process,
     endpoint: String,
-    shutdown: CancellationToken,
-    serving: JoinHandle<anyhow::Result<()>>,
 }
 
 impl World {
@@ -42,34 +44,28 @@ impl World {
         // Another site than the broker's: a site without a name is its address.
         let provider = OidcProvider::start("127.0.0.2")?;
         let directory = TempDir::with_prefix("claviger-real-").unwrap();
-        root_key::file::create(&directory.path().join("root.key"), &Random::system()).unwrap();
-        let pages = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        pages.set_nonblocking(true).unwrap();
-        let mut world = Self { provider, directory, pages, running: None };
-        world.run().await;
+        let path = directory.path();
+        let key = path.join("root.key");
+        Process::spawn(claviger().arg("generate-key").arg(key)).finish().expect_code(0);
+        write_secret(&path.join("provider.secret"), CLIENT_SECRET);
+        write_secret(&path.join("sign-in.secret"), "sign-in-secret");
+        fs::write(path.join("claviger.toml"), configuration(provider.issuer(), free_port())).unwrap();
+        let mut world = Self { provider, directory, running: None };
+        world.run();
         Some(world)
     }
 
-    pub(crate) async fn run(&mut self) {
-        let pages = format!("http://{}", self.pages.local_addr().unwrap());
-        let text = configuration(self.directory.path(), self.provider.issuer(), &pages);
-        let mut config: Config = toml::from_str(&text).unwrap();
-        let secret = |text: &str| Some(ClientSecret::new(text.to_owned()));
-        config.providers[0].client_secret = secret(CLIENT_SECRET);
-        config.identity[0].sign_in.as_mut().unwrap().client_secret = secret("sign-in-secret");
-        let mut listeners = Listeners::bind(&config).await.unwrap();
-        listeners.http = TcpListener::from_std(self.pages.try_clone().unwrap()).unwrap();
-        let endpoint = format!("http://{}", listeners.grpc.local_addr().unwrap());
-        let app = App::build(config, Arc::new(SystemClock), Random::system()).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
-        self.running = Some(Running { endpoint, shutdown, serving });
+    pub(crate) fn run(&mut self) {
+        let file = self.directory.path().join("claviger.toml");
+        let mut process = Process::spawn(claviger().args(["serve", "--config"]).arg(file));
+        let line = process.error_line(|line| line.contains("grpc.address="));
+        let (_, address) = line.split_once("grpc.address=").unwrap();
+        let endpoint = format!("http://{}", address.split(' ').next().unwrap());
+        self.running = Some(Running { process, endpoint });
     }
 
-    pub(crate) async fn stop(&mut self) {
-        let running = self.running.take().unwrap();
-        running.shutdown.cancel();
-        running.serving.await.unwrap().unwrap();
+    pub(crate) fn stop(&mut self) {
+        self.running.take().unwrap().process.stop(Signal::TERM).expect_code(0);
     }
 
     /// A caller with a token that the platform issued to its own application: a JWT access token (RFC 9068).
@@ -118,25 +114,47 @@ impl World {
     }
 }
 
-fn configuration(directory: &Path, issuer: &str, pages: &str) -> String {
-    let directory = directory.display();
+fn claviger() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    command.env_remove("CLAVIGER_LOG");
+    command
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    writeln!(file, "{secret}").unwrap();
+}
+
+/// A free port that no outgoing connection is given, so that it is still free after a restart.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(process::id() % 10_000).unwrap();
+    (0..1000)
+        .map(|_| 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of a thousand ports is free")
+}
+
+/// As an operator writes it by hand.
+fn configuration(issuer: &str, http: u16) -> String {
     format!(
         r#"
 [grpc]
 listen = "127.0.0.1:0"
 
 [http]
-listen = "127.0.0.1:0"
-public_url = "{pages}"
+listen = "127.0.0.1:{http}"
+public_url = "http://127.0.0.1:{http}"
 
 [store]
-directory = "{directory}/store"
+directory = "store"
 
 [sealing]
-root_key = "{directory}/root.key"
+root_key = "root.key"
 
 [outbound]
 allow_http_loopback = true
+timeout = "60s"
 
 [[identity]]
 id = "platform"
@@ -144,6 +162,7 @@ id = "platform"
 [identity.sign_in]
 issuer = "{issuer}"
 client_id = "sign-in"
+client_secret_file = "sign-in.secret"
 subject_is_public = true
 
 [[identity.issuers]]
@@ -161,6 +180,7 @@ id = "real"
 definition = "oidc"
 issuer = "{issuer}"
 client_id = "{CLIENT_ID}"
+client_secret_file = "provider.secret"
 
 [[plugins]]
 id = "{PLUGIN}"
