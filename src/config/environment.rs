@@ -8,7 +8,6 @@ use super::{
 const PREFIX: &str = "CLAVIGER__";
 
 /// The variables that override the file, in the order of their names.
-#[expect(clippy::disallowed_methods, reason = "the one place where the environment overrides the configuration")]
 pub fn variables() -> Vec<(String, String)> {
     let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let ours = all.filter(|(name, _)| name.starts_with(PREFIX));
