@@ -248,7 +248,7 @@ fn a_root_key_that_others_may_use_is_refused() {
     let shown = path.display();
     assert_eq!(
         refusal(&path).to_string(),
-        format!("the root key file {shown} has mode 0644, so others may use it: `chmod 600 {shown}`")
+        format!("{shown} has mode 0644, so others may use it: `chmod 600 {shown}`")
     );
 }
 
