@@ -187,7 +187,7 @@ async fn a_name_server_cannot_lead_inside() {
     let server = Server::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let rebound: Lookup =
         Arc::new(|_| Box::pin(async { Ok(vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]) }));
-    let client = Outbound::with_lookup(&policy(), &rebound).unwrap();
+    let client = Outbound::with_lookup(&policy(), rebound).unwrap();
     let error = refusal(&client, &format!("https://login.example.com:{}/", server.address.port())).await;
     assert_eq!(error, OutboundError::AddressRefused { host: "login.example.com".to_owned() });
     assert!(!error.was_sent());
@@ -196,7 +196,7 @@ async fn a_name_server_cannot_lead_inside() {
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere: Lookup = Arc::new(|_| Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) }));
-    let client = Outbound::with_lookup(&policy(), &nowhere).unwrap();
+    let client = Outbound::with_lookup(&policy(), nowhere).unwrap();
     let error = refusal(&client, "https://login.example.com/").await;
     assert!(matches!(error, OutboundError::NotSent { failure: Failure::Dns, .. }), "{error:?}");
 }
@@ -363,7 +363,7 @@ async fn an_internal_host_is_called_over_https_and_no_other_is() {
             internal_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
             ..Policy::default()
         };
-        Outbound::with_lookup(&policy, &here).unwrap()
+        Outbound::with_lookup(&policy, Arc::clone(&here)).unwrap()
     };
     let (by_address, by_name) = (format!("https://127.0.0.1:{port}/"), format!("https://idp.internal:{port}/"));
 
@@ -390,7 +390,7 @@ async fn an_internal_host_is_called_over_https_and_no_other_is() {
 async fn an_internal_name_does_not_lead_to_where_clouds_serve_credentials() {
     let metadata: Lookup = Arc::new(|_| Box::pin(async { Ok(vec!["169.254.169.254".parse().unwrap()]) }));
     let policy = Policy { internal_hosts: vec!["idp.internal".parse().unwrap()], ..Policy::default() };
-    let client = Outbound::with_lookup(&policy, &metadata).unwrap();
+    let client = Outbound::with_lookup(&policy, metadata).unwrap();
     let refused = refusal(&client, "https://idp.internal/").await;
     assert_eq!(refused, OutboundError::AddressRefused { host: "idp.internal".to_owned() });
 }

@@ -246,10 +246,7 @@ fn a_root_key_that_others_may_use_is_refused() {
     let (_directory, path) = root_key_file(GOOD);
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let shown = path.display();
-    assert_eq!(
-        refusal(&path).to_string(),
-        format!("the root key file {shown} has mode 0644, so others may use it: `chmod 600 {shown}`")
-    );
+    assert_eq!(refusal(&path).to_string(), format!("{shown} has mode 0644, so others may use it: `chmod 600 {shown}`"));
 }
 
 #[test]

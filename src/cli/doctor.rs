@@ -1,13 +1,7 @@
 //! `claviger doctor`: what is wrong with an installation, and what cures it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
@@ -18,7 +12,7 @@ use super::{
 };
 use crate::{
     app::{Finding, NotConfigured, SystemClock, Verdict, examine},
-    config::Config,
+    config::{self, Config},
     sealing::Random,
 };
 
@@ -48,7 +42,7 @@ impl Doctor {
 
     /// Whether nothing fails.
     async fn examine(&self) -> anyhow::Result<bool> {
-        let config = load(&self.config)?;
+        let config = Config::load(&self.config, &config::variables()).map_err(NotConfigured)?;
         let findings = examine(&config, Arc::new(SystemClock), &Random::system()).await;
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
         let printer = Printer::new(self.output);
@@ -60,13 +54,6 @@ impl Doctor {
         }
         Ok(failed == 0)
     }
-}
-
-fn load(path: &Path) -> anyhow::Result<Config> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config: Config = toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))?;
-    let problems = config.check();
-    if problems.is_empty() { Ok(config) } else { Err(NotConfigured(problems).into()) }
 }
 
 fn line(Finding { check, subject, verdict, detail, cure }: &Finding) -> String {

@@ -47,22 +47,24 @@ pub struct Outbound {
 
 impl Outbound {
     pub fn new(policy: &Policy) -> Result<Self, OutboundError> {
-        Self::with_lookup(policy, &system())
+        Self::with_lookup(policy, system())
     }
 
     /// As [`Self::new`], with another source of addresses; what it finds is filtered all the same.
-    pub fn with_lookup(policy: &Policy, lookup: &Lookup) -> Result<Self, OutboundError> {
+    pub fn with_lookup(policy: &Policy, lookup: Lookup) -> Result<Self, OutboundError> {
         // Already installed by the application, or by another client: both are the same provider.
         let _ = aws_lc_rs::default_provider().install_default();
         let roots = Certificate::from_pem_bundle(&policy.extra_roots).map_err(|_| OutboundError::TrustAnchors)?;
-        let build = |allows| {
-            let guarded = guarded(policy, Filtered { lookup: Arc::clone(lookup), allows });
+        let build = |lookup, allows| {
+            let guarded = guarded(policy, Filtered { lookup, allows });
             let guarded = if roots.is_empty() { guarded } else { guarded.tls_certs_merge(roots.clone()) };
             guarded.build().map_err(|_| OutboundError::TrustAnchors)
         };
-        let client = build(is_public)?;
+        let has_internal = !policy.internal_hosts.is_empty();
+        let internal = has_internal.then(|| build(Arc::clone(&lookup), may_be_internal)).transpose()?;
+        let client = build(lookup, is_public)?;
         Ok(Self {
-            internal_client: if policy.internal_hosts.is_empty() { client.clone() } else { build(may_be_internal)? },
+            internal_client: internal.unwrap_or_else(|| client.clone()),
             client,
             internal_hosts: policy.internal_hosts.clone().into(),
             allow_http_loopback: policy.allow_http_loopback,
