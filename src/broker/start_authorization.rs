@@ -81,7 +81,7 @@ impl Broker {
             Binding::Caller { redirect_uri } => Some(redirect_uri),
         };
         match redirect_uri {
-            None if !self.has_pages(&call.caller.family) => return Err(BrokerError::SignInNotConfigured),
+            None if !self.has_pages(&call.caller) => return Err(BrokerError::SignInNotConfigured),
             Some(uri) if !catalog.tenants[&call.caller.tenant].redirect_uris.iter().any(|rule| rule.allows(uri)) => {
                 return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
             }
@@ -101,8 +101,7 @@ impl Broker {
         loop {
             let flow = self.open_flow(call, &intent).await?.ok_or_else(|| quota(self.now(), None))?;
             let Some(redirect_uri) = redirect_uri else {
-                let url =
-                    self.connect_url(&flow.value.family, flow.value.id).ok_or(BrokerError::SignInNotConfigured)?;
+                let url = self.connect_url(&flow.value).ok_or(BrokerError::SignInNotConfigured)?;
                 return Ok(StartedAuthorization { flow: flow.into_value(), authorization_url: url });
             };
             let about = About { plugin: flow.value.plugin.as_ref(), connection: None };
@@ -168,7 +167,7 @@ impl Broker {
             provider: intent.provider.clone(),
             plugin: intent.plugin.cloned(),
             missing_scopes: missing,
-            auth_url: flow.as_ref().and_then(|stored| self.connect_url(&stored.value.family, stored.value.id)),
+            auth_url: flow.as_ref().and_then(|stored| self.connect_url(&stored.value)),
             flow: flow.as_ref().map(|stored| stored.value.id),
             expires_at: flow.as_ref().map(|stored| stored.value.expires_at),
             context: call.context.clone(),

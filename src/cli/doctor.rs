@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     app::{Finding, NotConfigured, SystemClock, Verdict, examine},
-    config::{self, Config},
+    config::{self, Config, Problem},
     sealing::Random,
 };
 
@@ -42,8 +42,9 @@ impl Doctor {
 
     /// Whether nothing fails.
     async fn examine(&self) -> anyhow::Result<bool> {
-        let config = Config::load(&self.config, &config::variables()).map_err(NotConfigured)?;
-        let findings = examine(&config, Arc::new(SystemClock), &Random::system()).await;
+        let (config, of_files, _) = Config::load_apart(&self.config, &config::variables()).map_err(NotConfigured)?;
+        let mut findings = examine(&config, Arc::new(SystemClock), &Random::system()).await;
+        findings.extend(of_files.iter().filter_map(unexamined));
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
         let printer = Printer::new(self.output);
         if printer.is_json() {
@@ -54,6 +55,19 @@ impl Doctor {
         }
         Ok(failed == 0)
     }
+}
+
+/// What is wrong with a file that none of the checks looks at.
+fn unexamined(problem: &Problem) -> Option<Finding> {
+    let subject = problem.key.to_string();
+    let examined = ["sealing.", "grpc.tls", "http.tls"].iter().any(|key| subject.starts_with(key));
+    (!examined).then(|| Finding {
+        check: "configuration",
+        subject,
+        verdict: Verdict::Fail,
+        detail: problem.fault.to_string(),
+        cure: None,
+    })
 }
 
 fn line(Finding { check, subject, verdict, detail, cure }: &Finding) -> String {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::{Fault, Finding, KeyPath, TlsSection};
+use crate::domain::PublicUrl;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -31,14 +32,8 @@ impl Default for HttpSection {
 impl HttpSection {
     pub(super) fn check(&self) -> Vec<Finding> {
         let Some(url) = &self.public_url else { return Vec::new() };
-        let mut faults = Vec::new();
-        if !is_https_or_loopback(url) {
-            faults.push(Fault::NotHttps);
-        }
-        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-            faults.push(Fault::NotOrigin);
-        }
-        faults.into_iter().map(|fault| Finding::new(KeyPath::of("http.public_url"), fault)).collect()
+        let fault = PublicUrl::new(url.clone()).err().map(Fault::PublicUrl);
+        fault.map(|fault| Finding::new(KeyPath::of("http.public_url"), fault)).into_iter().collect()
     }
 }
 

@@ -32,6 +32,16 @@ impl Config {
         path: &Path,
         variables: &[(String, String)],
     ) -> Result<(Self, ConfigurationDigest), Vec<Problem>> {
+        let (config, of_files, digest) = Self::load_apart(path, variables)?;
+        if of_files.is_empty() { Ok((config, digest)) } else { Err(of_files) }
+    }
+
+    /// As [`Self::load_with_digest`], for whoever can go on without what other files hold: what is wrong with these comes
+    /// beside the configuration, if nothing else is.
+    pub fn load_apart(
+        path: &Path,
+        variables: &[(String, String)],
+    ) -> Result<(Self, Vec<Problem>, ConfigurationDigest), Vec<Problem>> {
         let file = Arc::new(path.to_owned());
         let in_file = |findings: Vec<Finding>| -> Vec<Problem> {
             findings.into_iter().map(|finding| Problem { file: Some(Arc::clone(&file)), ..finding.into() }).collect()
@@ -40,20 +50,28 @@ impl Config {
             let fault = Fault::Unreadable { reason: error.kind().to_string() };
             in_file(vec![Finding::new(KeyPath::default(), fault)])
         })?;
-        let config = Self::parse(&text, variables, &base_of(path)).map_err(in_file)?;
-        Ok((config, digest(&text, variables)))
+        let (config, of_files) = Self::parse(&text, variables, &base_of(path)).map_err(in_file)?;
+        Ok((config, in_file(of_files), digest(&text, variables)))
     }
 
-    fn parse(text: &str, variables: &[(String, String)], base: &Path) -> Result<Self, Vec<Finding>> {
+    fn parse(text: &str, variables: &[(String, String)], base: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
         let mut tree = Node::parse(text)?;
         let mut findings = environment::overlay(&mut tree, variables);
         let (config, unread) = read(&mut tree, &Schema::of_config());
         findings.extend(unread);
         let Some(mut config) = config else { return Err(sorted(findings, &tree)) };
         files::anchor(&mut config, base);
-        let whole = check::check(&config, &Declared::written(&tree)).into_iter().chain(files::read(&mut config));
-        findings.extend(whole.filter(|finding| !stands_in(&tree, &finding.key)).map(|finding| placed(finding, &tree)));
-        if findings.is_empty() { Ok(config) } else { Err(sorted(findings, &tree)) }
+        let own = |found: Vec<Finding>| {
+            let written = found.into_iter().filter(|finding| !stands_in(&tree, &finding.key));
+            written.map(|finding| placed(finding, &tree)).collect::<Vec<_>>()
+        };
+        findings.extend(own(check::check(&config, &Declared::written(&tree))));
+        let of_files = own(files::read(&mut config));
+        if findings.is_empty() {
+            return Ok((config, sorted(of_files, &tree)));
+        }
+        findings.extend(of_files);
+        Err(sorted(findings, &tree))
     }
 
     /// Everything that is wrong with a configuration that was made by a program.

@@ -3,7 +3,11 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::KeyPath;
-use crate::{domain::TenantId, identity, oauth::definitions::InvalidDefinition};
+use crate::{
+    domain::{InvalidPublicUrl, TenantId},
+    identity,
+    oauth::definitions::InvalidDefinition,
+};
 
 /// One thing that is wrong: where it stands, under which key, and what cures it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +84,8 @@ pub enum Fault {
     LoopbackPath,
     #[error("must be an https URL; plain http is for loopback addresses")]
     NotHttps,
-    #[error(
-        "must end after host and port: pages are found below it by their own paths; remove path, query and fragment"
-    )]
-    NotOrigin,
+    #[error(transparent)]
+    PublicUrl(InvalidPublicUrl),
     #[error("is taken by {other}; choose another port")]
     AddressTwice { other: &'static str },
     #[error(

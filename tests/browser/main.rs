@@ -5,13 +5,13 @@
 #[path = "../support/clock.rs"]
 #[expect(dead_code, reason = "shared with tests that wait for sleepers")]
 mod clock;
-#[path = "../support/records.rs"]
-#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
-mod records;
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
 #[path = "../support/recorded.rs"]
 mod recorded;
+#[path = "../support/records.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod records;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;

@@ -6,6 +6,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
+#[path = "../support/emitted/mod.rs"]
+mod emitted;
+
 mod browser;
 mod caller;
 #[path = "../process/process.rs"]

@@ -24,12 +24,12 @@ use world::{Pages, Settings, World, start};
 #[path = "../support/clock.rs"]
 #[expect(dead_code, reason = "shared with tests that wait for sleepers")]
 mod clock;
-#[path = "../support/tools.rs"]
-mod tools;
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
 #[path = "../support/recorded.rs"]
 mod recorded;
+#[path = "../support/tools.rs"]
+mod tools;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;

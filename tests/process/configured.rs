@@ -109,7 +109,7 @@ const MISTAKES: [(&str, &str, &str, &str); 20] = [
     ),
     ("\"authenticated\"\n", "\"authentic\"\n", "grpc.reflection", "did you mean \"authenticated\"?"),
     ("rate = 100", "rate = -1", "grpc.rate", "write a whole number"),
-    ("public_url = \"https:", "public_url = \"http:", "http.public_url", "must be an https URL"),
+    ("public_url = \"https:", "public_url = \"http:", "http.public_url", "is neither https nor"),
     ("directory = \"./store\"\n", "", "store.directory", "for example \"/var/lib/claviger/store\""),
     (
         "page_cache = \"256MiB\"",

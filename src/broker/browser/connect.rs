@@ -60,7 +60,7 @@ impl Broker {
     /// back here. Before a sign-in nothing is told but that a flow is over.
     pub async fn connect_page(&self, id: FlowId, cookies: &Cookies) -> Result<ConnectPage, BrokerError> {
         let flow = self.visited_flow(id).await?.into_value();
-        self.required_pages(&flow.family)?;
+        self.required_pages(&flow)?;
         let open = flow.is_open(self.now());
         match (self.is_owners(&flow, cookies).await?, &flow.state) {
             (false, _) if open => Ok(ConnectPage::SignIn),

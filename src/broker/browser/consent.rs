@@ -102,7 +102,7 @@ impl Broker {
     }
 
     async fn send_to_provider(&self, visit: &Visit, flow: Stored<Flow>) -> Result<SentToProvider, BrokerError> {
-        let (public_url, _) = self.required_pages(&flow.value.family)?;
+        let (public_url, _) = self.required_pages(&flow.value)?;
         let catalog = self.catalog();
         if let Some(plugin) = &flow.value.plugin {
             // Since the flow began, an operator may have closed the plugin.

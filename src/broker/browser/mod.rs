@@ -23,7 +23,7 @@ use url::Url;
 
 use super::{Broker, BrokerError};
 use crate::{
-    domain::{BrowserSecret, FamilyId, Flow, FlowId, PublicUrl, Visit},
+    domain::{BrowserSecret, Caller, FamilyId, Flow, FlowId, PublicUrl, TenantId, Visit},
     identity::SignIn,
     sealing::BrowserPurpose,
     vault::Stored,
@@ -68,14 +68,14 @@ impl Broker {
     }
 
     /// The page for a flow; `None` where nobody of the family could sign in on it.
-    pub(super) fn connect_url(&self, family: &FamilyId, flow: FlowId) -> Option<Url> {
-        let (public_url, _) = self.pages(family)?;
-        Some(public_url.at(&format!("/connect/{flow}")))
+    pub(super) fn connect_url(&self, flow: &Flow) -> Option<Url> {
+        let (public_url, _) = self.pages(&flow.family, &flow.tenant)?;
+        Some(public_url.at(&format!("/connect/{}", flow.id)))
     }
 
-    /// Whether people of the family can sign in on our pages.
-    pub(super) fn has_pages(&self, family: &FamilyId) -> bool {
-        self.pages(family).is_some()
+    /// Whether the caller could sign in on our pages.
+    pub(super) fn has_pages(&self, caller: &Caller) -> bool {
+        self.pages(&caller.family, &caller.tenant).is_some()
     }
 
     /// Names a request to our pages.
@@ -85,12 +85,15 @@ impl Broker {
         Ok(Visit { request_id, peer, user_agent })
     }
 
-    fn pages(&self, family: &FamilyId) -> Option<(&PublicUrl, &SignIn)> {
-        Some((self.public_url()?, self.authenticator().sign_in(family)?))
+    fn pages(&self, family: &FamilyId, tenant: &TenantId) -> Option<(&PublicUrl, SignIn)> {
+        let sign_in = self.authenticator().sign_in(family)?;
+        // A template is many issuers; this tenant's people are known to one.
+        let issuer = self.authenticator().sign_in_issuer(family, tenant)?;
+        Some((self.public_url()?, SignIn { issuer, ..sign_in.clone() }))
     }
 
-    fn required_pages(&self, family: &FamilyId) -> Result<(&PublicUrl, &SignIn), BrokerError> {
-        self.pages(family).ok_or(BrokerError::SignInNotConfigured)
+    fn required_pages(&self, flow: &Flow) -> Result<(&PublicUrl, SignIn), BrokerError> {
+        self.pages(&flow.family, &flow.tenant).ok_or(BrokerError::SignInNotConfigured)
     }
 
     async fn visited_flow(&self, id: FlowId) -> Result<Stored<Flow>, BrokerError> {

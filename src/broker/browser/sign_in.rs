@@ -43,12 +43,12 @@ impl Broker {
     /// Begins a sign-in for a flow. With `as_other` the issuer is asked to let the user choose anew.
     pub async fn begin_sign_in(&self, id: FlowId, as_other: bool) -> Result<SignInBegun, BrokerError> {
         let flow = self.visited_flow(id).await?.into_value();
-        let (public_url, sign_in) = self.required_pages(&flow.family)?;
+        let (public_url, sign_in) = self.required_pages(&flow)?;
         if !flow.is_open(self.now()) {
             return Err(BrokerError::FlowEnded(Reason::FlowExpired));
         }
         let cookie = self.vault().random().browser_secret()?;
-        let mut provider = registration(sign_in);
+        let mut provider = registration(&sign_in);
         if as_other {
             let parameters = &mut provider.definition.authorization_parameters;
             parameters.insert("prompt".to_owned(), "login".to_owned());
@@ -110,8 +110,8 @@ impl Broker {
         cookie: &BrowserSecret,
         response: AuthorizationResponse,
     ) -> Result<SignedIn, BrokerError> {
-        let (public_url, sign_in) = self.required_pages(&flow.family)?;
-        let provider = registration(sign_in);
+        let (public_url, sign_in) = self.required_pages(flow)?;
+        let provider = registration(&sign_in);
         let server = self.servers().endpoints(&provider).await?;
         check_iss(Some(sign_in.issuer.as_str()), server.iss_parameter_supported, response.iss.as_deref())
             .map_err(|_| BrokerError::IssuerMismatch)?;
