@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
 #[path = "../support/emitted/mod.rs"]
+#[expect(dead_code, reason = "shared with tests that know secrets of their own")]
 mod emitted;
 
 mod browser;
