@@ -404,6 +404,7 @@ mod tests {
         assert_eq!(
             decoded,
             v1::AuthenticationRequired {
+                auth_url: "https://broker.example/connect/flw_1".to_owned(),
                 flow_id: FlowId::from_bytes([7; 16]).to_string(),
                 expires_at: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 250_000_000 }),
                 task_id: "t-1".to_owned(),
