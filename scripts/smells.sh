@@ -42,7 +42,7 @@ smells() {
         grep -iE '# Arguments|\b(robust|production-ready|comprehensive|enterprise-grade|seamless|battle-tested|blazing)' | smell "marketing or boilerplate"
 
     code_outside 'config|cli' | grep -E 'env::var' | smell "environment read outside config and cli"
-    find src -path 'src/config*' -name '*.rs' -exec grep -hoE 'pub [a-z_]+:' {} + | tr -d ':' | awk '{print $2}' | sort -u |
+    find src -path 'src/config*' -name '*.rs' -exec grep -hoE 'pub [a-z_]+: ' {} + | tr -d ':' | awk '{print $2}' | sort -u |
         while read -r field; do
             find src -name '*.rs' -not -path 'src/config*' -exec grep -lE "\b$field\b" {} + | grep -q . || echo "$field"
         done | smell "configuration that nobody reads"

@@ -6,7 +6,7 @@
 //! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
 //!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
 //!   · [`files`]: secrets and certificates
-//! - [`problem`]: what can be wrong · [`path`]: names of keys · [`reference`]: the document of all of them ·
+//! - [`problem`]: what can be wrong · [`path`]: names of keys · [`mod@reference`]: the document of all of them ·
 //!   [`reload`]: what changes without a restart
 
 mod audit;

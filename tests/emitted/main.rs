@@ -15,6 +15,7 @@ use std::{
 };
 
 use emitted::{Emitted, know};
+use regex::bytes::Regex;
 use rules::Rules;
 use tempfile::TempDir;
 
@@ -86,8 +87,11 @@ fn what_all_tests_made_claviger_emit_holds_nothing_that_looks_like_a_secret() {
     let rules = env::var_os("CLAVIGER_GITLEAKS_RULES").expect("CLAVIGER_GITLEAKS_RULES names a gitleaks.toml");
     let rules = Rules::read(&fs::read_to_string(rules).unwrap());
     let planted = format!("INFO claviger: token=ghp_{}", "a8F3k2J5h7D1q9W8e7R6t5Y4u3I2o1P0z9X8");
-    assert_eq!(rules.found_in("log", planted.as_bytes()), ["github-pat: log:1"], "the rules find something");
+    let found = rules.found_in("log", planted.as_bytes());
+    assert!(found.iter().any(|found| found == "github-pat: log:1"), "the rules find something: {found:?}");
 
+    // Our ids open nothing, and the rules take some for keys: "token was refused flow.id=flw_…".
+    let ids = Regex::new(r"\b(sub|con|crd|flw|job|key|ent|ins|req)_[0-9a-f]{32,64}\b").unwrap();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emitted");
     let (mut found, mut searched) = (Vec::new(), Vec::new());
     for of_process in fs::read_dir(directory).unwrap().map(Result::unwrap) {
@@ -98,11 +102,12 @@ fn what_all_tests_made_claviger_emit_holds_nothing_that_looks_like_a_secret() {
         }
         for file in fs::read_dir(of_process.path()).unwrap().map(Result::unwrap) {
             let path = file.path();
-            found.extend(rules.found_in(path.to_str().unwrap(), &fs::read(&path).unwrap()));
+            let bytes = fs::read(&path).unwrap();
+            found.extend(rules.found_in(path.to_str().unwrap(), &ids.replace_all(&bytes, &b"$1"[..])));
         }
         searched.push(name);
     }
-    for tests in ["broker", "grpc", "process"] {
+    for tests in ["broker", "browser", "grpc", "process"] {
         assert!(searched.iter().any(|name| name.starts_with(tests)), "{tests} has left nothing: {searched:?}");
     }
     assert!(found.is_empty(), "{} finds: {found:#?}", found.len());

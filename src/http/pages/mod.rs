@@ -1,6 +1,6 @@
 //! What people see: escaped by maud, without scripts, readable without the style sheet.
 //!
-//! - [`consent`]: the question, and the way to the provider · [`outcome`]: how a flow ended · [`trouble`]: why it does not
+//! - [`mod@consent`]: the question, and the way to the provider · [`outcome`]: how a flow ended · [`mod@trouble`]: why it does not
 //!   go on · [`scopes`]: what a scope may mean
 
 mod consent;
