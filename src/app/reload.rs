@@ -42,18 +42,23 @@ impl Reloader {
         match self.broker.reconfigure(catalog, digest).await {
             Ok(version) => tracing::info!(configuration.version = version, "the configuration was reloaded"),
             Err(error) => {
-                tracing::error!(%error, "the configuration could not be put on record; the old one stays in force");
+                tracing::error!(%error, "the old configuration stays in force; whether the new one is on record is not certain: send SIGHUP again");
+                self.reload_certificates();
                 return None;
             }
         }
-        if let Err(error) = self.certificates.reload() {
-            tracing::error!(error = &error as &dyn std::error::Error, "the certificates were not reloaded");
-        }
+        self.reload_certificates();
         let restart = self.started_with.wants_restart(&config);
         if !restart.is_empty() {
             tracing::warn!(sections = restart.join(", "), "these sections have changed and need a restart");
         }
         Some(config.log.level)
+    }
+
+    fn reload_certificates(&self) {
+        if let Err(error) = self.certificates.reload() {
+            tracing::error!(error = &error as &dyn std::error::Error, "the certificates were not reloaded");
+        }
     }
 
     async fn refuse(&self, problems: &[Problem]) -> Option<String> {

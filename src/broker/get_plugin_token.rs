@@ -81,6 +81,10 @@ impl Broker {
                     flown => self.still_usable(call, request, plugin, &stored, flown).await?,
                 }
             }
+            // A provider may answer a refresh with the token that it had given before.
+            if obtained.is_some() && self.is_rejected(&stored, request).await? {
+                return Err(BrokerError::RateLimited { retry_after: REJECTION_COOL_DOWN });
+            }
             match self.serve(call, plugin, scopes, &stored).await {
                 Err(BrokerError::Conflict) => continue,
                 other => return other,

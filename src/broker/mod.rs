@@ -111,6 +111,8 @@ struct Inner {
     quota: watch::Quota,
     opening: start_authorization::Turns,
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
+    /// How often each flow's sign-in was answered, until the flow is over.
+    sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -129,6 +131,7 @@ impl Broker {
             quota: watch::Quota::default(),
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
+            sign_ins: Mutex::default(),
             tasks,
             stopping: CancellationToken::new(),
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),

@@ -71,8 +71,12 @@ impl Broker {
             && let Some(stored) = self.vault().connection(&flow.tenant, id).await?
             && !stored.value.credential.state.is_stopped()
         {
-            let differs = matches!((&stored.value.account, account), (Some(old), Some(new)) if old != new);
-            return Ok(if differs { Renewed::Mismatch } else { Renewed::Existing(Box::new(stored)) });
+            return Ok(match (&stored.value.account, account) {
+                (Some(old), Some(new)) if old != new => Renewed::Mismatch,
+                // Whose they are could not be learnt: they are kept, but never under a name that nobody confirmed.
+                (Some(_), None) => Renewed::New,
+                _ => Renewed::Existing(Box::new(stored)),
+            });
         }
         if let (Some(wanted), Some(account)) = (&flow.account, account)
             && wanted != account

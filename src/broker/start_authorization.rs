@@ -297,7 +297,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    async fn wait(&self, subject: SubjectId) -> MutexGuard<'_, ()> {
+    pub(super) async fn wait(&self, subject: SubjectId) -> MutexGuard<'_, ()> {
         self.0[usize::from(subject.as_bytes()[0]) % self.0.len()].lock().await
     }
 }

@@ -132,6 +132,14 @@ impl Broker {
         }
         let catalog = self.catalog();
         let (provider, plugin, scopes) = asked_by_caller(&catalog, own)?;
+        // A code that was made for our own pages is bound to the browser that they have asked: nobody else redeems it.
+        let of_pages = self.public_url().is_some_and(|url| url.is_origin_of(&own.redirect_uri));
+        let listed = &catalog.tenants[&call.caller.tenant].redirect_uris;
+        if of_pages || !listed.iter().any(|rule| rule.allows(&own.redirect_uri)) {
+            return Err(BrokerError::Invalid { field: "redirect_uri", problem: "is not on the tenant's list" });
+        }
+        let server = self.servers().endpoints(provider).await?;
+        let _turn = self.opening().wait(call.caller.subject).await;
         self.require_room_for_flow(call).await?;
         let intent = FlowIntent {
             subject: call.caller.subject,
@@ -144,7 +152,6 @@ impl Broker {
             renews: None,
         };
         let now = self.now();
-        let server = self.servers().endpoints(provider).await?;
         let flow = self.new_flow(call, &intent)?;
         let attempt = Attempt {
             flow: flow.id,

@@ -33,12 +33,14 @@ impl Serve {
         hardening::disable_core_dumps()?;
         let (config, digest) = self.load().map_err(NotConfigured)?;
         let telemetry = telemetry(&config)?;
-        // From here on a signal waits for a good end, also one that comes while things start.
+        // From here on a signal makes a good end; while things start there is none to wait for.
         let mut signals = Signals::listen().context("signals cannot be listened for")?;
         let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
         let listeners = Listeners::bind(&config).await?;
-        let app = App::build(config, Arc::new(SystemClock), Random::system()).await?;
-        app.broker().record_configuration(digest).await.context("the configuration could not be put on record")?;
+        let app =
+            signals.unless_received(Box::pin(App::build(config, Arc::new(SystemClock), Random::system()))).await??;
+        let recorded = signals.unless_received(app.broker().record_configuration(digest)).await?;
+        recorded.context("the configuration could not be put on record")?;
         let reloader = app.reloader();
         let shutdown = CancellationToken::new();
         let mut serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
@@ -46,7 +48,12 @@ impl Serve {
             tokio::select! {
                 served = &mut serving => return served.context("the broker's task died")?,
                 () = signals.received() => break,
-                _ = hangups.recv() => self.reload(&reloader, &telemetry).await,
+                _ = hangups.recv() => tokio::select! {
+                    () = self.reload(&reloader, &telemetry) => {}
+                    // A store that hangs must not keep the process from ending.
+                    served = &mut serving => return served.context("the broker's task died")?,
+                    () = signals.received() => break,
+                },
             }
         }
         shutdown.cancel();

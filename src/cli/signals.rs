@@ -4,9 +4,9 @@ use std::{future::Future, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Whoever signals twice does not want to wait.
+/// Whoever signals twice, or before anything is served, does not want to wait.
 #[derive(Debug, thiserror::Error)]
-#[error("a second signal ended it at once; what was under way is settled at the next start")]
+#[error("a signal ended it at once; what was under way is settled at the next start")]
 pub(super) struct EndedAtOnce;
 
 /// Both signals, caught from the moment this is made.

@@ -1,7 +1,7 @@
 //! `CLAVIGER__SECTION__KEY` in place of what the file says.
 
 use super::{
-    Fault, Finding, KeyPath, Step,
+    Fault, Finding, KeyPath, Place, Step,
     tree::{Node, Value, variable},
 };
 
@@ -40,8 +40,8 @@ fn put(tree: &mut Node, name: &str, value: &str) -> Option<Finding> {
         node = node.child_mut(&step)?;
     }
     match step(node, last) {
-        Step::Key(key) => node.put(&key, Node::new(Value::Variable(value.to_owned()), place)),
-        index @ Step::Index(_) => *node.child_mut(&index)? = Node::new(Value::Variable(value.to_owned()), place),
+        Step::Key(key) => node.put(&key, written(value, &place)),
+        index @ Step::Index(_) => *node.child_mut(&index)? = written(value, &place),
         other => {
             path.0.push(other);
             return Some(Finding { place, ..Finding::new(path, Fault::NoElement) });
@@ -50,10 +50,21 @@ fn put(tree: &mut Node, name: &str, value: &str) -> Option<Finding> {
     None
 }
 
+/// Tables and arrays stand in the tree as such, so that what is wrong inside of them has a place.
+fn written(value: &str, place: &Place) -> Node {
+    Node::parse_value(value, place)
+        .filter(|node| matches!(node.value, Value::Table(_) | Value::Array(_)))
+        .map_or_else(|| Node::new(Value::Variable(value.to_owned()), place.clone()), |node| node.placed(place))
+}
+
 /// In an array, the element that a word means; [`Step::Id`] if there is none. Anything else is made a table.
 fn step(node: &mut Node, word: &str) -> Step {
     if let Value::Array(items) = &node.value {
-        let named = items.iter().position(|item| item.id().is_some_and(|id| spelt(id) == word));
+        let mut those = (0..).zip(items).filter(|(_, item)| item.id().is_some_and(|id| spelt(id) == word));
+        let named = those.next().map(|(index, _)| index);
+        if those.next().is_some() {
+            return Step::Id(word.to_owned());
+        }
         let index = named.or_else(|| word.parse().ok().filter(|index| *index < items.len()));
         return index.map_or_else(|| Step::Id(word.to_owned()), Step::Index);
     }

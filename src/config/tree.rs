@@ -64,6 +64,18 @@ impl Node {
         Self { value, place, state: State::Sound }
     }
 
+    /// All of it was written at `place`.
+    pub(super) fn placed(self, place: &Place) -> Self {
+        let value = match self.value {
+            Value::Table(entries) => {
+                Value::Table(entries.into_iter().map(|(name, node)| (name, node.placed(place))).collect())
+            }
+            Value::Array(items) => Value::Array(items.into_iter().map(|node| node.placed(place)).collect()),
+            other => other,
+        };
+        Self { value, place: place.clone(), ..self }
+    }
+
     fn of(value: &DeValue<'_>, lines: &Lines, place: Place) -> Self {
         let value = match value {
             DeValue::Table(table) => return Self::table(table, lines, place),

@@ -44,6 +44,10 @@ impl PublicUrl {
         self.0.origin().ascii_serialization()
     }
 
+    pub fn is_origin_of(&self, url: &Url) -> bool {
+        url.origin() == self.0.origin()
+    }
+
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }

@@ -33,7 +33,11 @@ pub(super) fn may_be_internal(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         // A mapped or otherwise embedded IPv4 address is never needed: resolvers give the address itself.
         IpAddr::V6(address) => {
-            address.is_unicast_link_local() || address.to_ipv4().is_some_and(|_| !address.is_loopback())
+            let embedded = matches!(address.segments(), [0x64, 0xff9b, ..] | [0x2002, ..]);
+            // AWS serves credentials there as well.
+            let metadata = matches!(address.segments(), [0xfd00, 0x0ec2, ..]);
+            let ipv4 = address.to_ipv4().is_some_and(|_| !address.is_loopback());
+            address.is_unicast_link_local() || ipv4 || embedded || metadata
         }
     };
     !nobody && !link_local

@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-use super::{InternalHost, OutboundError, UrlRule, address::is_public};
+use super::{InternalHost, OutboundError, UrlRule, address::is_public, internal::may_be_internal};
 
 /// Judges scheme, credentials and IP literals. `Url` has already turned every odd spelling of an IPv4 address (`127.1`,
 /// `0x7f.1`, full-width digits) into the address itself; the connector would call a literal without asking a resolver.
@@ -24,7 +24,8 @@ pub(super) fn check(url: &Url, allow_http_loopback: bool, internal: &[InternalHo
         _ => return refused(UrlRule::Scheme),
     }
     match literal {
-        Some(address) if own_loopback || is_public(address) || is_internal(url, internal) => Ok(()),
+        Some(address) if own_loopback || is_public(address) => Ok(()),
+        Some(address) if is_internal(url, internal) && may_be_internal(address) => Ok(()),
         Some(_) => refused(UrlRule::Address),
         None => Ok(()),
     }

@@ -441,6 +441,20 @@ async fn a_wrong_verifier_of_the_callers_own_is_refused_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_for_another_redirect_uri_is_not_the_callers_to_bring() {
+    let world = World::start().await;
+    let alice = world.client("alice");
+    let answer = world.own_authorization("alice", "openid calendar.read").await;
+    let mut request = own(&parameter(&answer, "code"), VERIFIER);
+    if let Some(v1::store_auth_code_request::Flow::OwnCode(own)) = &mut request.flow {
+        own.redirect_uri = "https://connect.example/oauth/callback".to_owned();
+    }
+    let before = exchanges(&world);
+    assert_eq!(violation(alice.store_auth_code(request).await), "redirect_uri");
+    assert_eq!(exchanges(&world), before, "the code is not sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_providers_grant_is_what_the_caller_had_asked_for() {
     let world = World::start().await;
     let alice = world.client("alice");
@@ -543,6 +557,23 @@ async fn a_strange_id_token_costs_nobody_a_fresh_token() {
     let connection = world.store(&alice, &answer).await.unwrap();
     assert_eq!(connection.account, "", "the account stays unknown");
     assert!(world.accepts(&alice.get_plugin_token(ask(PLUGIN)).await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_an_unknown_account_never_take_a_known_ones_place() {
+    let world = World::start().await;
+    let alice = world.client("alice");
+    let known = world.connect(&alice, "alice").await;
+    let again = v1::StartAuthorizationRequest { account: known.account.clone(), ..start(PLUGIN) };
+    let started = alice.start_authorization(again).await.unwrap();
+    let answer = world.visit(&started.authorization_url, "alice", Decision::Approve).await;
+    let fault =
+        Fault::Edit { set: [("id_token".to_owned(), json!("no.token.atall"))].into_iter().collect(), remove: vec![] };
+    world.provider.faults().arm(Endpoint::Token, fault, 1);
+    let other = world.store(&alice, &answer).await.unwrap();
+    assert_eq!(other.account, "", "nobody has confirmed a name");
+    assert_ne!(other.connection_id, known.connection_id);
+    assert!(connections(&alice).await.iter().any(|connection| connection.account == known.account));
 }
 
 // A broker that dies.

@@ -214,6 +214,14 @@ fn a_variable_overrides_its_key_and_is_named_where_it_is_wrong() {
         ("CLAVIGER__GRCP__RATE", "5", "grcp: there is no such key; did you mean \"grpc\"?"),
         ("CLAVIGER__PROVIDERS__OTHER__CLIENT_ID", "x", "providers.other: names no element of the array"),
         ("CLAVIGER__PROVIDERS__7__CLIENT_ID", "x", "providers.7: names no element of the array"),
+        (
+            "CLAVIGER__IDENTITY__PLATFORM__ISSUERS__0__ROLES",
+            "[{ role = \"user\", claim = \"groups\", valuez = [\"staff\"] }]",
+            "did you mean \"values\"?",
+        ),
+        ("CLAVIGER__OUTBOUND__INTERNAL_HOSTS", "[\"*.internal\"]", "outbound.internal_hosts"),
+        ("CLAVIGER__SEALING", "{}", "sealing.root_key: is missing"),
+        ("CLAVIGER__PLUGINS__0", "{ id = \"calendar\" }", "plugins.calendar.provider: is missing"),
         ("CLAVIGER__PROVIDERS__CORPORATE__CLIENT_SECRET", "hunter2", "did you mean \"client_secret_file\"?"),
     ] {
         let refused = check(name, value);

@@ -2,10 +2,10 @@
 
 use url::Url;
 
-use super::{Broker, BrokerError, Cookies, OAUTH_CALLBACK};
+use super::{Broker, BrokerError, Cookies, OAUTH_CALLBACK, why_over};
 use crate::{
     broker::{authorize::Access, start_authorization::Minting, trail::visited},
-    domain::{AuditAction, BrowserSecret, Flow, FlowId, FlowState, Reason, Visit},
+    domain::{AuditAction, BrowserSecret, Flow, FlowId, FlowState, Visit},
     sealing::BrowserPurpose,
     vault::{Parked, Stored},
 };
@@ -89,7 +89,7 @@ impl Broker {
         let judged = if !proof.from_our_page || self.form_token(id, cookies) != Some(token) {
             Err(BrokerError::OtherBrowser)
         } else if !flow.value.is_open(self.now()) {
-            Err(BrokerError::FlowEnded(Reason::FlowExpired))
+            Err(BrokerError::FlowEnded(why_over(&flow.value)))
         } else {
             Ok(())
         };

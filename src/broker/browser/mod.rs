@@ -14,16 +14,16 @@ mod consent;
 mod returning;
 mod sign_in;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::PoisonError};
 
 pub use connect::{ConnectPage, ConsentRequest, Ended, Outcome};
 pub use consent::{FormProof, SentToProvider};
 pub use sign_in::{SignInBegun, SignedInBrowser};
 use url::Url;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, exchange::ended};
 use crate::{
-    domain::{BrowserSecret, Caller, FamilyId, Flow, FlowId, PublicUrl, TenantId, Visit},
+    domain::{BrowserSecret, Caller, FamilyId, Flow, FlowId, FlowState, PublicUrl, Reason, TenantId, Visit},
     identity::SignIn,
     sealing::BrowserPurpose,
     vault::Stored,
@@ -33,6 +33,8 @@ use crate::{
 pub const OAUTH_CALLBACK: &str = "/oauth/callback";
 /// Where a family's issuer sends browsers back to after a sign-in; registered there under our public URL.
 pub const LOGIN_CALLBACK: &str = "/login/callback";
+/// Answers that one flow's sign-ins may bring.
+const MOST_SIGN_INS: u32 = 20;
 
 /// The cookies of one browser that are ours.
 #[derive(Default)]
@@ -96,6 +98,20 @@ impl Broker {
         self.pages(&flow.family, &flow.tenant).ok_or(BrokerError::SignInNotConfigured)
     }
 
+    /// Each answer to a sign-in is a token request with our secret, and whoever has a flow's link can bring as many as
+    /// they like: past a few the issuer hears no more of it. Nothing is stored for a stranger.
+    fn count_sign_in(&self, flow: &Flow) -> Result<(), BrokerError> {
+        let now = self.now();
+        let mut sign_ins = self.0.sign_ins.lock().unwrap_or_else(PoisonError::into_inner);
+        sign_ins.retain(|_, (_, until)| now < *until);
+        let (count, _) = sign_ins.entry(flow.id).or_insert((0, flow.expires_at));
+        *count += 1;
+        if *count > MOST_SIGN_INS {
+            return Err(BrokerError::FlowQuota { retry_after: flow.expires_at - now });
+        }
+        Ok(())
+    }
+
     async fn visited_flow(&self, id: FlowId) -> Result<Stored<Flow>, BrokerError> {
         let flow = self.vault().any_flow(id).await?.ok_or(BrokerError::FlowNotFound)?;
         // A tenant that was taken out of the configuration is nobody's any more.
@@ -113,4 +129,9 @@ impl Broker {
         let not_before = subject.and_then(|stored| stored.value.not_before);
         Ok(not_before.is_none_or(|not_before| session.signed_in_at >= not_before))
     }
+}
+
+/// Why a flow that is not open takes nothing more.
+fn why_over(flow: &Flow) -> Reason {
+    if flow.state == FlowState::Open { Reason::FlowExpired } else { ended(flow) }
 }

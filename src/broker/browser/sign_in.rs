@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use url::Url;
 
-use super::{Broker, BrokerError, Cookies, LOGIN_CALLBACK, VisitRefused};
+use super::{Broker, BrokerError, Cookies, LOGIN_CALLBACK, VisitRefused, why_over};
 use crate::{
     broker::trail::{visited, visited_by},
     domain::{
@@ -45,7 +45,7 @@ impl Broker {
         let flow = self.visited_flow(id).await?.into_value();
         let (public_url, sign_in) = self.required_pages(&flow)?;
         if !flow.is_open(self.now()) {
-            return Err(BrokerError::FlowEnded(Reason::FlowExpired));
+            return Err(BrokerError::FlowEnded(why_over(&flow)));
         }
         let cookie = self.vault().random().browser_secret()?;
         let mut provider = registration(&sign_in);
@@ -93,8 +93,9 @@ impl Broker {
             return Err(BrokerError::OtherBrowser);
         }
         if !flow.is_open(self.now()) {
-            return Err(BrokerError::FlowEnded(Reason::FlowExpired));
+            return Err(BrokerError::FlowEnded(why_over(&flow)));
         }
+        self.count_sign_in(&flow)?;
         let signed_in = self.signed_in(&flow, cookie, response).await?;
         if signed_in.tenant != flow.tenant || signed_in.subject != flow.subject {
             let record = visited_by(visit, &signed_in, AuditAction::SignedIn, self.now());
@@ -123,7 +124,7 @@ impl Broker {
         let redirect_uri = public_url.at(LOGIN_CALLBACK);
         let tokens = self.servers().exchange(&provider, &server.token, &code, &verifier, &redirect_uri).await;
         let tokens = tokens.map_err(|failure| {
-            tracing::warn!(flow.id = %flow.id, family.id = %flow.family, %failure, "a sign-in's code was not exchanged");
+            tracing::debug!(flow.id = %flow.id, family.id = %flow.family, %failure, "a sign-in's code was not exchanged");
             BrokerError::SignInFailed(exchange_reason(&failure))
         })?;
         let id_token = tokens.id_token.ok_or(BrokerError::SignInFailed(Reason::ProviderReplyInvalid))?;
@@ -142,7 +143,7 @@ impl Broker {
             let flow = self.visited_flow(id).await?;
             let now = self.now();
             if !flow.value.is_open(now) {
-                return Err(BrokerError::FlowEnded(Reason::FlowExpired));
+                return Err(BrokerError::FlowEnded(why_over(&flow.value)));
             }
             match self.write_session(visit, &flow, &cookie).await {
                 Err(BrokerError::Conflict) => {}
