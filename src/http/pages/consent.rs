@@ -23,7 +23,7 @@ pub(in crate::http) fn consent(flow: FlowId, request: &ConsentRequest) -> Page {
         ul {
             li { "You go on to " bdi { (provider) } ", sign in there and agree once more." }
             li { "Claviger keeps the access that you give, encrypted, and renews it while you are away." }
-            li { (asker(request)) " receives tokens that pass soon. It never sees your password there." }
+            li { (asker(request)) " receives tokens that expire soon. It never sees your password there." }
         }
         h2 { "How to take it back" }
         p { "Revoke the connection where you manage your agents, or in your account settings at " bdi { (provider) } ". It ends at once." }
