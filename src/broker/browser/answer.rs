@@ -90,7 +90,14 @@ impl Broker {
     async fn answered(&self, state: &FlowSecret) -> Result<(Stored<Flow>, Stored<Attempt>), BrokerError> {
         let attempt = self.vault().attempt(state).await?.filter(|attempt| attempt.value.browser.is_some());
         let attempt = attempt.ok_or(BrokerError::FlowNotFound)?;
-        Ok((self.visited_flow(attempt.value.flow).await?, attempt))
+        let flow = self.visited_flow(attempt.value.flow).await?;
+        if flow.value.state == FlowState::Open {
+            return Ok((flow, attempt));
+        }
+        // Whoever used the attempt meanwhile ended its flow: looked at again, so that this answer is called the second,
+        // not one to a flow that is over for some other reason.
+        let attempt = self.vault().attempt(state).await?.ok_or(BrokerError::FlowNotFound)?;
+        Ok((flow, attempt))
     }
 
     async fn take(
