@@ -157,7 +157,7 @@ impl Installation {
         let store = FullStore::over(Arc::clone(&self.disk));
         let (config, random) = (self.world.config(), Random::system());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
-        let root = root_key::file::load(&config.sealing.root_key).unwrap();
+        let root = root_key::file::load(&config.sealing.root_keys[0]).unwrap();
         let vault =
             Vault::open(Arc::clone(&store) as Arc<dyn Store>, root, random.clone(), &self.audit_key).await.unwrap();
         let keys = vault.keys().clone();
