@@ -30,7 +30,7 @@ use claviger::{
         AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row, Store,
         StoreError,
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tokio::sync::{oneshot, watch};
 use url::Url;
@@ -181,6 +181,7 @@ impl Installation {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
                 held_directory: Some(self.held.clone()),
+                erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });
