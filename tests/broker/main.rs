@@ -18,8 +18,10 @@ mod support {
 
 mod connecting;
 mod doctor;
+mod erasing;
 mod error_reasons;
 mod installation;
+mod keys;
 mod observer;
 mod providers;
 mod refreshing;
