@@ -22,6 +22,6 @@ pub enum JobKind {
     /// Tell the provider to revoke tokens that never became a connection's (a refresh that lost against a
     /// revocation, an account mismatch); they are sealed in the job's record.
     RevokeTokens { provider: ProviderId, connection: Option<ConnectionId> },
-    /// Judge tokens that an exchange has stored in its flow.
+    /// Judge tokens that an exchange has stored in its flow, or end the flow of an exchange that died with its process.
     SettleFlow { flow: FlowId },
 }
