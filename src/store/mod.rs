@@ -1,10 +1,11 @@
 //! The store: atomic, durable change sets and typed reads. It sees only sealed bytes and keyed hashes.
 //!
 //! - [`change`]: what is written together · [`key`]: how rows are found · [`codec`]: how they look as bytes
-//! - [`sled`]: the embedded store
+//! - [`copy`]: all of it as of one revision · [`sled`]: the embedded store
 
 pub mod change;
 pub mod codec;
+pub mod copy;
 pub mod key;
 pub mod sled;
 
@@ -14,7 +15,8 @@ use bytes::Bytes;
 
 use crate::domain::{BoxFuture, EntryId, InstallationId, Revision, Sealed};
 
-pub use change::{ChangeSet, Expect, NewEntry, Precondition, Receipt, Row, RowFields, Write, WriteAction};
+pub use change::{ChangeSet, Expect, NewEntry, Precondition, Purge, Receipt, Row, RowFields, Write, WriteAction};
+pub use copy::{Copied, CopiedRow, CopyError, Copying};
 pub use key::{FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind};
 
 /// What every store promises; `tests/store_conformance.rs` holds each sentence as a test.
@@ -49,6 +51,10 @@ pub trait Store: Send + Sync + 'static {
     /// Audit entries with a sequence number greater than `after`, oldest first, at most `limit`.
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;
 
+    /// Takes a copy of everything as of one revision, which is none before the call's, while writing goes on. The
+    /// copy is read as it is asked for, and keeps neither its rows nor the writers waiting. A corrupt row ends it.
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>>;
+
     /// Where the log stands, as of the last durable change set.
     fn head(&self) -> Head;
 
@@ -69,6 +75,10 @@ pub struct Head {
     pub revision: Revision,
     /// Events up to and including this revision are gone.
     pub compacted: Revision,
+    /// The newest audit record's number; 0 before the first.
+    pub audit: u64,
+    /// Audit records up to and including this number are gone.
+    pub audit_purged: u64,
     /// False after an I/O error until the store has been reopened.
     pub available: bool,
 }

@@ -295,6 +295,38 @@ async fn only_the_end_of_the_log_has_to_be_whole() {
 }
 
 #[tokio::test]
+async fn a_purge_survives_reopening_even_of_all_that_can_go() {
+    let directory = three_sets().await;
+    let store = open_at(directory.path()).await.unwrap();
+    Set::default().purge(u64::MAX, u64::MAX).on(&store).await;
+    let head = store.head();
+    assert_eq!((head.compacted, head.audit, head.audit_purged), (Revision(3), 2, 1));
+    store.close().await;
+    let store = open_at(directory.path()).await.unwrap();
+    assert_eq!(store.head(), head);
+    assert!(store.events(Revision(0), 9).await.unwrap().is_empty());
+    assert_eq!(store.audit(0, 9).await.unwrap().len(), 1);
+    assert_eq!(Set::default().audit(3, "next").on(&store).await.audit, [3]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_purge_that_was_not_written_whole_is_named() {
+    let places = [Place::Event(Revision(1), 0), Place::Audit(1), Place::Meta];
+    for place in places {
+        let directory = three_sets().await;
+        let mut old = None;
+        tamper(directory.path(), |tree| old = tree.get(place.encode()).unwrap());
+        let store = open_at(directory.path()).await.unwrap();
+        Set::default().purge(2, 1).on(&store).await;
+        store.close().await;
+        tamper(directory.path(), |tree| drop(tree.insert(place.encode(), old.unwrap()).unwrap()));
+        let error = refusal(directory.path()).await;
+        assert!(matches!(error, OpenError::TornChangeSet { revision: Revision(4) }), "{place}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_format_is_refused_by_its_number() {
     let directory = three_sets().await;
     tamper(directory.path(), |tree| {
@@ -352,7 +384,7 @@ async fn many_rounds_of_opening_leave_the_store_as_it_is() {
 }
 
 /// A closed store with rows 1 to 3, an event, an audit record and an index entry that moved from `old` to `new`.
-async fn three_sets() -> TempDir {
+pub(crate) async fn three_sets() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open_at(directory.path()).await.unwrap();
     let first = Set::default().create(1, "1").create(2, "2").list(3, Expect::Absent, &["old"]);
@@ -370,7 +402,7 @@ fn four_thousand_rows() -> Set {
     (0..4_000).fold(Set::default(), |set, id| set.write(put(id)))
 }
 
-async fn refusal(directory: &Path) -> OpenError {
+pub(crate) async fn refusal(directory: &Path) -> OpenError {
     match open_at(directory).await {
         Ok(_) => panic!("the store opened"),
         Err(error) => error,
@@ -378,7 +410,7 @@ async fn refusal(directory: &Path) -> OpenError {
 }
 
 /// Changes the files behind the store's back.
-fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
+pub(crate) fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     let db = sled::files(&directory.join("store")).open().unwrap();
     change(&db);
     db.flush().unwrap();
@@ -387,12 +419,12 @@ fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     File::open(directory.join("store/db")).unwrap().lock().unwrap();
 }
 
-fn remove(directory: &Path, place: &Place) {
+pub(crate) fn remove(directory: &Path, place: &Place) {
     tamper(directory, |tree| assert!(tree.remove(place.encode()).unwrap().is_some(), "{place} was there"));
 }
 
 /// Flips one bit of the row's content, behind its format and checksum.
-fn damage(directory: &Path, place: &Place) {
+pub(crate) fn damage(directory: &Path, place: &Place) {
     tamper(directory, |tree| {
         let mut value = tree.get(place.encode()).unwrap().unwrap().to_vec();
         *value.last_mut().unwrap() ^= 1;

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use claviger::{
-    domain::{AuditLinker, EntryId, InstallationId, Sealed},
+    domain::{AuditLinker, EntryId, InstallationId, Revision, Sealed},
     store::{
-        ChangeSet, Expect, FieldTag, IndexEntry, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind,
-        RowFields, Store, Write,
+        ChangeSet, Expect, FieldTag, IndexEntry, IndexKind, NewEntry, Precondition, Purge, Receipt, RecordKey,
+        RecordKind, RowFields, Store, Write,
         sled::{OpenError, SledOptions, SledStore},
     },
 };
@@ -23,6 +23,8 @@ use crate::support::memory_store::MemoryStore;
 
 pub(crate) const INSTALLATION: InstallationId = InstallationId::from_bytes([7; 16]);
 pub(crate) const EPOCH: EntryId = EntryId::from_bytes([8; 16]);
+
+pub(crate) type AnyStore = Arc<dyn Store>;
 
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
@@ -145,6 +147,11 @@ impl Set {
 
     pub(crate) fn audit(mut self, id: u8, body: &str) -> Self {
         self.0.audit.push(entry(id, body));
+        self
+    }
+
+    pub(crate) fn purge(mut self, events: u64, audit: u64) -> Self {
+        self.0.purge = Purge { events: Revision(events), audit };
         self
     }
 

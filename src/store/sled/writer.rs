@@ -64,15 +64,9 @@ impl Writer {
         inbox: Receiver<Request>,
     ) -> Result<Self, OpenError> {
         let directory = Directory::acquire(&options.directory)?;
-        let (engine, meta, tail) = open_engine(&directory, &options)?;
-        let head = Head {
-            installation: meta.installation,
-            epoch: meta.epoch,
-            revision: tail.revision,
-            compacted: meta.compacted,
-            available: true,
-        };
-        let shared = Shared::new(engine, HotRows::new(options.row_cache), head);
+        directory.leave_half_filled()?;
+        let (engine, tail) = open_engine(&directory, &options)?;
+        let shared = Shared::new(engine, HotRows::new(options.row_cache), tail.head());
         Ok(Self { shared, directory, options, linker, inbox, tail })
     }
 
@@ -175,11 +169,12 @@ impl Writer {
             self.discard(slot.take());
             return Err(error);
         }
+        shared.copies.note(changed.values.keys());
         // The revision is announced before anything of it can be read, or a reader would take newer rows for older
         // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
         shared.hot.forget(changed.rows.keys(), changed.entries);
         self.tail = changed.tail;
-        shared.head.send_modify(|head| head.revision = self.tail.revision);
+        shared.head.send_modify(|head| *head = Head { available: head.available, ..self.tail.head() });
         shared.hot.keep(changed.rows);
         drop(slot);
         Ok(answers)
@@ -189,6 +184,7 @@ impl Writer {
     fn discard(&self, engine: Option<Engine>) {
         self.shared.set_available(false);
         self.shared.hot.clear();
+        self.shared.copies.end();
         self.directory.distrust_cached_pages();
         if let Some(engine) = engine {
             engine.close(&self.directory);
@@ -218,7 +214,7 @@ impl Writer {
 
     fn reopen(&mut self) -> Result<(), OpenError> {
         let durable = self.tail.revision;
-        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
+        let (engine, tail) = open_engine(&self.directory, &self.options)?;
         if tail.revision < durable {
             engine.close(&self.directory);
             return Err(OpenError::Lost { durable, found: tail.revision });
@@ -227,11 +223,7 @@ impl Writer {
         tracing::info!(store.revision = revision, "the store was reopened");
         self.tail = tail;
         *self.shared.writing() = Some(engine);
-        self.shared.head.send_modify(|head| {
-            head.revision = self.tail.revision;
-            head.compacted = meta.compacted;
-            head.available = true;
-        });
+        self.shared.head.send_modify(|head| *head = self.tail.head());
         Ok(())
     }
 
@@ -258,12 +250,14 @@ impl Drop for Writer {
     }
 }
 
-fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Meta, Tail), OpenError> {
+fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Tail), OpenError> {
     let engine = Engine::open(directory, options.page_cache)?;
-    let new = Meta { installation: options.installation, epoch: options.epoch, compacted: Revision(0) };
-    let checked = guarded(|| tail::read(&engine, directory, new));
+    let checked = guarded(|| {
+        let new = (!directory.has_store()?).then(|| Meta::new(options.installation, options.epoch));
+        tail::read(&engine, new)
+    });
     match checked.and_then(|checked| directory.trust().map(|()| checked)) {
-        Ok((meta, tail)) => Ok((engine, meta, tail)),
+        Ok(tail) => Ok((engine, tail)),
         Err(error) => {
             engine.close(directory);
             Err(error)
@@ -279,7 +273,7 @@ fn cause(error: &dyn Error) -> Option<String> {
     error.source().map(ToString::to_string)
 }
 
-fn closed() -> EngineError {
+pub(super) fn closed() -> EngineError {
     io::Error::other("the store is not open").into()
 }
 
