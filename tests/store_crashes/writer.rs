@@ -224,5 +224,6 @@ fn audit_record(name: Name) -> AuditRecord {
         user_agent: None,
         context: CallContext::default(),
         repeated: None,
+        purged: None,
     }
 }
