@@ -1051,5 +1051,6 @@ fn audit_record() -> AuditRecord {
         user_agent: Some("browser-canary".to_owned()),
         context: CallContext { session_id: Some("session-canary".to_owned()), ..CallContext::default() },
         repeated: None,
+        purged: None,
     }
 }

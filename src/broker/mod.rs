@@ -5,7 +5,7 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
-//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
 mod authorize;
@@ -20,6 +20,7 @@ mod get_plugin_tokens;
 mod jobs;
 mod reconfigure;
 mod refresh;
+mod retention;
 mod revoke;
 mod scheduler;
 mod settle_flow;
@@ -48,6 +49,7 @@ pub use connections::LONGEST_WAIT;
 pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
 pub use get_plugin_tokens::MOST_TOKENS;
+pub use retention::Retention;
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
@@ -93,6 +95,7 @@ pub struct Settings {
     pub provider_timeout: Duration,
     /// How long one audit record covers repeated reads; zero: every read has its own.
     pub audit_window: Duration,
+    pub retention: Retention,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
     /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.

@@ -68,6 +68,7 @@ impl Broker {
             user_agent: None,
             context: CallContext::default(),
             repeated: None,
+            purged: None,
         }
     }
 }

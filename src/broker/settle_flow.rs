@@ -236,6 +236,7 @@ fn of_flow(
         user_agent: None,
         context: CallContext::default(),
         repeated: None,
+        purged: None,
     };
     if let Some(connection) = connection {
         record.connection = Some(connection.id);

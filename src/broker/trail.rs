@@ -137,6 +137,7 @@ pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Ti
         user_agent: call.user_agent.clone(),
         context: call.context.clone(),
         repeated: None,
+        purged: None,
     }
 }
 
@@ -174,6 +175,7 @@ fn of_visit(visit: &Visit, tenant: TenantId, subject: SubjectId, action: AuditAc
         user_agent: visit.user_agent.clone(),
         context: crate::domain::CallContext::default(),
         repeated: None,
+        purged: None,
     }
 }
 
@@ -202,5 +204,6 @@ pub(super) fn by_broker(
         user_agent: None,
         context: crate::domain::CallContext::default(),
         repeated: None,
+        purged: None,
     }
 }

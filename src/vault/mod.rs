@@ -33,5 +33,6 @@ pub use flows::FlowIntent;
 pub use held::{HeldTokens, Owner};
 pub use jobs::{AttemptKey, Due, DueRecord};
 pub use linked_audit::LinkedAudit;
+pub use logs::TrailEntry;
 pub use open::Vault;
 pub use stored::{FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};
