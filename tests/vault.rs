@@ -304,7 +304,7 @@ async fn a_wrong_root_key_is_told_by_its_name() {
     let fixture = Fixture::new().await;
     fixture.connect(&connection(1), &tokens(1)).await;
     let error = open(&fixture.store, root(9), Random::system()).await.err();
-    assert_eq!(error, Some(VaultError::WrongRootKey { expected: root(1).id(), given: root(9).id() }));
+    assert_eq!(error, Some(VaultError::WrongRootKey { expected: root(1).id(), given: vec![root(9).id()] }));
 }
 
 #[tokio::test]
@@ -1050,6 +1050,7 @@ fn audit_record() -> AuditRecord {
         peer: None,
         user_agent: Some("browser-canary".to_owned()),
         context: CallContext { session_id: Some("session-canary".to_owned()), ..CallContext::default() },
+        target: None,
         repeated: None,
         purged: None,
     }

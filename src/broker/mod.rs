@@ -5,6 +5,7 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
+//! - [`rotate_key`], [`list_keys`]: the sealing keys
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
@@ -18,10 +19,12 @@ mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
 mod jobs;
+mod list_keys;
 mod reconfigure;
 mod refresh;
 mod retention;
 mod revoke;
+mod rotate_key;
 mod scheduler;
 mod settle_flow;
 mod start_authorization;
@@ -38,6 +41,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use browser::{
@@ -116,6 +120,8 @@ struct Inner {
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
+    /// A rotation was begun.
+    key_work: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -135,6 +141,7 @@ impl Broker {
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             sign_ins: Mutex::default(),
+            key_work: Notify::new(),
             tasks,
             stopping: CancellationToken::new(),
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
@@ -220,6 +227,10 @@ impl Broker {
 
     fn held(&self) -> &HeldPlace {
         &self.0.held
+    }
+
+    fn key_work(&self) -> &Notify {
+        &self.0.key_work
     }
 
     fn quota(&self) -> &watch::Quota {

@@ -65,7 +65,7 @@ impl Vault {
     pub async fn open_held(&self, sealed: &Sealed) -> Result<HeldTokens, VaultError> {
         let unsealable = || VaultError::Unsealable { record: "held tokens".to_owned() };
         let nowhere = RecordKey::new(crate::store::RecordKind::Connection, [0; 16]);
-        let holder = self.keyring().key_of(sealed, &nowhere).await?;
+        let holder = self.watched(self.keyring().key_of(sealed, &nowhere).await)?;
         let bytes = holder.key.open(&place::held(), sealed).map_err(|_| unsealable())?;
         let HeldRecord { owner, granted, access, refresh, id_token, nonce } =
             serde_json::from_slice(&bytes).map_err(|_| unsealable())?;

@@ -213,7 +213,7 @@ impl Installation {
     }
 
     pub(crate) async fn vault(&self, store: Arc<dyn Store>) -> Vault {
-        let root = root_key::file::load(&self.world.config().sealing.root_key).unwrap();
+        let root = root_key::file::load(&self.world.config().sealing.root_keys[0]).unwrap();
         Vault::open(store, root, Random::system(), &self.audit_key).await.unwrap()
     }
 
