@@ -19,11 +19,13 @@ use crate::{
         Store,
         sled::{SledOptions, SledStore},
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 
 /// Beside the store: tokens that it could not take.
 const HELD: &str = "held";
+/// Beside the store: who was erased. A copy of the store does not have it, and restoring one must not lose it.
+pub(crate) const ERASURES: &str = "erasures";
 
 /// A broker with everything it needs, not yet listening.
 pub struct App {
@@ -97,6 +99,7 @@ impl App {
                     audit: config.audit.retention.0,
                 },
                 held_directory: Some(held_directory),
+                erasures: ErasureList::new(config.store.directory.join(ERASURES)),
                 public_url: public_url(&config)?,
             },
         })

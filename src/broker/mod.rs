@@ -5,7 +5,7 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
-//! - [`rotate_key`], [`list_keys`]: the sealing keys
+//! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
@@ -13,6 +13,7 @@ mod authorize;
 mod browser;
 mod catalog;
 mod connections;
+mod erase_subject;
 mod error;
 mod exchange;
 mod flights;
@@ -69,7 +70,7 @@ use crate::{
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},
-    vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
+    vault::{Change, DueRecord, ErasureList, FlowTokens, TokenSet, Vault},
 };
 use exchange::Exchanged;
 use flights::Flights;
@@ -102,6 +103,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
+    /// Kept outside every copy of the store.
+    pub erasures: ErasureList,
     /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.
     pub public_url: Option<PublicUrl>,
 }
@@ -147,6 +150,7 @@ impl Broker {
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
             parts,
         }));
+        broker.replay_erasures().await?;
         broker.recover_held().await?;
         Ok(broker)
     }

@@ -179,7 +179,8 @@ impl Keyring {
             KeyOwner::Tenant { tenant } => {
                 self.read_tenant(tenant).await?.is_some_and(|(_, record)| record.key == newer.key.id())
             }
-            KeyOwner::Subject { .. } | KeyOwner::Log { .. } => true,
+            KeyOwner::Subject { tenant, subject } => !self.is_closed(tenant, *subject).await?,
+            KeyOwner::Log { .. } => true,
             KeyOwner::Installation => false,
         };
         Ok((in_force && newer.version != held.version).then_some(newer))

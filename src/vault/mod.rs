@@ -15,6 +15,8 @@ mod alarms;
 mod change;
 mod configuration;
 mod connections;
+mod erasure;
+mod erasure_list;
 mod error;
 mod flows;
 mod held;
@@ -35,6 +37,7 @@ mod witness;
 mod write;
 
 pub use change::Change;
+pub use erasure_list::ErasureList;
 pub use error::{Misuse, VaultError};
 pub use flows::FlowIntent;
 pub use held::{HeldTokens, Owner};

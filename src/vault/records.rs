@@ -95,6 +95,14 @@ impl Kept for Subject {
     }
 }
 
+impl OpenedRecords {
+    /// Forgets records that are gone, and their subject's row.
+    pub(super) fn forget(&self, records: &[RecordKey], subject: &RecordKey) {
+        records.iter().for_each(|record| drop(self.connections.remove(record)));
+        self.subjects.remove(subject);
+    }
+}
+
 impl Default for OpenedRecords {
     fn default() -> Self {
         Self {

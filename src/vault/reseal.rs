@@ -58,6 +58,13 @@ impl Vault {
         }
     }
 
+    /// The row as its next version under the key that it is sealed under.
+    pub(super) async fn resealed_in_place(&self, record: &RecordKey, row: &Row) -> Result<Write, VaultError> {
+        let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(record))?;
+        let holder = self.keyring().key_of(sealed, record).await?;
+        self.resealed(record, row, &holder, &holder)
+    }
+
     /// The row as its next version, with every field sealed anew.
     pub(super) fn resealed(
         &self,

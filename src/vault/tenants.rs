@@ -176,6 +176,9 @@ impl Keyring {
         let Some((_, Envelope { value: subject, .. })) = self.read_owner::<Envelope<Subject>>(row).await? else {
             return Ok(None);
         };
+        if subject.erased.is_some() {
+            return Err(VaultError::SubjectErased);
+        }
         let id = subject.key;
         if *owner != (KeyOwner::Subject { tenant: subject.tenant, subject: subject.subject }) {
             return Err(VaultError::corrupt(row));
@@ -186,6 +189,13 @@ impl Keyring {
         }
         self.subjects.insert(row.clone(), id);
         Ok(Some(held))
+    }
+
+    /// Whether the subject is erased, or is about to be.
+    pub(super) async fn is_closed(&self, tenant: &TenantId, subject: SubjectId) -> Result<bool, VaultError> {
+        let row = place::subject_row(&self.installation, tenant, subject);
+        let found = self.read_owner::<Envelope<Subject>>(&row).await?;
+        Ok(found.is_none_or(|(_, Envelope { value, .. })| value.erased.is_some()))
     }
 
     /// Reads a row whose key may be rotated meanwhile.

@@ -30,7 +30,7 @@ use claviger::{
         AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
         Store, StoreError,
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tokio::sync::{oneshot, watch};
 use url::Url;
@@ -206,6 +206,7 @@ impl Installation {
                 audit_window: Duration::from_secs(10),
                 retention: self.retention,
                 held_directory: Some(self.held.clone()),
+                erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });
