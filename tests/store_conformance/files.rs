@@ -326,26 +326,6 @@ async fn a_purge_that_was_not_written_whole_is_named() {
     }
 }
 
-/// Such a row ends before the numbers that purging needs.
-#[tokio::test]
-async fn a_store_from_before_purging_opens() {
-    let directory = three_sets().await;
-    tamper(directory.path(), |tree| {
-        let meta = tree.get(Place::Meta.encode()).unwrap().unwrap();
-        let content = &meta[5..meta.len() - 16];
-        let place = Place::Meta.encode();
-        let sum = crc32fast::hash(&[&1_u32.to_be_bytes()[..], &place, content].concat());
-        tree.insert(place, [&[1][..], &sum.to_be_bytes(), content].concat()).unwrap();
-    });
-    let store = open_at(directory.path()).await.unwrap();
-    assert_eq!((store.head().revision, store.head().audit_purged), (Revision(3), 0));
-    Set::default().purge(2, 1).on(&store).await;
-    store.close().await;
-    let store = open_at(directory.path()).await.unwrap();
-    assert_eq!((store.head().compacted, store.head().audit_purged), (Revision(2), 1));
-    store.close().await;
-}
-
 #[tokio::test]
 async fn an_unknown_format_is_refused_by_its_number() {
     let directory = three_sets().await;
@@ -404,7 +384,7 @@ async fn many_rounds_of_opening_leave_the_store_as_it_is() {
 }
 
 /// A closed store with rows 1 to 3, an event, an audit record and an index entry that moved from `old` to `new`.
-async fn three_sets() -> TempDir {
+pub(crate) async fn three_sets() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open_at(directory.path()).await.unwrap();
     let first = Set::default().create(1, "1").create(2, "2").list(3, Expect::Absent, &["old"]);
@@ -422,7 +402,7 @@ fn four_thousand_rows() -> Set {
     (0..4_000).fold(Set::default(), |set, id| set.write(put(id)))
 }
 
-async fn refusal(directory: &Path) -> OpenError {
+pub(crate) async fn refusal(directory: &Path) -> OpenError {
     match open_at(directory).await {
         Ok(_) => panic!("the store opened"),
         Err(error) => error,
@@ -430,7 +410,7 @@ async fn refusal(directory: &Path) -> OpenError {
 }
 
 /// Changes the files behind the store's back.
-fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
+pub(crate) fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     let db = sled::files(&directory.join("store")).open().unwrap();
     change(&db);
     db.flush().unwrap();
@@ -439,12 +419,12 @@ fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     File::open(directory.join("store/db")).unwrap().lock().unwrap();
 }
 
-fn remove(directory: &Path, place: &Place) {
+pub(crate) fn remove(directory: &Path, place: &Place) {
     tamper(directory, |tree| assert!(tree.remove(place.encode()).unwrap().is_some(), "{place} was there"));
 }
 
 /// Flips one bit of the row's content, behind its format and checksum.
-fn damage(directory: &Path, place: &Place) {
+pub(crate) fn damage(directory: &Path, place: &Place) {
     tamper(directory, |tree| {
         let mut value = tree.get(place.encode()).unwrap().unwrap().to_vec();
         *value.last_mut().unwrap() ^= 1;
