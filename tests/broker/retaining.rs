@@ -6,8 +6,8 @@ use claviger::{
     audit::{self, Break, TrailError, check},
     broker::{Broker, BrokerError, Delivery, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage},
     domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Clock, ConnectionId, CredentialEvent, CredentialId,
-        CredentialState, CredentialStatus, EventKind, Revision, ScopeSet, Timestamp,
+        AuditAction, AuditRecord, Clock, ConnectionId, CredentialEvent, CredentialId, CredentialState,
+        CredentialStatus, EventKind, Revision, ScopeSet, Timestamp,
     },
     store::Store,
     vault::Vault,
