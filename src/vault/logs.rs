@@ -1,12 +1,22 @@
 //! The event log and the audit trail, opened.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{LinkedAudit, Vault, VaultError, place};
 use crate::{
     domain::{AuditRecord, CredentialEvent, EntryId, Revision, Sealed, TenantId},
     sealing::{AssociatedData, sealed_key_id},
+    store::AuditEntry,
 };
+
+/// An audit record with its place in the chain.
+pub struct TrailEntry {
+    pub sequence: u64,
+    /// In the linker's form.
+    pub linked: Bytes,
+    pub record: Result<AuditRecord, VaultError>,
+}
 
 impl Vault {
     /// Events of revisions greater than `after`, oldest first, whole revisions only, stopping after the revision that
@@ -23,7 +33,7 @@ impl Vault {
             let event = match self.entry::<CredentialEvent>("event", &entry.id, place, &entry.body).await {
                 Ok(event) => Some(event),
                 Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => {
-                    tracing::error!(event.revision = entry.revision.0, %error, "an event is left out of the log");
+                    tracing::warn!(event.revision = entry.revision.0, %error, "an event is left out of the log");
                     None
                 }
                 Err(error) => return Err(error),
@@ -41,17 +51,43 @@ impl Vault {
     pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, VaultError> {
         let mut records = Vec::new();
         for entry in self.store().audit(after, limit).await? {
-            let linked = LinkedAudit::decode(&entry.linked)
-                .filter(|linked| linked.sequence == entry.sequence)
-                .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) })?;
-            let place = place::audit(&entry.id);
-            let record = self.entry::<AuditRecord>("audit record", &entry.id, place, &linked.body).await?;
-            records.push((entry.sequence, record));
+            records.push((entry.sequence, self.audit_record(&entry).await?));
         }
         Ok(records)
     }
 
+    /// As [`Vault::audit`], with the form that the chain is checked by, and beside it the record or why it does not open.
+    pub async fn trail(&self, after: u64, limit: usize) -> Result<Vec<TrailEntry>, VaultError> {
+        let mut entries = Vec::new();
+        for entry in self.store().audit(after, limit).await? {
+            let record = match self.audit_record(&entry).await {
+                Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => Err(error),
+                other => Ok(other?),
+            };
+            entries.push(TrailEntry { sequence: entry.sequence, linked: entry.linked, record });
+        }
+        Ok(entries)
+    }
+
+    async fn audit_record(&self, entry: &AuditEntry) -> Result<AuditRecord, VaultError> {
+        let linked = LinkedAudit::decode(&entry.linked)
+            .filter(|linked| linked.sequence == entry.sequence)
+            .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) });
+        let linked = self.watched(linked)?;
+        self.entry::<AuditRecord>("audit record", &entry.id, place::audit(&entry.id), &linked.body).await
+    }
+
     async fn entry<T: Logged>(
+        &self,
+        what: &str,
+        id: &EntryId,
+        place: AssociatedData<'_>,
+        body: &Sealed,
+    ) -> Result<T, VaultError> {
+        self.watched(self.open_entry(what, id, place, body).await)
+    }
+
+    async fn open_entry<T: Logged>(
         &self,
         what: &str,
         id: &EntryId,
@@ -64,11 +100,11 @@ impl Vault {
         let holder = self.keyring().key(named).await?.ok_or_else(unsealable)?;
         let bytes = holder.key.open(&place, body).map_err(|_| unsealable())?;
         let value: T = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
-        if holder.owner.holds(value.tenant(), None) { Ok(value) } else { Err(corrupt()) }
+        if holder.owner.logs(value.tenant()) { Ok(value) } else { Err(corrupt()) }
     }
 }
 
-/// What stands in a log under its tenant's key.
+/// What stands in a log under its tenant's log key.
 trait Logged: DeserializeOwned {
     fn tenant(&self) -> &TenantId;
 }

@@ -13,8 +13,9 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
-        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
+        Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection,
+        TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -286,13 +287,14 @@ impl World {
             },
             limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: Size::mib(8), row_cache: Size::mib(1) },
-            sealing: SealingSection { root_key: path.join("root.key") },
+            sealing: SealingSection { root_keys: vec![path.join("root.key")] },
             outbound: OutboundSection {
                 allow_http_loopback: true,
                 timeout: Period::from_secs(10),
                 ..OutboundSection::default()
             },
-            audit: AuditSection { window: Period::from_secs(self.settings.audit_window) },
+            audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
+            events: EventsSection::default(),
             log: LogSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],

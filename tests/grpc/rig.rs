@@ -17,7 +17,7 @@ use claviger::{
     },
     sealing::{AuditKey, Random, RootKey},
     store::sled::{SledOptions, SledStore},
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -189,7 +189,9 @@ async fn broker(
         settings: broker::Settings {
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
+            retention: broker::Retention::default(),
             held_directory: None,
+            erasures: ErasureList::new(directory.path().join("erasures")),
             public_url: None,
         },
     };
