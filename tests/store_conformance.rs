@@ -36,7 +36,11 @@ macro_rules! every_claim_holds_for {
             a_page_resumes_after_its_last_entry,
             a_precondition_on_a_version_holds_or_refuses,
             a_precondition_on_absence_holds_or_refuses,
+            a_purge_behind_an_earlier_one_changes_nothing,
+            a_purge_reaches_sets_that_wait_with_it_but_not_its_own,
+            a_purge_removes_the_old_ends_and_the_head_says_so,
             a_refusal_concerns_only_the_refused,
+            a_refused_change_set_purges_nothing,
             a_refused_change_set_writes_nothing_at_all,
             a_replaced_row_has_the_next_version,
             a_row_beyond_the_limit_is_too_large,
@@ -61,6 +65,7 @@ macro_rules! every_claim_holds_for {
             replacing_a_stale_row_is_a_conflict,
             the_head_follows_every_commit,
             the_linker_sees_the_record_before,
+            the_newest_audit_record_is_never_purged,
         }
     };
 }

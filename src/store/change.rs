@@ -24,6 +24,19 @@ pub struct ChangeSet {
     pub events: Vec<NewEntry>,
     /// Each gets the next dense sequence number, in this order.
     pub audit: Vec<NewEntry>,
+    /// What has reached the end of its retention and goes with this change set.
+    pub purge: Purge,
+}
+
+/// The old ends of the two logs that a change set cuts off; zeros cut nothing. What it cuts is removed one by one, so
+/// callers keep it to about a thousand entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// Events of this revision and of those before it, as far as they are older than the change set.
+    pub events: Revision,
+    /// Audit records with this number and those before it, as far as they are older than the change set. The newest of
+    /// all stays, because the next one is linked to it.
+    pub audit: u64,
 }
 
 impl ChangeSet {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::domain::{BoxFuture, EntryId, InstallationId, Revision, Sealed};
 
-pub use change::{ChangeSet, Expect, NewEntry, Precondition, Receipt, Row, RowFields, Write, WriteAction};
+pub use change::{ChangeSet, Expect, NewEntry, Precondition, Purge, Receipt, Row, RowFields, Write, WriteAction};
 pub use key::{FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind};
 
 /// What every store promises; `tests/store_conformance.rs` holds each sentence as a test.
@@ -69,6 +69,10 @@ pub struct Head {
     pub revision: Revision,
     /// Events up to and including this revision are gone.
     pub compacted: Revision,
+    /// The newest audit record's number; 0 before the first.
+    pub audit: u64,
+    /// Audit records up to and including this number are gone.
+    pub audit_purged: u64,
     /// False after an I/O error until the store has been reopened.
     pub available: bool,
 }

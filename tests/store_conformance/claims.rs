@@ -221,6 +221,89 @@ pub(crate) async fn audit_records_resume_after_a_number(store: AnyStore) {
     assert!(numbers(5, 2).await.is_empty() && numbers(u64::MAX, 2).await.is_empty() && numbers(0, 0).await.is_empty());
 }
 
+pub(crate) async fn a_purge_removes_the_old_ends_and_the_head_says_so(store: AnyStore) {
+    for id in 1..=4 {
+        Set::default().create(id, "row").event(id, "0").event(id, "1").audit(id, "record").on(&*store).await;
+    }
+    let mut watch = store.watch_head();
+    watch.borrow_and_update();
+    Set::default().audit(5, "checkpoint").purge(2, 3).on(&*store).await;
+    let head = *watch.borrow_and_update();
+    assert_eq!((head.compacted, head.audit, head.audit_purged), (Revision(2), 5, 3));
+    assert_eq!(store.head(), head);
+    assert_eq!(revisions(&store).await, [3, 3, 4, 4]);
+    assert_eq!(numbers(&store).await, [4, 5]);
+    // resuming from a place that is gone begins at the first that is there
+    assert_eq!(store.events(Revision(1), 1).await.unwrap()[0].revision, Revision(3));
+    assert_eq!(store.audit(1, 1).await.unwrap()[0].sequence, 4);
+    assert!(store.row(key(1)).await.unwrap().is_some());
+
+    Set::default().purge(4, 0).on(&*store).await;
+    assert!(revisions(&store).await.is_empty());
+    assert_eq!((store.head().compacted, store.head().audit_purged), (Revision(4), 3));
+}
+
+pub(crate) async fn a_purge_behind_an_earlier_one_changes_nothing(store: AnyStore) {
+    for id in 1..=3 {
+        Set::default().event(id, "event").audit(id, "record").on(&*store).await;
+    }
+    Set::default().purge(2, 2).on(&*store).await;
+    for (events, audit) in [(0, 0), (1, 1), (2, 2)] {
+        Set::default().purge(events, audit).on(&*store).await;
+        assert_eq!((store.head().compacted, store.head().audit_purged), (Revision(2), 2));
+    }
+    assert_eq!(revisions(&store).await, [3]);
+    assert_eq!(numbers(&store).await, [3]);
+}
+
+pub(crate) async fn a_purge_reaches_sets_that_wait_with_it_but_not_its_own(store: AnyStore) {
+    let sets = [
+        Set::default().event(1, "event").audit(1, "record"),
+        Set::default().event(2, "event").audit(2, "record"),
+        Set::default().event(3, "its own").audit(3, "its own").audit(4, "its own").purge(u64::MAX, u64::MAX),
+        Set::default().event(4, "event").audit(5, "record"),
+    ];
+    // started in this order before any is answered, so that a store which groups them has them in one group
+    let mut commits: Vec<_> = sets.into_iter().map(|set| store.commit(set.0)).collect();
+    let answers: Vec<_> = commits.iter_mut().map(poll_once).collect();
+    for (commit, answer) in commits.into_iter().zip(answers) {
+        match answer {
+            Some(answer) => answer.unwrap(),
+            None => commit.await.unwrap(),
+        };
+    }
+    assert_eq!(revisions(&store).await, [3, 4]);
+    assert_eq!(numbers(&store).await, [3, 4, 5]);
+    assert_eq!((store.head().compacted, store.head().audit, store.head().audit_purged), (Revision(2), 5, 2));
+}
+
+pub(crate) async fn the_newest_audit_record_is_never_purged(store: AnyStore) {
+    Set::default().purge(u64::MAX, u64::MAX).on(&*store).await;
+    assert_eq!((store.head().audit, store.head().audit_purged), (0, 0));
+    Set::default().audit(1, "a").audit(2, "b").on(&*store).await;
+    for _ in 0..2 {
+        Set::default().purge(0, u64::MAX).on(&*store).await;
+        assert_eq!(numbers(&store).await, [2]);
+    }
+    assert_eq!((store.head().audit, store.head().audit_purged), (2, 1));
+    // and the next one is linked to it
+    let newest = store.audit(0, 9).await.unwrap().remove(0).linked;
+    Set::default().audit(3, "c").on(&*store).await;
+    assert_eq!(store.audit(2, 9).await.unwrap()[0].linked, Chain.link(3, Some(&newest), &sealed(b"c")));
+}
+
+pub(crate) async fn a_refused_change_set_purges_nothing(store: AnyStore) {
+    for id in 1..=3 {
+        Set::default().event(id, "event").audit(id, "record").on(&*store).await;
+    }
+    let head = store.head();
+    let refused = Set::default().replace(9, 1, "absent").purge(2, 2);
+    refuses(&store, refused, CommitError::Conflict { key: key(9) }).await;
+    assert_eq!(revisions(&store).await, [1, 2, 3]);
+    assert_eq!(numbers(&store).await, [1, 2, 3]);
+    assert_eq!(store.head(), head);
+}
+
 pub(crate) async fn index_entries_follow_their_row(store: AnyStore) {
     Set::default().list(1, Expect::Absent, &["kept", "left"]).on(&*store).await;
     assert_eq!(listing(&*store, "").await, ["kept", "left"]);
@@ -353,8 +436,10 @@ pub(crate) async fn the_head_follows_every_commit(store: AnyStore) {
     let head = *watch.borrow_and_update();
     assert_eq!((head.installation, head.epoch), (INSTALLATION, EPOCH));
     assert_eq!((head.revision, head.compacted, head.available), (Revision(0), Revision(0), true));
+    assert_eq!((head.audit, head.audit_purged), (0, 0));
     for id in 1..=3 {
-        let receipt = Set::default().create(id, "row").on(&*store).await;
+        let receipt = Set::default().create(id, "row").audit(id, "a").audit(id, "b").on(&*store).await;
+        assert_eq!(store.head().audit, 2 * u64::from(id));
         assert!(watch.has_changed().unwrap());
         assert_eq!(watch.borrow_and_update().revision, receipt.revision);
         assert_eq!(store.head().revision, receipt.revision);
@@ -425,6 +510,14 @@ pub(crate) async fn nobody_reads_back_behind_an_acknowledged_commit(store: AnySt
     for reader in readers {
         reader.await.unwrap();
     }
+}
+
+async fn revisions(store: &AnyStore) -> Vec<u64> {
+    store.events(Revision(0), usize::MAX).await.unwrap().iter().map(|event| event.revision.0).collect()
+}
+
+async fn numbers(store: &AnyStore) -> Vec<u64> {
+    store.audit(0, usize::MAX).await.unwrap().iter().map(|record| record.sequence).collect()
 }
 
 async fn refuses(store: &AnyStore, set: Set, error: CommitError) {

@@ -295,6 +295,58 @@ async fn only_the_end_of_the_log_has_to_be_whole() {
 }
 
 #[tokio::test]
+async fn a_purge_survives_reopening_even_of_all_that_can_go() {
+    let directory = three_sets().await;
+    let store = open_at(directory.path()).await.unwrap();
+    Set::default().purge(u64::MAX, u64::MAX).on(&store).await;
+    let head = store.head();
+    assert_eq!((head.compacted, head.audit, head.audit_purged), (Revision(3), 2, 1));
+    store.close().await;
+    let store = open_at(directory.path()).await.unwrap();
+    assert_eq!(store.head(), head);
+    assert!(store.events(Revision(0), 9).await.unwrap().is_empty());
+    assert_eq!(store.audit(0, 9).await.unwrap().len(), 1);
+    assert_eq!(Set::default().audit(3, "next").on(&store).await.audit, [3]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_purge_that_was_not_written_whole_is_named() {
+    let places = [Place::Event(Revision(1), 0), Place::Audit(1), Place::Meta];
+    for place in places {
+        let directory = three_sets().await;
+        let mut old = None;
+        tamper(directory.path(), |tree| old = tree.get(place.encode()).unwrap());
+        let store = open_at(directory.path()).await.unwrap();
+        Set::default().purge(2, 1).on(&store).await;
+        store.close().await;
+        tamper(directory.path(), |tree| drop(tree.insert(place.encode(), old.unwrap()).unwrap()));
+        let error = refusal(directory.path()).await;
+        assert!(matches!(error, OpenError::TornChangeSet { revision: Revision(4) }), "{place}: {error}");
+    }
+}
+
+/// Such a row ends before the numbers that purging needs.
+#[tokio::test]
+async fn a_store_from_before_purging_opens() {
+    let directory = three_sets().await;
+    tamper(directory.path(), |tree| {
+        let meta = tree.get(Place::Meta.encode()).unwrap().unwrap();
+        let content = &meta[5..meta.len() - 16];
+        let place = Place::Meta.encode();
+        let sum = crc32fast::hash(&[&1_u32.to_be_bytes()[..], &place, content].concat());
+        tree.insert(place, [&[1][..], &sum.to_be_bytes(), content].concat()).unwrap();
+    });
+    let store = open_at(directory.path()).await.unwrap();
+    assert_eq!((store.head().revision, store.head().audit_purged), (Revision(3), 0));
+    Set::default().purge(2, 1).on(&store).await;
+    store.close().await;
+    let store = open_at(directory.path()).await.unwrap();
+    assert_eq!((store.head().compacted, store.head().audit_purged), (Revision(2), 1));
+    store.close().await;
+}
+
+#[tokio::test]
 async fn an_unknown_format_is_refused_by_its_number() {
     let directory = three_sets().await;
     tamper(directory.path(), |tree| {

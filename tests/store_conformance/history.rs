@@ -26,6 +26,7 @@ enum Wish {
     Need { id: u8, expect: Option<u64> },
     Event(u8),
     Audit(u8),
+    Purge { events: u64, audit: u64 },
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
@@ -37,6 +38,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => (0..RECORDS, expect()).prop_map(|(id, expect)| Wish::Need { id, expect }),
         2 => any::<u8>().prop_map(Wish::Event),
         2 => any::<u8>().prop_map(Wish::Audit),
+        1 => (0..20_u64, 0..20_u64).prop_map(|(events, audit)| Wish::Purge { events, audit }),
     ]
 }
 
@@ -63,6 +65,7 @@ fn change_set(wishes: &[Wish]) -> Set {
             }
             Wish::Event(id) => set.0.events.push(entry(*id, "event")),
             Wish::Audit(id) => set.0.audit.push(entry(*id, "audit")),
+            Wish::Purge { events, audit } => set = set.purge(*events, *audit),
         }
     }
     set

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use claviger::{
-    domain::{AuditLinker, EntryId, InstallationId, Sealed},
+    domain::{AuditLinker, EntryId, InstallationId, Revision, Sealed},
     store::{
-        ChangeSet, Expect, FieldTag, IndexEntry, IndexKind, NewEntry, Precondition, Receipt, RecordKey, RecordKind,
-        RowFields, Store, Write,
+        ChangeSet, Expect, FieldTag, IndexEntry, IndexKind, NewEntry, Precondition, Purge, Receipt, RecordKey,
+        RecordKind, RowFields, Store, Write,
         sled::{OpenError, SledOptions, SledStore},
     },
 };
@@ -145,6 +145,11 @@ impl Set {
 
     pub(crate) fn audit(mut self, id: u8, body: &str) -> Self {
         self.0.audit.push(entry(id, body));
+        self
+    }
+
+    pub(crate) fn purge(mut self, events: u64, audit: u64) -> Self {
+        self.0.purge = Purge { events: Revision(events), audit };
         self
     }
 

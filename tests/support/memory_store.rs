@@ -10,8 +10,8 @@ use bytes::Bytes;
 use claviger::{
     domain::{AuditLinker, BoxFuture, EntryId, InstallationId, Revision},
     store::{
-        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row, Store,
-        StoreError, Write, WriteAction, change::MAX_ROW, codec,
+        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Purge, Receipt, RecordKey, Row,
+        Store, StoreError, Write, WriteAction, change::MAX_ROW, codec,
     },
 };
 use tokio::sync::watch;
@@ -31,7 +31,8 @@ struct State {
 
 impl MemoryStore {
     pub(crate) fn new(installation: InstallationId, epoch: EntryId, linker: Box<dyn AuditLinker>) -> Self {
-        let head = Head { installation, epoch, revision: Revision(0), compacted: Revision(0), available: true };
+        let (revision, compacted) = (Revision(0), Revision(0));
+        let head = Head { installation, epoch, revision, compacted, audit: 0, audit_purged: 0, available: true };
         let state =
             State { rows: BTreeMap::new(), index: BTreeMap::new(), events: Vec::new(), audit: Vec::new(), linker };
         Self { state: Mutex::new(state), head: watch::channel(head).0 }
@@ -83,6 +84,17 @@ impl State {
         Ok(linked)
     }
 
+    /// Cuts the old ends off, behind a change set that has been applied, and says where the store stands then.
+    fn purge(&mut self, purge: Purge, mut head: Head) -> Head {
+        let audit = head.audit;
+        head.audit = self.audit.last().map_or(0, |newest| newest.sequence);
+        head.compacted = head.compacted.max(purge.events.min(Revision(head.revision.0 - 1)));
+        head.audit_purged = head.audit_purged.max(purge.audit.min(audit).min(head.audit.saturating_sub(1)));
+        self.events.retain(|event| event.revision > head.compacted);
+        self.audit.retain(|record| record.sequence > head.audit_purged);
+        head
+    }
+
     fn apply(&mut self, change: ChangeSet, linked: Vec<AuditEntry>, revision: Revision) -> Receipt {
         for write in &change.writes {
             self.rows.remove(&write.key);
@@ -111,8 +123,11 @@ impl Store for MemoryStore {
             state.judge(&change)?;
             let linked = state.link(&change)?;
             let revision = self.head.borrow().revision.next();
+            let purge = change.purge;
             let receipt = state.apply(change, linked, revision);
-            self.head.send_modify(|head| head.revision = revision);
+            let before = *self.head.borrow();
+            let after = state.purge(purge, Head { revision, ..before });
+            self.head.send_modify(|head| *head = after);
             Ok(receipt)
         })
     }

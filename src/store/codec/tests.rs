@@ -105,9 +105,14 @@ fn stored() -> impl Strategy<Value = (Place, Bytes)> {
         1 => (any::<u64>(), id(), bytes(0..99)).prop_map(|(sequence, id, linked)| {
             (Place::Audit(sequence), encode_audit(&AuditEntry { sequence, id: EntryId::from_bytes(id), linked }))
         }),
-        1 => (id(), id(), any::<u64>()).prop_map(|(installation, epoch, compacted)| {
-            let installation = InstallationId::from_bytes(installation);
-            let meta = Meta { installation, epoch: EntryId::from_bytes(epoch), compacted: Revision(compacted) };
+        1 => (id(), id(), any::<[u64; 3]>()).prop_map(|(installation, epoch, [compacted, audit_purged, filled_at])| {
+            let meta = Meta {
+                installation: InstallationId::from_bytes(installation),
+                epoch: EntryId::from_bytes(epoch),
+                compacted: Revision(compacted),
+                audit_purged,
+                filled_at: Revision(filled_at),
+            };
             (Place::Meta, meta.encode())
         }),
         2 => commit_part().prop_map(|part| (part.place(), part.encode())),

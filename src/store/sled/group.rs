@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -16,8 +17,8 @@ use crate::{
     domain::{AuditLinker, Revision},
     store::{
         AuditEntry, CommitError, EventEntry,
-        change::{ChangeSet, MAX_ROW, NewEntry, Receipt, Row, Write, WriteAction},
-        codec::{self, CommitPart, Footprint, Place},
+        change::{ChangeSet, MAX_ROW, NewEntry, Purge, Receipt, Row, Write, WriteAction},
+        codec::{self, CommitPart, Family, Footprint, Place},
         key::{IndexEntry, IndexKind, RecordKey},
     },
 };
@@ -31,7 +32,6 @@ pub(super) struct Group<'a> {
 }
 
 /// What a group leaves behind.
-#[derive(Default)]
 pub(super) struct Changed {
     /// Values by encoded place; `None`: removed.
     pub(super) values: HashMap<Vec<u8>, Option<Bytes>>,
@@ -58,7 +58,8 @@ pub(super) enum Refusal {
 
 impl<'a> Group<'a> {
     pub(super) fn new(engine: &'a Engine, hot: &'a HotRows, linker: &'a dyn AuditLinker, tail: Tail) -> Self {
-        Self { engine, hot, linker, changed: Changed { tail, ..Changed::default() } }
+        let changed = Changed { values: HashMap::new(), rows: HashMap::new(), entries: Vec::new(), tail };
+        Self { engine, hot, linker, changed }
     }
 
     pub(super) fn finish(self) -> Changed {
@@ -87,7 +88,8 @@ impl<'a> Group<'a> {
             draft.write(write)?;
         }
         draft.events(&change.events);
-        let (tail, sequences) = self.link(&mut draft, &change.audit)?;
+        let (mut tail, sequences) = self.link(&mut draft, &change.audit)?;
+        self.purge(&mut draft, change.purge, &mut tail)?;
         let receipt = Receipt { revision: draft.revision, audit: sequences };
         self.close(draft, tail);
         Ok(receipt)
@@ -158,6 +160,46 @@ impl<'a> Group<'a> {
             sequences.push(tail.audit);
         }
         Ok((tail, sequences))
+    }
+
+    /// Removes what the set purges of the change sets before it. The newest audit record stays: the next one is linked
+    /// to it, and opening the store looks for it.
+    fn purge(&self, draft: &mut Draft, purge: Purge, tail: &mut Tail) -> Result<(), EngineError> {
+        let before = &self.changed.tail;
+        let events = purge.events.min(before.revision);
+        if events > before.meta.compacted {
+            for place in self.events_through(events)? {
+                draft.values.insert(place, None);
+            }
+            tail.meta.compacted = events;
+        }
+        let audit = purge.audit.min(before.audit).min(tail.audit.saturating_sub(1));
+        if audit > before.meta.audit_purged {
+            for sequence in before.meta.audit_purged + 1..=audit {
+                draft.values.insert(Place::Audit(sequence).encode(), None);
+            }
+            tail.meta.audit_purged = audit;
+        }
+        if tail.meta != before.meta {
+            draft.values.insert(Place::Meta.encode(), Some(tail.meta.encode()));
+        }
+        Ok(())
+    }
+
+    /// The places of the events up to this revision, of the tree and of the sets before.
+    fn events_through(&self, last: Revision) -> Result<Vec<Vec<u8>>, EngineError> {
+        let first = Place::Event(self.changed.tail.meta.compacted.next(), 0).encode();
+        let beyond = Place::Event(last.next(), 0).encode();
+        let mut places = Vec::new();
+        for row in self.engine.rows(&[Family::Event as u8], Bound::Included(&first)) {
+            let (place, _) = row?;
+            if place >= beyond {
+                break;
+            }
+            places.push(place.to_vec());
+        }
+        places.extend(self.changed.values.keys().filter(|place| (&first..&beyond).contains(place)).cloned());
+        Ok(places)
     }
 
     /// Takes the draft over, with the row that closes it.

@@ -15,20 +15,44 @@ use super::{
 };
 use crate::{
     domain::Revision,
-    store::codec::{self, CommitPart, FORMAT, Family, Meta, Place},
+    store::{
+        Head,
+        codec::{self, CommitPart, FORMAT, Family, Meta, Place},
+    },
 };
 
-/// Where the log and the audit chain end.
-#[derive(Clone, Default)]
+/// Where the log and the audit chain begin and end.
+#[derive(Clone)]
 pub(super) struct Tail {
+    pub(super) meta: Meta,
     pub(super) revision: Revision,
     pub(super) audit: u64,
     /// The newest audit record in the linker's form.
     pub(super) linked: Option<Bytes>,
 }
 
+impl Tail {
+    pub(super) fn head(&self) -> Head {
+        Head {
+            installation: self.meta.installation,
+            epoch: self.meta.epoch,
+            revision: self.revision,
+            compacted: self.meta.compacted,
+            audit: self.audit,
+            audit_purged: self.meta.audit_purged,
+            available: true,
+        }
+    }
+
+    /// The revisions whose commit rows are kept.
+    fn kept(&self) -> impl DoubleEndedIterator<Item = Revision> + use<> {
+        let oldest = self.revision.0.saturating_sub(u64::from(CommitPart::SLOTS) - 1);
+        (oldest.max(self.meta.filled_at.0).max(1)..=self.revision.0).map(Revision)
+    }
+}
+
 /// Reads and checks the store's own rows; a new store gets `new` as its first.
-pub(super) fn read(engine: &Engine, directory: &Directory, new: Meta) -> Result<(Meta, Tail), OpenError> {
+pub(super) fn read(engine: &Engine, directory: &Directory, new: Meta) -> Result<Tail, OpenError> {
     let meta = match engine.value(&Place::Meta.encode())? {
         Some(value) => read_meta(&value)?,
         None if engine.is_empty() && !directory.has_store()? => {
@@ -38,15 +62,15 @@ pub(super) fn read(engine: &Engine, directory: &Directory, new: Meta) -> Result<
         None => return Err(OpenError::Corrupt { row: Place::Meta.to_string() }),
     };
     let log = log(engine)?;
-    let mut tail = whole(&log)?;
+    let mut tail = whole(&log, meta)?;
     nothing_beyond(engine, &tail)?;
-    unchanged(engine, &log, tail.revision)?;
+    unchanged(engine, &log, &tail)?;
     if tail.audit > 0 {
         let newest = engine.value(&Place::Audit(tail.audit).encode())?;
         let newest = newest.ok_or(OpenError::TornChangeSet { revision: tail.revision })?;
         tail.linked = Some(codec::decode_audit(tail.audit, &newest).map_err(EngineError::from)?.linked);
     }
-    Ok((meta, tail))
+    Ok(tail)
 }
 
 fn read_meta(value: &Bytes) -> Result<Meta, OpenError> {
@@ -74,10 +98,10 @@ fn log(engine: &Engine) -> Result<Log, EngineError> {
 
 /// Holds when every change set at the end of the log is closed by all parts of its commit row. Parts that an older set
 /// left in a slot, because the newer one needs fewer, are older than the kept end and say nothing.
-fn whole(log: &Log) -> Result<Tail, OpenError> {
-    let Some((&newest, _)) = log.last_key_value() else { return Ok(Tail::default()) };
-    let mut tail = Tail { revision: newest, ..Tail::default() };
-    for revision in kept(newest) {
+fn whole(log: &Log, meta: Meta) -> Result<Tail, OpenError> {
+    let revision = log.last_key_value().map_or(meta.filled_at, |(newest, _)| *newest);
+    let mut tail = Tail { meta, revision, audit: 0, linked: None };
+    for revision in tail.kept() {
         let torn = OpenError::TornChangeSet { revision };
         let Some(parts) = log.get(&revision) else { return Err(torn) };
         let first = &parts[0];
@@ -93,9 +117,9 @@ fn whole(log: &Log) -> Result<Tail, OpenError> {
 
 /// Holds when every row is as the newest change set left it. The content of a row is not looked at: a damaged one is
 /// named by whoever reads it.
-fn unchanged(engine: &Engine, log: &Log, newest: Revision) -> Result<(), OpenError> {
+fn unchanged(engine: &Engine, log: &Log, tail: &Tail) -> Result<(), OpenError> {
     let mut seen = HashSet::new();
-    for revision in kept(newest).rev() {
+    for revision in tail.kept().rev() {
         for footprint in log.get(&revision).into_iter().flatten().flat_map(|part| &part.footprints) {
             if !seen.insert(&footprint.place) {
                 continue;
@@ -123,10 +147,4 @@ fn nothing_beyond(engine: &Engine, tail: &Tail) -> Result<(), OpenError> {
         }
     }
     Ok(())
-}
-
-/// The revisions whose commit rows are kept when `newest` is the newest.
-fn kept(newest: Revision) -> impl DoubleEndedIterator<Item = Revision> {
-    let oldest = newest.0.saturating_sub(u64::from(CommitPart::SLOTS) - 1).max(1);
-    (oldest..=newest.0).map(Revision)
 }

@@ -64,15 +64,8 @@ impl Writer {
         inbox: Receiver<Request>,
     ) -> Result<Self, OpenError> {
         let directory = Directory::acquire(&options.directory)?;
-        let (engine, meta, tail) = open_engine(&directory, &options)?;
-        let head = Head {
-            installation: meta.installation,
-            epoch: meta.epoch,
-            revision: tail.revision,
-            compacted: meta.compacted,
-            available: true,
-        };
-        let shared = Shared::new(engine, HotRows::new(options.row_cache), head);
+        let (engine, tail) = open_engine(&directory, &options)?;
+        let shared = Shared::new(engine, HotRows::new(options.row_cache), tail.head());
         Ok(Self { shared, directory, options, linker, inbox, tail })
     }
 
@@ -179,7 +172,7 @@ impl Writer {
         // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
         shared.hot.forget(changed.rows.keys(), changed.entries);
         self.tail = changed.tail;
-        shared.head.send_modify(|head| head.revision = self.tail.revision);
+        shared.head.send_modify(|head| *head = Head { available: head.available, ..self.tail.head() });
         shared.hot.keep(changed.rows);
         drop(slot);
         Ok(answers)
@@ -218,7 +211,7 @@ impl Writer {
 
     fn reopen(&mut self) -> Result<(), OpenError> {
         let durable = self.tail.revision;
-        let (engine, meta, tail) = open_engine(&self.directory, &self.options)?;
+        let (engine, tail) = open_engine(&self.directory, &self.options)?;
         if tail.revision < durable {
             engine.close(&self.directory);
             return Err(OpenError::Lost { durable, found: tail.revision });
@@ -227,11 +220,7 @@ impl Writer {
         tracing::info!(store.revision = revision, "the store was reopened");
         self.tail = tail;
         *self.shared.writing() = Some(engine);
-        self.shared.head.send_modify(|head| {
-            head.revision = self.tail.revision;
-            head.compacted = meta.compacted;
-            head.available = true;
-        });
+        self.shared.head.send_modify(|head| *head = self.tail.head());
         Ok(())
     }
 
@@ -258,12 +247,12 @@ impl Drop for Writer {
     }
 }
 
-fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Meta, Tail), OpenError> {
+fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Tail), OpenError> {
     let engine = Engine::open(directory, options.page_cache)?;
-    let new = Meta { installation: options.installation, epoch: options.epoch, compacted: Revision(0) };
+    let new = Meta::new(options.installation, options.epoch);
     let checked = guarded(|| tail::read(&engine, directory, new));
     match checked.and_then(|checked| directory.trust().map(|()| checked)) {
-        Ok((meta, tail)) => Ok((engine, meta, tail)),
+        Ok(tail) => Ok((engine, tail)),
         Err(error) => {
             engine.close(directory);
             Err(error)
