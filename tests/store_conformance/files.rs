@@ -326,26 +326,6 @@ async fn a_purge_that_was_not_written_whole_is_named() {
     }
 }
 
-/// Such a row ends before the numbers that purging needs.
-#[tokio::test]
-async fn a_store_from_before_purging_opens() {
-    let directory = three_sets().await;
-    tamper(directory.path(), |tree| {
-        let meta = tree.get(Place::Meta.encode()).unwrap().unwrap();
-        let content = &meta[5..meta.len() - 16];
-        let place = Place::Meta.encode();
-        let sum = crc32fast::hash(&[&1_u32.to_be_bytes()[..], &place, content].concat());
-        tree.insert(place, [&[1][..], &sum.to_be_bytes(), content].concat()).unwrap();
-    });
-    let store = open_at(directory.path()).await.unwrap();
-    assert_eq!((store.head().revision, store.head().audit_purged), (Revision(3), 0));
-    Set::default().purge(2, 1).on(&store).await;
-    store.close().await;
-    let store = open_at(directory.path()).await.unwrap();
-    assert_eq!((store.head().compacted, store.head().audit_purged), (Revision(2), 1));
-    store.close().await;
-}
-
 #[tokio::test]
 async fn an_unknown_format_is_refused_by_its_number() {
     let directory = three_sets().await;
