@@ -1,12 +1,14 @@
 //! What every store promises: each claim runs against each store and is named after both, `sled::an_absent_row_is_none`.
 //!
-//! - `claims`: the promises of the trait · `history`: stores agree on random histories
+//! - `claims`, `copies`: the promises of the trait · `history`: stores agree on random histories
 //! - `files`: what the embedded store promises of its files · `words`: change sets in short
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "store_conformance/claims.rs"]
 mod claims;
+#[path = "store_conformance/copies.rs"]
+mod copies;
 #[path = "store_conformance/files.rs"]
 mod files;
 #[path = "store_conformance/history.rs"]
@@ -17,11 +19,11 @@ mod words;
 
 /// Runs every claim against the stores that `$open` opens.
 macro_rules! claims_hold_for {
-    ($open:path: $($claim:ident),+ $(,)?) => {$(
+    ($open:path, $home:ident: $($claim:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $claim() {
             let opened = $open().await;
-            super::claims::$claim(opened.store.clone()).await;
+            super::$home::$claim(opened.store.clone()).await;
             opened.store.close().await;
         }
     )+};
@@ -29,7 +31,12 @@ macro_rules! claims_hold_for {
 
 macro_rules! every_claim_holds_for {
     ($open:path) => {
-        claims_hold_for! { $open:
+        claims_hold_for! { $open, copies:
+            a_closed_store_gives_no_copy,
+            a_copy_does_not_keep_the_writers_waiting,
+            a_copy_holds_everything_and_ends_with_the_head,
+        }
+        claims_hold_for! { $open, claims:
             a_listing_shows_its_prefix_in_key_order,
             a_new_row_has_version_one_and_the_revision_of_its_change_set,
             a_page_resumes_after_a_deletion,

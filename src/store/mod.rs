@@ -1,10 +1,11 @@
 //! The store: atomic, durable change sets and typed reads. It sees only sealed bytes and keyed hashes.
 //!
 //! - [`change`]: what is written together · [`key`]: how rows are found · [`codec`]: how they look as bytes
-//! - [`sled`]: the embedded store
+//! - [`copy`]: all of it as of one revision · [`sled`]: the embedded store
 
 pub mod change;
 pub mod codec;
+pub mod copy;
 pub mod key;
 pub mod sled;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use crate::domain::{BoxFuture, EntryId, InstallationId, Revision, Sealed};
 
 pub use change::{ChangeSet, Expect, NewEntry, Precondition, Purge, Receipt, Row, RowFields, Write, WriteAction};
+pub use copy::{Copied, CopiedRow, CopyError, Copying};
 pub use key::{FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind};
 
 /// What every store promises; `tests/store_conformance.rs` holds each sentence as a test.
@@ -48,6 +50,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Audit entries with a sequence number greater than `after`, oldest first, at most `limit`.
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;
+
+    /// Takes a copy of everything as of one revision, which is none before the call's, while writing goes on. The
+    /// copy is read as it is asked for, and keeps neither its rows nor the writers waiting. A corrupt row ends it.
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>>;
 
     /// Where the log stands, as of the last durable change set.
     fn head(&self) -> Head;

@@ -27,8 +27,8 @@ use claviger::{
     oauth::AuthorizationServers,
     sealing::{AuditKey, Random, root_key},
     store::{
-        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row, Store,
-        StoreError,
+        AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
+        Store, StoreError,
     },
     vault::Vault,
 };
@@ -116,6 +116,10 @@ impl Store for FullStore {
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
         self.inner.audit(after, limit)
+    }
+
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
+        self.inner.copy()
     }
 
     fn head(&self) -> Head {

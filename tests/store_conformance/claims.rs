@@ -6,15 +6,13 @@ use bytes::Bytes;
 use claviger::{
     domain::{AuditLinker, Revision},
     store::{
-        CommitError, EventEntry, Expect, FieldTag, IndexKind, Store, StoreError, Write,
+        CommitError, EventEntry, Expect, FieldTag, IndexKind, StoreError, Write,
         change::{LINK_ROOM, MAX_ROW},
         codec,
     },
 };
 
-use crate::words::{Chain, EPOCH, INSTALLATION, Set, fields, key, listed, listing, page, poll_once, sealed};
-
-type AnyStore = Arc<dyn Store>;
+use crate::words::{AnyStore, Chain, EPOCH, INSTALLATION, Set, fields, key, listed, listing, page, poll_once, sealed};
 
 pub(crate) async fn an_absent_row_is_none(store: AnyStore) {
     assert!(store.row(key(1)).await.unwrap().is_none());

@@ -384,7 +384,7 @@ async fn many_rounds_of_opening_leave_the_store_as_it_is() {
 }
 
 /// A closed store with rows 1 to 3, an event, an audit record and an index entry that moved from `old` to `new`.
-async fn three_sets() -> TempDir {
+pub(crate) async fn three_sets() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open_at(directory.path()).await.unwrap();
     let first = Set::default().create(1, "1").create(2, "2").list(3, Expect::Absent, &["old"]);
@@ -402,7 +402,7 @@ fn four_thousand_rows() -> Set {
     (0..4_000).fold(Set::default(), |set, id| set.write(put(id)))
 }
 
-async fn refusal(directory: &Path) -> OpenError {
+pub(crate) async fn refusal(directory: &Path) -> OpenError {
     match open_at(directory).await {
         Ok(_) => panic!("the store opened"),
         Err(error) => error,
@@ -410,7 +410,7 @@ async fn refusal(directory: &Path) -> OpenError {
 }
 
 /// Changes the files behind the store's back.
-fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
+pub(crate) fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     let db = sled::files(&directory.join("store")).open().unwrap();
     change(&db);
     db.flush().unwrap();
@@ -419,12 +419,12 @@ fn tamper(directory: &Path, change: impl FnOnce(&::sled::Tree)) {
     File::open(directory.join("store/db")).unwrap().lock().unwrap();
 }
 
-fn remove(directory: &Path, place: &Place) {
+pub(crate) fn remove(directory: &Path, place: &Place) {
     tamper(directory, |tree| assert!(tree.remove(place.encode()).unwrap().is_some(), "{place} was there"));
 }
 
 /// Flips one bit of the row's content, behind its format and checksum.
-fn damage(directory: &Path, place: &Place) {
+pub(crate) fn damage(directory: &Path, place: &Place) {
     tamper(directory, |tree| {
         let mut value = tree.get(place.encode()).unwrap().unwrap().to_vec();
         *value.last_mut().unwrap() ^= 1;

@@ -24,6 +24,8 @@ use crate::support::memory_store::MemoryStore;
 pub(crate) const INSTALLATION: InstallationId = InstallationId::from_bytes([7; 16]);
 pub(crate) const EPOCH: EntryId = EntryId::from_bytes([8; 16]);
 
+pub(crate) type AnyStore = Arc<dyn Store>;
+
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     _directory: Option<TempDir>,

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use claviger::{
     domain::{AuditLinker, BoxFuture, EntryId, InstallationId, Revision},
     store::{
-        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Purge, Receipt, RecordKey, Row,
-        Store, StoreError, Write, WriteAction, change::MAX_ROW, codec,
+        AuditEntry, ChangeSet, CommitError, Copied, CopiedRow, Copying, EventEntry, Head, IndexEntry, IndexKind, Purge,
+        Receipt, RecordKey, Row, Store, StoreError, Write, WriteAction,
+        change::MAX_ROW,
+        codec::{self, Place},
     },
 };
+use futures_util::stream;
 use tokio::sync::watch;
 
 pub(crate) struct MemoryStore {
@@ -82,6 +85,19 @@ impl State {
             linked.push(AuditEntry { sequence, id: record.id, linked: form.into() });
         }
         Ok(linked)
+    }
+
+    fn copied(&self) -> Vec<CopiedRow> {
+        let row = |place: Place, value| CopiedRow { place: place.encode().into(), value: Some(value) };
+        let rows = self.rows.iter().map(|(key, value)| row(Place::Record(key.clone()), codec::encode_row(key, value)));
+        let entries = self
+            .index
+            .values()
+            .map(|entry| row(Place::Index(entry.index, entry.key.clone()), codec::encode_index_entry(entry)));
+        let events =
+            self.events.iter().map(|event| row(Place::Event(event.revision, event.index), codec::encode_event(event)));
+        let audit = self.audit.iter().map(|record| row(Place::Audit(record.sequence), codec::encode_audit(record)));
+        rows.chain(entries).chain(events).chain(audit).collect()
     }
 
     /// Cuts the old ends off, behind a change set that has been applied, and says where the store stands then.
@@ -168,6 +184,14 @@ impl Store for MemoryStore {
             self.reading(|state| {
                 state.audit.iter().filter(|record| record.sequence > after).take(limit).cloned().collect()
             })
+        })
+    }
+
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
+        Box::pin(async move {
+            let state = self.open_state().ok_or(StoreError::Unavailable)?;
+            let end = Copied::End { head: *self.head.borrow() };
+            Ok(Copying::new(stream::iter([Ok(Copied::Rows(state.copied())), Ok(end)])))
         })
     }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use claviger::{
     domain::{BoxFuture, Revision, Sealed},
     store::{
-        AuditEntry, ChangeSet, CommitError, EventEntry, FieldTag, Head, IndexEntry, IndexKind, Receipt, RecordKey,
-        RecordKind, Row, Store, StoreError, WriteAction,
+        AuditEntry, ChangeSet, CommitError, Copying, EventEntry, FieldTag, Head, IndexEntry, IndexKind, Receipt,
+        RecordKey, RecordKind, Row, Store, StoreError, WriteAction,
     },
 };
 
@@ -145,6 +145,10 @@ impl Store for TamperingStore {
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
         self.inner.audit(after, limit)
+    }
+
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
+        self.inner.copy()
     }
 
     fn head(&self) -> Head {

@@ -29,6 +29,11 @@ pub(super) fn unframe(place: &Place, value: &Bytes) -> Result<Content, StoreErro
     if intact { Ok(Content(value.slice(FRAME..))) } else { Err(corrupt(place)) }
 }
 
+/// Holds when `value` is intact and belongs where it was found.
+pub fn verify(place: &Place, value: &Bytes) -> Result<(), StoreError> {
+    unframe(place, value).map(drop)
+}
+
 /// The checksum that a stored value carries, unverified; `None` when it is too short to have one.
 pub fn checksum(value: &[u8]) -> Option<u32> {
     value.get(1..FRAME).and_then(|sum| sum.try_into().ok()).map(u32::from_be_bytes)

@@ -15,7 +15,7 @@ mod tests;
 
 pub use commit::{CommitPart, Footprint};
 pub use entry::{decode_audit, decode_event, encode_audit, encode_event, entry_size};
-pub use frame::{FORMAT, checksum};
+pub use frame::{FORMAT, checksum, verify};
 pub use meta::Meta;
 pub use place::{Family, Place};
 pub use row::{decode_index_entry, decode_row, encode_index_entry, encode_row, row_size};

@@ -1,6 +1,7 @@
 //! Who may use the store's directory, and whether its files can be believed.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, BufReader},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -94,7 +95,85 @@ impl Directory {
             rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| unreadable(&data)(error.into()))?;
         }
         io::copy(&mut BufReader::with_capacity(READ, file), &mut io::sink()).map_err(unreadable(&data))?;
+        // sled reads these too, the newest of all, and gives up on one that it did not get to write whole
+        for (path, _) in self.snapshots()?.iter().filter(|(_, whole)| !whole) {
+            fs::remove_file(path).map_err(unreadable(path))?;
+        }
         Ok(())
+    }
+
+    /// Where a store is filled that is to take this one's place.
+    pub(super) fn filling(&self) -> PathBuf {
+        self.path.join("filling")
+    }
+
+    /// Bytes of the data file on the disk.
+    pub(super) fn size(&self) -> Result<u64, OpenError> {
+        let data = self.data();
+        Ok(fs::metadata(&data).map_err(unreadable(&data))?.blocks() * 512)
+    }
+
+    /// Refuses a directory that was to be filled and was not; beside a store, what was left of filling another is
+    /// removed.
+    pub(super) fn leave_half_filled(&self) -> Result<(), OpenError> {
+        let (filling, data) = (self.filling(), self.data());
+        if !filling.try_exists().map_err(unreadable(&filling))? {
+            return Ok(());
+        }
+        if !data.try_exists().map_err(unreadable(&data))? {
+            return Err(OpenError::HalfFilled { directory: self.path.clone() });
+        }
+        self.clear_filling()
+    }
+
+    pub(super) fn clear_filling(&self) -> Result<(), OpenError> {
+        let filling = self.filling();
+        match fs::remove_dir_all(&filling) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unreadable(&filling)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the data file of `filled`, closed and whole, in the place of this one's. The one rename of it is the moment
+    /// at which the one store becomes the other. sled's snapshots speed up the opening of the data file that they were
+    /// made of and break any other, so they are gone before and follow after.
+    pub(super) fn take_over(&self, filled: &Self) -> Result<(), OpenError> {
+        filled.sync()?;
+        for (path, _) in self.snapshots()? {
+            fs::remove_file(&path).map_err(unreadable(&path))?;
+        }
+        self.move_here(&filled.path.join("conf"))?;
+        self.sync_names()?;
+        self.move_here(&filled.data())?;
+        self.sync_names()?;
+        for (path, _) in filled.snapshots()? {
+            self.move_here(&path)?;
+        }
+        self.sync_names()?;
+        self.trust()
+    }
+
+    fn move_here(&self, file: &Path) -> Result<(), OpenError> {
+        let name = file.file_name().expect("it is a file in a directory");
+        fs::rename(file, self.path.join(name)).map_err(unreadable(file))
+    }
+
+    fn sync_names(&self) -> Result<(), OpenError> {
+        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(unreadable(&self.path))
+    }
+
+    /// sled's snapshots, and whether each was written to its end.
+    fn snapshots(&self) -> Result<Vec<(PathBuf, bool)>, OpenError> {
+        let mut snapshots = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(unreadable(&self.path))? {
+            let path = entry.map_err(unreadable(&self.path))?.path();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            if name.starts_with("snap.") {
+                let whole = !name.ends_with(".generating");
+                snapshots.push((path, whole));
+            }
+        }
+        Ok(snapshots)
     }
 
     /// Makes the files' existence durable.

@@ -92,6 +92,20 @@ impl Engine {
         &self,
         rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> Result<(), EngineError> {
+        self.write(rows)?;
+        guarded(|| {
+            // hands the pages to the kernel (`pwrite`, `sync_file_range`), which is not an fsync
+            self.db.flush()?;
+            self.data.sync_data()?;
+            Ok(())
+        })
+    }
+
+    /// Writes the rows; they are on the disk after the next [`Engine::apply`], or in part before it.
+    pub(super) fn write<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<(), EngineError> {
         let mut batch = Batch::default();
         for (place, value) in rows {
             match value {
@@ -99,13 +113,7 @@ impl Engine {
                 None => batch.remove(place),
             }
         }
-        guarded(|| {
-            self.db.apply_batch(batch)?;
-            // hands the pages to the kernel (`pwrite`, `sync_file_range`), which is not an fsync
-            self.db.flush()?;
-            self.data.sync_data()?;
-            Ok(())
-        })
+        guarded(|| Ok(self.db.apply_batch(batch)?))
     }
 
     pub(super) fn close(self, directory: &Directory) {

@@ -3,16 +3,19 @@
 //! - [`SledStore`]: the store · [`SledOptions`], [`OpenError`]: opening it
 //! - `directory`: who may use the files · `engine`: sled itself, and what makes a batch durable
 //! - `writer`: the thread · `group`: judging change sets · `tail`: what is checked at open
-//! - `shared`, `cache`, `scan`: reading
+//! - [`Import`], [`compact`]: filling a directory from a copy, or from what its files hold
+//! - `shared`, `cache`, `scan`: reading · `copy`: reading all of it as of one revision
 //!
 //! What sled 0.34 does that shapes this: `flush_async` deadlocks with seven calls in flight; `flush` is not an fsync on
 //! Linux; a handle stays poisoned after an I/O error; iteration is not a snapshot; a page larger than a quarter of a
 //! segment goes to a file of its own that is never fsynced.
 
 mod cache;
+mod copy;
 mod directory;
 mod engine;
 mod group;
+mod import;
 mod options;
 mod scan;
 mod shared;
@@ -21,5 +24,6 @@ mod tail;
 mod writer;
 
 pub use engine::files;
+pub use import::{Compacted, Import, compact};
 pub use options::{OpenError, SledOptions};
 pub use store::SledStore;

@@ -39,6 +39,18 @@ pub enum OpenError {
     UnknownFormat { found: u8 },
     #[error("the row {row} is corrupt")]
     Corrupt { row: String },
+    #[error("there is a store in {directory} already; choose another directory, or have that one replaced")]
+    Occupied { directory: PathBuf },
+    #[error("there is no store in {directory}")]
+    Absent { directory: PathBuf },
+    /// A copy was not put in place to its end, and there was no store before.
+    #[error(
+        "filling {directory} from a copy was interrupted; fill it again, or remove its directory `filling` to begin empty"
+    )]
+    HalfFilled { directory: PathBuf },
+    /// A copy's rows do not lead to the copy's head.
+    #[error("the copy says that it ends at revision {}, but its rows end otherwise, at {}", revision.0, found.0)]
+    Incomplete { revision: Revision, found: Revision },
     /// Only when the store is reopened after an I/O error.
     #[error("revision {} was durable, but the disk now ends at {}", durable.0, found.0)]
     Lost { durable: Revision, found: Revision },

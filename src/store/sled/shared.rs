@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     cache::HotRows,
+    copy::Copies,
     engine::{Engine, EngineError, guarded},
 };
 use crate::store::{Head, StoreError};
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     engine: RwLock<Option<Engine>>,
     pub(super) hot: HotRows,
     pub(super) head: watch::Sender<Head>,
+    pub(super) copies: Copies,
     /// No more change sets are taken.
     pub(super) closing: AtomicBool,
 }
@@ -27,7 +29,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(engine: Engine, hot: HotRows, head: Head) -> Arc<Self> {
         let (head, _) = watch::channel(head);
-        Arc::new(Self { engine: RwLock::new(Some(engine)), hot, head, closing: AtomicBool::new(false) })
+        Arc::new(Self {
+            engine: RwLock::new(Some(engine)),
+            hot,
+            head,
+            copies: Copies::default(),
+            closing: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn is_available(&self) -> bool {

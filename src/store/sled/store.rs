@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{
     OpenError, SledOptions,
     cache::HotRows,
+    copy,
     engine::{Engine, EngineError},
     scan,
     shared::Shared,
@@ -22,13 +23,13 @@ use super::{
 use crate::{
     domain::{AuditLinker, BoxFuture, Revision},
     store::{
-        AuditEntry, ChangeSet, CommitError, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row, Store,
-        StoreError, WriteAction,
+        AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
+        Store, StoreError, WriteAction,
     },
 };
 
-/// A [`Store`] in one directory. Dropping it ends its thread after what is waiting; [`Store::close`] also waits for
-/// that, and only then is the directory free for another.
+/// A [`Store`] in one directory. Dropping it and its copies ends its thread after what is waiting; [`Store::close`] also
+/// waits for that, and only then is the directory free for another.
 pub struct SledStore {
     shared: Arc<Shared>,
     requests: Sender<Request>,
@@ -80,22 +81,15 @@ impl SledStore {
         answered.await.unwrap_or(Err(CommitError::Unavailable))
     }
 
-    /// Runs a read that may wait for the disk off the async threads.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Engine, &HotRows) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let requests = self.requests.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let result = shared.read(read);
-            if matches!(result, Err(StoreError::Unavailable)) {
-                // after the end of the thread there is nobody to tell
-                let _ = requests.send(Request::Reopen);
-            }
-            result
-        });
-        done.await.unwrap_or(Err(StoreError::Unavailable))
+        self.reader().read(read).await
+    }
+
+    fn reader(&self) -> Reader {
+        Reader { shared: Arc::clone(&self.shared), requests: self.requests.clone() }
     }
 
     fn ready(&self) -> Result<(), StoreError> {
@@ -149,6 +143,13 @@ impl Store for SledStore {
         })
     }
 
+    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
+        Box::pin(async move {
+            self.ready()?;
+            Ok(copy::begin(self.reader()))
+        })
+    }
+
     fn head(&self) -> Head {
         *self.shared.head.borrow()
     }
@@ -170,6 +171,32 @@ impl Store for SledStore {
                 tracing::error!("the store's thread panicked");
             }
         })
+    }
+}
+
+/// Reads off the async threads.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) shared: Arc<Shared>,
+    requests: Sender<Request>,
+}
+
+impl Reader {
+    /// Runs a read that may wait for the disk.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine, &HotRows) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Self { shared, requests } = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let result = shared.read(read);
+            if matches!(result, Err(StoreError::Unavailable)) {
+                // after the end of the thread there is nobody to tell
+                let _ = requests.send(Request::Reopen);
+            }
+            result
+        });
+        done.await.unwrap_or(Err(StoreError::Unavailable))
     }
 }
 

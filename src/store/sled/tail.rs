@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use super::{
     OpenError,
-    directory::Directory,
     engine::{Engine, EngineError, row_name},
 };
 use crate::{
@@ -51,15 +50,16 @@ impl Tail {
     }
 }
 
-/// Reads and checks the store's own rows; a new store gets `new` as its first.
-pub(super) fn read(engine: &Engine, directory: &Directory, new: Meta) -> Result<Tail, OpenError> {
+/// Reads and checks the store's own rows. Where nothing is yet, `new` becomes the first row; without it there has to be
+/// a store.
+pub(super) fn read(engine: &Engine, new: Option<Meta>) -> Result<Tail, OpenError> {
     let meta = match engine.value(&Place::Meta.encode())? {
         Some(value) => read_meta(&value)?,
-        None if engine.is_empty() && !directory.has_store()? => {
+        None => {
+            let new = new.filter(|_| engine.is_empty()).ok_or(OpenError::Corrupt { row: Place::Meta.to_string() })?;
             engine.apply([(&Place::Meta.encode()[..], Some(&new.encode()[..]))])?;
             new
         }
-        None => return Err(OpenError::Corrupt { row: Place::Meta.to_string() }),
     };
     let log = log(engine)?;
     let mut tail = whole(&log, meta)?;

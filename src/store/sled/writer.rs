@@ -64,6 +64,7 @@ impl Writer {
         inbox: Receiver<Request>,
     ) -> Result<Self, OpenError> {
         let directory = Directory::acquire(&options.directory)?;
+        directory.leave_half_filled()?;
         let (engine, tail) = open_engine(&directory, &options)?;
         let shared = Shared::new(engine, HotRows::new(options.row_cache), tail.head());
         Ok(Self { shared, directory, options, linker, inbox, tail })
@@ -168,6 +169,7 @@ impl Writer {
             self.discard(slot.take());
             return Err(error);
         }
+        shared.copies.note(changed.values.keys());
         // The revision is announced before anything of it can be read, or a reader would take newer rows for older
         // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
         shared.hot.forget(changed.rows.keys(), changed.entries);
@@ -182,6 +184,7 @@ impl Writer {
     fn discard(&self, engine: Option<Engine>) {
         self.shared.set_available(false);
         self.shared.hot.clear();
+        self.shared.copies.end();
         self.directory.distrust_cached_pages();
         if let Some(engine) = engine {
             engine.close(&self.directory);
@@ -249,8 +252,10 @@ impl Drop for Writer {
 
 fn open_engine(directory: &Directory, options: &SledOptions) -> Result<(Engine, Tail), OpenError> {
     let engine = Engine::open(directory, options.page_cache)?;
-    let new = Meta::new(options.installation, options.epoch);
-    let checked = guarded(|| tail::read(&engine, directory, new));
+    let checked = guarded(|| {
+        let new = (!directory.has_store()?).then(|| Meta::new(options.installation, options.epoch));
+        tail::read(&engine, new)
+    });
     match checked.and_then(|checked| directory.trust().map(|()| checked)) {
         Ok(tail) => Ok((engine, tail)),
         Err(error) => {
@@ -268,7 +273,7 @@ fn cause(error: &dyn Error) -> Option<String> {
     error.source().map(ToString::to_string)
 }
 
-fn closed() -> EngineError {
+pub(super) fn closed() -> EngineError {
     io::Error::other("the store is not open").into()
 }
 
