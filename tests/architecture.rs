@@ -22,7 +22,7 @@ const FLOORS: &[Row] = &[
     row("sealing", 1, &["domain"]),
     row("store", 1, &["domain"]),
     row("vault", 2, &["domain", "sealing", "store"]),
-    row("archive", 2, &["domain", "sealing"]),
+    row("archive", 2, &["domain", "sealing", "store"]),
     row("oauth", 3, &["domain", "outbound"]),
     row("identity", 3, &["domain", "outbound", "sealing"]),
     row("events", 3, &["domain", "sealing", "store", "vault"]),

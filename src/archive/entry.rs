@@ -2,11 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::domain::Revision;
-
-/// A place in the store and the value there; `None`: nothing stands there any more. A later row of the same place
-/// replaces an earlier one.
-pub type Row = (Bytes, Option<Bytes>);
+use crate::{domain::Revision, store::CopiedRow};
 
 /// What closes an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,18 +11,24 @@ pub struct End {
     pub rows: u64,
     /// The revision that the copy shows.
     pub revision: Revision,
+    /// Events up to and including this revision are gone.
+    pub compacted: Revision,
     /// The newest audit record that it holds.
     pub audit: u64,
+    /// Audit records up to and including this number are gone.
+    pub audit_purged: u64,
 }
 
 /// What an archive holds, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    Row(Row),
+    /// Of those with the same place the last one counts.
+    Row(CopiedRow),
     End(End),
 }
 
-pub(super) fn put_row(out: &mut Vec<u8>, (place, value): &Row) {
+pub(super) fn put_row(out: &mut Vec<u8>, row: &CopiedRow) {
+    let CopiedRow { place, value } = row;
     out.put_u8(if value.is_some() { ROW } else { GONE });
     out.put_u16(u16::try_from(place.len()).expect("a place has less than 512 bytes"));
     out.put_slice(place);
@@ -40,7 +42,9 @@ pub(super) fn put_end(out: &mut Vec<u8>, end: &End) {
     out.put_u8(END);
     out.put_u64(end.rows);
     out.put_u64(end.revision.0);
+    out.put_u64(end.compacted.0);
     out.put_u64(end.audit);
+    out.put_u64(end.audit_purged);
 }
 
 /// What stands at the front of `bytes`, and how long it is.
@@ -74,18 +78,20 @@ impl From<bytes::TryGetError> for Stop {
 fn entry(rest: &mut &[u8]) -> Result<Entry, Stop> {
     match rest.try_get_u8()? {
         END => {
-            let (rows, revision, audit) = (rest.try_get_u64()?, rest.try_get_u64()?, rest.try_get_u64()?);
-            Ok(Entry::End(End { rows, revision: Revision(revision), audit }))
+            let rows = rest.try_get_u64()?;
+            let (revision, compacted) = (Revision(rest.try_get_u64()?), Revision(rest.try_get_u64()?));
+            let (audit, audit_purged) = (rest.try_get_u64()?, rest.try_get_u64()?);
+            Ok(Entry::End(End { rows, revision, compacted, audit, audit_purged }))
         }
         tag @ (ROW | GONE) => {
             let length = rest.try_get_u16()?.into();
             let place = slice(rest, length, LONGEST_PLACE)?;
             if tag == GONE {
-                return Ok(Entry::Row((place, None)));
+                return Ok(Entry::Row(CopiedRow { place, value: None }));
             }
             let length = usize::try_from(rest.try_get_u32()?).map_err(|_| Stop::Malformed)?;
             let value = slice(rest, length, LONGEST_VALUE)?;
-            Ok(Entry::Row((place, Some(value))))
+            Ok(Entry::Row(CopiedRow { place, value: Some(value) }))
         }
         _ => Err(Stop::Malformed),
     }

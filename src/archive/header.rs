@@ -35,8 +35,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header's bytes, and the new archive's key.
-    pub(super) fn seal(&self, root: &RootKey, random: &Random) -> Result<(Vec<u8>, Key), RandomUnavailable> {
+    /// The header's bytes, and the new archive's key. `wrap` seals it under a root key, bound to the place that it is
+    /// given.
+    pub(super) fn seal(
+        &self,
+        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, RandomUnavailable>,
+        random: &Random,
+    ) -> Result<(Vec<u8>, Key), RandomUnavailable> {
         let key = Key::from_bytes(KeyId::from_bytes(random.bytes()?), None, random.secret()?);
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.put_slice(MAGIC);
@@ -46,7 +51,7 @@ impl Header {
         bytes.put_slice(self.epoch.as_bytes());
         bytes.put_u64(self.begun_at.0);
         bytes.put_slice(key.id().as_bytes());
-        let wrapped = root.key().wrap(&bound_to(&bytes), &key, random)?;
+        let wrapped = wrap(&bound_to(&bytes), &key)?;
         bytes.put_slice(wrapped.as_bytes());
         bytes.put_u32(crc32fast::hash(&bytes));
         Ok((bytes, key))

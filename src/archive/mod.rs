@@ -22,7 +22,7 @@ use crate::{
     sealing::{AssociatedData, SEALED_OVERHEAD},
 };
 
-pub use entry::{End, Entry, Row};
+pub use entry::{End, Entry};
 pub use error::{ArchiveError, Part};
 pub use header::Header;
 pub use reader::{Reader, verify};

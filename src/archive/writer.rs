@@ -2,14 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{
-    End, Header, PLAIN,
-    entry::{self, Row},
-    place,
-};
+use super::{End, Header, PLAIN, entry, place};
 use crate::{
-    domain::{KeyId, Revision},
-    sealing::{Key, Random, RandomUnavailable, RootKey},
+    domain::{KeyId, Sealed},
+    sealing::{AssociatedData, Key, Random, RandomUnavailable},
+    store::{CopiedRow, Head},
 };
 
 /// Writes one archive. It keeps less than a chunk and a row; an archive without [`Writer::finish`] is a truncated one.
@@ -23,14 +20,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The writer, and the archive's first bytes. `root` is needed for the header alone.
-    pub fn begin(header: &Header, root: &RootKey, random: Random) -> Result<(Self, Bytes), RandomUnavailable> {
-        let (bytes, key) = header.seal(root, &random)?;
+    /// The writer, and the archive's first bytes. `wrap` seals the archive's key under a root key, bound to the place
+    /// that it is given: the root key itself need not come here.
+    pub fn begin(
+        header: &Header,
+        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, RandomUnavailable>,
+        random: Random,
+    ) -> Result<(Self, Bytes), RandomUnavailable> {
+        let (bytes, key) = header.seal(wrap, &random)?;
         Ok((Self { id: key.id(), key, random, number: 0, rows: 0, plain: Vec::with_capacity(PLAIN) }, bytes.into()))
     }
 
     /// Takes rows; gives the chunks that are full, in order.
-    pub fn add<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Result<Vec<Bytes>, RandomUnavailable> {
+    pub fn add<'a>(&mut self, rows: impl IntoIterator<Item = &'a CopiedRow>) -> Result<Vec<Bytes>, RandomUnavailable> {
         let mut chunks = Vec::new();
         for row in rows {
             entry::put_row(&mut self.plain, row);
@@ -45,9 +47,10 @@ impl Writer {
         self.rows
     }
 
-    /// Closes the archive, which shows the store as of `revision`; gives its last chunks.
-    pub fn finish(mut self, revision: Revision, audit: u64) -> Result<(Vec<Bytes>, End), RandomUnavailable> {
-        let end = End { rows: self.rows, revision, audit };
+    /// Closes the archive, which shows the store at `head`; gives its last chunks.
+    pub fn finish(mut self, head: &Head) -> Result<(Vec<Bytes>, End), RandomUnavailable> {
+        let Head { revision, compacted, audit, audit_purged, .. } = *head;
+        let end = End { rows: self.rows, revision, compacted, audit, audit_purged };
         entry::put_end(&mut self.plain, &end);
         let mut chunks = Vec::new();
         self.seal_full(&mut chunks)?;

@@ -4,12 +4,14 @@
 //! - [`service`]: the RPCs; each has a file of its name · [`health`]: readiness
 //! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
 
+mod create_backup;
 mod encode;
 mod fields;
 mod get_authorization;
 mod get_connection;
 mod get_plugin_token;
 mod get_plugin_tokens;
+mod get_status;
 mod health;
 mod layers;
 mod list_connections;

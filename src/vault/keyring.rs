@@ -87,6 +87,10 @@ impl Keyring {
         }
     }
 
+    pub(super) fn root(&self) -> &Key {
+        &self.root.key
+    }
+
     /// The key that `sealed` names, for opening a field of `record`.
     pub(super) async fn key_of(&self, sealed: &Sealed, record: &RecordKey) -> Result<Arc<HeldKey>, VaultError> {
         let id = sealed_key_id(sealed).map_err(|_| VaultError::corrupt(record))?;

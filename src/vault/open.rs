@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::{VaultError, jobs::Planned, keyring::Keyring, place, records::OpenedRecords};
 use crate::{
-    domain::Revision,
-    sealing::{AuditKey, InstallationKeys, InstallationSecret, Random, RootKey, sealed_key_id},
+    domain::{Revision, Sealed},
+    sealing::{
+        AssociatedData, AuditKey, InstallationKeys, InstallationSecret, Key, Random, RandomUnavailable, RootKey,
+        sealed_key_id,
+    },
     store::{ChangeSet, CommitError, Expect, FieldTag, Row, Store, Write},
 };
 
@@ -54,6 +57,11 @@ impl Vault {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Seals a key of the caller's under the root key in force, for what leaves the store as a whole.
+    pub fn wrap_under_root(&self, place: &AssociatedData<'_>, key: &Key) -> Result<Sealed, RandomUnavailable> {
+        self.0.keyring.root().wrap(place, key, &self.0.random)
     }
 
     pub(super) fn planned(&self) -> &Planned {
