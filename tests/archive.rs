@@ -9,7 +9,7 @@ use bytes::Bytes;
 use claviger::{
     archive::{ArchiveError, CHUNK, End, Entry, Header, Part, Reader, Writer, verify},
     domain::{EntryId, InstallationId, Revision, Timestamp},
-    sealing::{Random, RootKey},
+    sealing::{Random, RandomUnavailable, RootKey, RootKeys},
     store::{CopiedRow, Head},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -53,7 +53,9 @@ fn random() -> Random {
 
 fn begun(random: Random) -> (Writer, Bytes) {
     let source = random.clone();
-    Writer::begin(&header(), |place, key| root(7).key().wrap(place, key, &source), random).unwrap()
+    let wrapped =
+        Writer::begin::<RandomUnavailable>(&header(), |place, key| root(7).key().wrap(place, key, &source), random);
+    wrapped.unwrap()
 }
 
 fn written(rows: &[CopiedRow]) -> Vec<u8> {
@@ -67,7 +69,7 @@ fn written(rows: &[CopiedRow]) -> Vec<u8> {
     archive
 }
 
-fn read(archive: &[u8], roots: &[RootKey]) -> Result<(Vec<CopiedRow>, End), ArchiveError> {
+fn read(archive: &[u8], roots: &RootKeys) -> Result<(Vec<CopiedRow>, End), ArchiveError> {
     let mut reader = Reader::open(archive, roots)?;
     assert_eq!(*reader.header(), header());
     let mut rows = Vec::new();
@@ -80,7 +82,7 @@ fn read(archive: &[u8], roots: &[RootKey]) -> Result<(Vec<CopiedRow>, End), Arch
 }
 
 fn refused(archive: &[u8]) -> ArchiveError {
-    verify(archive, &[root(7)]).expect_err("it is not as it was written")
+    verify(archive, &root(7).into()).expect_err("it is not as it was written")
 }
 
 /// Three chunks; rows go over both borders.
@@ -109,7 +111,7 @@ proptest! {
     fn what_was_written_is_read_in_the_same_order(rows in vec(row(), 0..24)) {
         let archive = written(&rows);
         prop_assert_eq!((archive.len() - HEADER) % CHUNK, 0);
-        let (read, end) = read(&archive, &[root(3), root(7)]).unwrap();
+        let (read, end) = read(&archive, &RootKeys::new(root(3), vec![root(7)])).unwrap();
         prop_assert_eq!(read, rows.clone());
         prop_assert_eq!(end, End { rows: rows.len() as u64, revision: Revision(80), compacted: Revision(5), audit: 9, audit_purged: 3 });
     }
@@ -157,7 +159,7 @@ fn an_end_near_a_border_is_an_end() {
         let rows = [row_of("p", Some(vec![1; length].into()))];
         let archive = written(&rows);
         assert_eq!(archive.len(), HEADER + if length <= CHUNK - 106 { CHUNK } else { 2 * CHUNK }, "{length}");
-        assert_eq!(read(&archive, &[root(7)]).unwrap().0, rows, "{length}");
+        assert_eq!(read(&archive, &root(7).into()).unwrap().0, rows, "{length}");
     }
 }
 
@@ -214,7 +216,7 @@ fn a_chunk_of_another_archive_does_not_fit() {
 #[test]
 fn a_wrong_root_key_is_told_by_its_name() {
     let archive = &*THREE_CHUNKS;
-    let told = verify(&archive[..], &[root(1), root(2)]).expect_err("none of them is the key");
+    let told = verify(&archive[..], &RootKeys::new(root(1), vec![root(2)])).expect_err("none of them is the key");
     let ArchiveError::WrongRootKey { expected, given } = &told else { panic!("{told}") };
     assert_eq!((*expected, given.as_slice()), (root(7).id(), &[root(1).id(), root(2).id()][..]));
     let message = told.to_string();

@@ -2,22 +2,24 @@
 //! then put there.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek as _, SeekFrom},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{build, replacement::Replacement};
+use super::{
+    build::{self, ERASURES},
+    replacement::Replacement,
+};
 use crate::{
     archive::{End, Entry, Header, Reader, verify},
     config::Config,
-    domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Clock, EntryId, Revision, Timestamp, installation_tenant,
-    },
-    sealing::{AuditKey, Random, RootKey, root_key},
+    domain::{AuditAction, AuditRecord, Clock, EntryId, Timestamp, installation_tenant},
+    sealing::{AuditKey, Random, RootKeys},
     store::{Head, sled::Import},
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 
 /// What restoring is about.
@@ -26,6 +28,8 @@ pub struct Restore<'a> {
     pub archive: &'a Path,
     /// Also in the place of a store that is there.
     pub replace: bool,
+    /// A list of erasures to follow, beside the one of the store that is there.
+    pub erasures: Option<&'a Path>,
     pub clock: &'a dyn Clock,
     pub random: &'a Random,
     /// Told how many of the archive's bytes were read, of how many: first to verify it, then to fill the store.
@@ -46,6 +50,8 @@ pub struct Restored {
     /// The epoch that the restored store has: streams of before do not go on in it.
     pub epoch: EntryId,
     pub directory: PathBuf,
+    /// How many subjects were erased again; `None`: there was no list of erasures to follow.
+    pub erased: Option<usize>,
     /// Where the store is now that was there before.
     pub kept: Option<PathBuf>,
 }
@@ -55,6 +61,8 @@ pub struct Restored {
 pub enum NotRestored {
     #[error("{path} cannot be read")]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be written")]
+    Unwritten { path: PathBuf, source: io::Error },
     #[error("there is a store in {directory}; give --replace to put the archive's in its place")]
     StoreExists { directory: PathBuf },
 }
@@ -67,7 +75,7 @@ const PAGE: usize = 1 << 20;
 impl Restore<'_> {
     pub async fn run(self) -> anyhow::Result<Restored> {
         build::install_crypto();
-        let roots = [root_key::file::load(&self.config.sealing.root_key)?];
+        let roots = RootKeys::load(&self.config.sealing.root_keys)?;
         let unreadable = |source| NotRestored::Unreadable { path: self.archive.to_owned(), source };
         let file = File::open(self.archive).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
@@ -84,10 +92,14 @@ impl Restore<'_> {
         let epoch = EntryId::from_bytes(self.random.bytes()?);
         let reader = Reader::open(counted, &roots)?;
         let (header, end) = fill(place.staging(), reader, epoch)?;
-        let record = restored(self.clock.now(), end.revision);
-        prove(self.config, place.staging(), roots, self.random, &record).await?;
+        let of_before = Some(place.directory().join(ERASURES)).filter(|list| list.exists());
+        let followed = bring_erasures([of_before, self.erasures.map(Path::to_owned)], place.staging())?;
+        let mut config = self.config.clone();
+        config.store.directory = place.staging().to_owned();
+        let erased = prove(config, roots, self.random, self.clock.now(), &end).await?;
         let directory = place.directory().to_owned();
-        Ok(Restored { header, end, epoch, directory, kept: place.finish()? })
+        let erased = followed.then_some(erased);
+        Ok(Restored { header, end, epoch, directory, erased, kept: place.finish()? })
     }
 }
 
@@ -116,52 +128,49 @@ fn fill(staging: &Path, mut reader: Reader<impl Read>, epoch: EntryId) -> anyhow
     Ok((header, end))
 }
 
-/// Opens the new store as a broker would, and writes into it what was done.
-async fn prove(
-    config: &Config,
-    staging: &Path,
-    roots: [RootKey; 1],
-    random: &Random,
-    record: &AuditRecord,
-) -> anyhow::Result<()> {
-    let mut config = config.clone();
-    config.store.directory = staging.to_owned();
+/// Opens the new store as a broker would, erases again whoever is on the list of erasures, and puts on record what was
+/// done. Nobody is known here but who may use the files.
+async fn prove(config: Config, roots: RootKeys, random: &Random, now: Timestamp, end: &End) -> anyhow::Result<usize> {
     let audit_key = AuditKey::default();
     let store = build::open_store(&config, &audit_key, random).await?;
-    let [root] = roots;
-    let written = async {
-        let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key).await?;
-        let mut change = vault.change(&record.tenant, None).await?;
-        change.audit(record);
-        change.commit().await
+    let record = AuditRecord {
+        generation: Some(end.revision.0),
+        ..AuditRecord::by_broker(installation_tenant(), AuditAction::StoreRestored, now)
     };
-    let written = written.await;
+    let proving = async {
+        let vault = Vault::open(Arc::clone(&store), roots, random.clone(), &audit_key).await?;
+        let mut change = vault.change(&record.tenant, None).await?;
+        change.audit(&record);
+        change.commit().await?;
+        vault.replay_erasures(&ErasureList::new(config.store.directory.join(ERASURES)), now).await
+    };
+    let erased = proving.await;
     store.close().await;
-    written?;
-    Ok(())
+    Ok(erased?)
 }
 
-/// Nobody is known here but who may use the files.
-fn restored(at: Timestamp, revision: Revision) -> AuditRecord {
-    AuditRecord {
-        at,
-        tenant: installation_tenant(),
-        subject: None,
-        agent: None,
-        action: AuditAction::StoreRestored,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
-        provider: None,
-        plugin: None,
-        connection: None,
-        generation: Some(revision.0),
-        request_id: None,
-        peer: None,
-        user_agent: None,
-        context: CallContext::default(),
-        repeated: None,
+/// Brings the lists of erasures to the new store, durably; the archive has none. Whether there was one.
+fn bring_erasures(lists: [Option<PathBuf>; 2], staging: &Path) -> Result<bool, NotRestored> {
+    let mut lines = Vec::new();
+    for path in lists.into_iter().flatten() {
+        let text = fs::read_to_string(&path).map_err(|source| NotRestored::Unreadable { path, source })?;
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            if !lines.iter().any(|known| known == line) {
+                lines.push(line.to_owned());
+            }
+        }
     }
+    if lines.is_empty() {
+        return Ok(false);
+    }
+    let path = staging.join(ERASURES);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
+        file.write_all(lines.concat().as_bytes())?;
+        file.sync_all()?;
+        File::open(staging)?.sync_all()
+    });
+    written.map_err(|source| NotRestored::Unwritten { path, source })?;
+    Ok(true)
 }
 
 /// Tells how much of the archive was read.

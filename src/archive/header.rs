@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut};
 use super::{ARCHIVE_KEY, ArchiveError, Part, reader::read_full};
 use crate::{
     domain::{EntryId, InstallationId, KeyId, Revision, Sealed, Timestamp},
-    sealing::{AssociatedData, Key, Random, RandomUnavailable, RootKey, SEALED_OVERHEAD, sealed_key_id},
+    sealing::{AssociatedData, Key, Random, RandomUnavailable, RootKeys, SEALED_OVERHEAD, sealed_key_id},
 };
 
 /// An archive's first bytes; the version follows.
@@ -37,11 +37,11 @@ pub struct Header {
 impl Header {
     /// The header's bytes, and the new archive's key. `wrap` seals it under a root key, bound to the place that it is
     /// given.
-    pub(super) fn seal(
+    pub(super) fn seal<E: From<RandomUnavailable>>(
         &self,
-        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, RandomUnavailable>,
+        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, E>,
         random: &Random,
-    ) -> Result<(Vec<u8>, Key), RandomUnavailable> {
+    ) -> Result<(Vec<u8>, Key), E> {
         let key = Key::from_bytes(KeyId::from_bytes(random.bytes()?), None, random.secret()?);
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.put_slice(MAGIC);
@@ -58,7 +58,7 @@ impl Header {
     }
 
     /// Reads the header and opens the archive's key with the root key that the header names.
-    pub(super) fn open(source: &mut impl Read, roots: &[RootKey]) -> Result<(Self, Key), ArchiveError> {
+    pub(super) fn open(source: &mut impl Read, roots: &RootKeys) -> Result<(Self, Key), ArchiveError> {
         let mut bytes = [0; HEADER];
         let length = read_full(source, &mut bytes)?;
         let magic = length.min(MAGIC.len());
@@ -83,10 +83,10 @@ impl Header {
         let (bound, wrapped) = body.split_at(BOUND);
         let wrapped = Sealed::from_bytes(wrapped.to_vec().into());
         let expected = sealed_key_id(&wrapped).map_err(|_| damaged())?;
-        let root = roots
-            .iter()
-            .find(|root| root.id() == expected)
-            .ok_or_else(|| ArchiveError::WrongRootKey { expected, given: roots.iter().map(RootKey::id).collect() })?;
+        let root = roots.iter().find(|root| root.id() == expected).ok_or_else(|| ArchiveError::WrongRootKey {
+            expected,
+            given: roots.iter().map(|root| root.id()).collect(),
+        })?;
         let (header, key) = Self::decode(&bound[NAMED..]);
         let key = root.key().unwrap_key(&bound_to(bound), &wrapped, key, None).map_err(|_| damaged())?;
         Ok((header, key))

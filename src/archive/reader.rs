@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{KeyId, Sealed},
-    sealing::{Key, RootKey},
+    sealing::{Key, RootKeys},
 };
 
 /// Reads one archive from its first byte to its end. After an error, or the end, it gives nothing more.
@@ -29,7 +29,7 @@ pub struct Reader<R> {
 }
 
 /// Reads the whole archive: what it says of itself, and what closes it.
-pub fn verify(source: impl Read, roots: &[RootKey]) -> Result<(Header, End), ArchiveError> {
+pub fn verify(source: impl Read, roots: &RootKeys) -> Result<(Header, End), ArchiveError> {
     let mut reader = Reader::open(source, roots)?;
     loop {
         if let Entry::End(end) = reader.take()? {
@@ -40,7 +40,7 @@ pub fn verify(source: impl Read, roots: &[RootKey]) -> Result<(Header, End), Arc
 
 impl<R: Read> Reader<R> {
     /// Reads the header. `roots` are all the root keys there are; the one that the header names is used.
-    pub fn open(mut source: R, roots: &[RootKey]) -> Result<Self, ArchiveError> {
+    pub fn open(mut source: R, roots: &RootKeys) -> Result<Self, ArchiveError> {
         let (header, key) = Header::open(&mut source, roots)?;
         Ok(Self { source, header, id: key.id(), key, chunks: 0, last: false, plain: Vec::new(), taken: 0, rows: 0 })
     }

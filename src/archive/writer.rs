@@ -22,11 +22,11 @@ pub struct Writer {
 impl Writer {
     /// The writer, and the archive's first bytes. `wrap` seals the archive's key under a root key, bound to the place
     /// that it is given: the root key itself need not come here.
-    pub fn begin(
+    pub fn begin<E: From<RandomUnavailable>>(
         header: &Header,
-        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, RandomUnavailable>,
+        wrap: impl FnOnce(&AssociatedData<'_>, &Key) -> Result<Sealed, E>,
         random: Random,
-    ) -> Result<(Self, Bytes), RandomUnavailable> {
+    ) -> Result<(Self, Bytes), E> {
         let (bytes, key) = header.seal(wrap, &random)?;
         Ok((Self { id: key.id(), key, random, number: 0, rows: 0, plain: Vec::with_capacity(PLAIN) }, bytes.into()))
     }

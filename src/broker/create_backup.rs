@@ -205,9 +205,15 @@ impl Backup {
     }
 }
 
+impl From<VaultError> for Unfinished {
+    fn from(error: VaultError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl From<StoreError> for Unfinished {
     fn from(error: StoreError) -> Self {
-        Self::Failed(VaultError::from(error).into())
+        VaultError::from(error).into()
     }
 }
 

@@ -6,6 +6,7 @@
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`get_status`], [`create_backup`]: for operators
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
+//! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
@@ -14,6 +15,7 @@ mod browser;
 mod catalog;
 mod connections;
 mod create_backup;
+mod erase_subject;
 mod error;
 mod exchange;
 mod flights;
@@ -21,9 +23,11 @@ mod get_plugin_token;
 mod get_plugin_tokens;
 mod get_status;
 mod jobs;
+mod list_keys;
 mod reconfigure;
 mod refresh;
 mod revoke;
+mod rotate_key;
 mod scheduler;
 mod settle_flow;
 mod start_authorization;
@@ -40,6 +44,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use browser::{
@@ -68,7 +73,7 @@ use crate::{
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},
-    vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
+    vault::{Change, DueRecord, ErasureList, FlowTokens, TokenSet, Vault},
 };
 use exchange::Exchanged;
 use flights::Flights;
@@ -100,6 +105,8 @@ pub struct Settings {
     pub audit_window: Duration,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
+    /// Kept outside every copy of the store.
+    pub erasures: ErasureList,
     /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.
     pub public_url: Option<PublicUrl>,
 }
@@ -120,6 +127,8 @@ struct Inner {
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
+    /// A rotation was begun.
+    key_work: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -141,11 +150,13 @@ impl Broker {
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             sign_ins: Mutex::default(),
+            key_work: Notify::new(),
             tasks,
             stopping: CancellationToken::new(),
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
             parts,
         }));
+        broker.replay_erasures().await?;
         broker.recover_held().await?;
         Ok(broker)
     }
@@ -226,6 +237,10 @@ impl Broker {
 
     fn held(&self) -> &HeldPlace {
         &self.0.held
+    }
+
+    fn key_work(&self) -> &Notify {
+        &self.0.key_work
     }
 
     fn quota(&self) -> &watch::Quota {

@@ -3,8 +3,8 @@
 use super::{Broker, BrokerError};
 use crate::{
     domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Connection, ConnectionId, Consent, Credential,
-        CredentialId, Flow, FlowId, FlowState, JobKind, Reason, TenantId, Timestamp,
+        AuditAction, AuditRecord, AuditResult, Connection, ConnectionId, Consent, Credential, CredentialId, Flow,
+        FlowId, FlowState, JobKind, Reason, TenantId, Timestamp,
     },
     oauth::Tokens,
     vault::{self, FlowTokens, Parked, Stored, TokenSet},
@@ -194,23 +194,13 @@ fn of_flow(
     at: Timestamp,
 ) -> AuditRecord {
     let mut record = AuditRecord {
-        at,
-        tenant: flow.tenant.clone(),
         subject: Some(flow.subject),
         agent: flow.agent.clone(),
-        action: AuditAction::ConnectionChanged,
         result,
         reason,
-        link: None,
         provider: Some(flow.provider.clone()),
         plugin: flow.plugin.clone(),
-        connection: None,
-        generation: None,
-        request_id: None,
-        peer: None,
-        user_agent: None,
-        context: CallContext::default(),
-        repeated: None,
+        ..AuditRecord::by_broker(flow.tenant.clone(), AuditAction::ConnectionChanged, at)
     };
     if let Some(connection) = connection {
         record.connection = Some(connection.id);

@@ -35,6 +35,10 @@ pub struct Restore {
     /// Put it in the place of the store that is there
     #[arg(long)]
     replace: bool,
+    /// A list of erasures to follow, from where the archives are kept: whoever is on it is erased again. The list of a
+    /// store that is there is always followed
+    #[arg(long, value_name = "FILE")]
+    erasures: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -49,6 +53,7 @@ impl Restore {
             config: &config,
             archive: &self.archive,
             replace: self.replace,
+            erasures: self.erasures.as_deref(),
             clock: &SystemClock,
             random: &Random::system(),
             progress: &mut |step, read, of| shown.show(step, read, of),
@@ -59,7 +64,7 @@ impl Restore {
     }
 
     fn report(&self, restored: &Restored) -> anyhow::Result<()> {
-        let Restored { header, end, epoch, directory, kept } = restored;
+        let Restored { header, end, epoch, directory, erased, kept } = restored;
         let made_at = time(Some(&wire(header.made_at))).unwrap_or_default();
         let printer = Printer::new(self.output);
         if printer.is_json() {
@@ -70,11 +75,18 @@ impl Restore {
                 "revision": end.revision.0,
                 "rows": end.rows,
                 "epoch": epoch.to_string(),
+                "erased_again": erased,
             }))?;
             return Ok(());
         }
         let row = [directory.display().to_string(), made_at, end.revision.0.to_string(), end.rows.to_string()];
         printer.table(&["STORE", "AS OF", "REVISION", "ROWS"], [row.to_vec()], "")?;
+        match erased {
+            Some(erased) => note(&format!("the list of erasures was followed: {erased} subjects were erased again"))?,
+            None => note(
+                "there was no list of erasures to follow; give --erasures if somebody was erased since the backup",
+            )?,
+        }
         if let Some(kept) = kept {
             note(&format!("what was there before is kept in {}", kept.display()))?;
         }

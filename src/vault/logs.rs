@@ -23,7 +23,7 @@ impl Vault {
             let event = match self.entry::<CredentialEvent>("event", &entry.id, place, &entry.body).await {
                 Ok(event) => Some(event),
                 Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => {
-                    tracing::error!(event.revision = entry.revision.0, %error, "an event is left out of the log");
+                    tracing::warn!(event.revision = entry.revision.0, %error, "an event is left out of the log");
                     None
                 }
                 Err(error) => return Err(error),
@@ -43,7 +43,8 @@ impl Vault {
         for entry in self.store().audit(after, limit).await? {
             let linked = LinkedAudit::decode(&entry.linked)
                 .filter(|linked| linked.sequence == entry.sequence)
-                .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) })?;
+                .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) });
+            let linked = self.watched(linked)?;
             let place = place::audit(&entry.id);
             let record = self.entry::<AuditRecord>("audit record", &entry.id, place, &linked.body).await?;
             records.push((entry.sequence, record));
@@ -58,17 +59,27 @@ impl Vault {
         place: AssociatedData<'_>,
         body: &Sealed,
     ) -> Result<T, VaultError> {
+        self.watched(self.open_entry(what, id, place, body).await)
+    }
+
+    async fn open_entry<T: Logged>(
+        &self,
+        what: &str,
+        id: &EntryId,
+        place: AssociatedData<'_>,
+        body: &Sealed,
+    ) -> Result<T, VaultError> {
         let corrupt = || VaultError::Corrupt { record: format!("{what} {id}") };
         let unsealable = || VaultError::Unsealable { record: format!("{what} {id}") };
         let named = sealed_key_id(body).map_err(|_| corrupt())?;
         let holder = self.keyring().key(named).await?.ok_or_else(unsealable)?;
         let bytes = holder.key.open(&place, body).map_err(|_| unsealable())?;
         let value: T = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
-        if holder.owner.holds(value.tenant(), None) { Ok(value) } else { Err(corrupt()) }
+        if holder.owner.logs(value.tenant()) { Ok(value) } else { Err(corrupt()) }
     }
 }
 
-/// What stands in a log under its tenant's key.
+/// What stands in a log under its tenant's log key.
 trait Logged: DeserializeOwned {
     fn tenant(&self) -> &TenantId;
 }

@@ -15,7 +15,7 @@ use claviger::{
     domain::{AuditAction, AuditRecord, AuditResult, Role, Sealed, installation_tenant},
     identity::RoleRule,
     proto::v1::{self, ErrorReason, watch_credential_status_request::Start, watch_credential_status_response::Body},
-    sealing::{Random, RootKey, root_key},
+    sealing::{Random, RootKey, RootKeys, root_key},
     store::{ChangeSet, Expect, FieldTag, RecordKey, RecordKind, Write},
 };
 use serde_json::json;
@@ -68,8 +68,8 @@ async fn status(operator: &Client) -> v1::GetStatusResponse {
     operator.get_status(v1::GetStatusRequest {}).await.unwrap()
 }
 
-fn roots(world: &World) -> [RootKey; 1] {
-    [root_key::file::load(&world.config().sealing.root_key).unwrap()]
+fn roots(world: &World) -> RootKeys {
+    RootKeys::load(&world.config().sealing.root_keys).unwrap()
 }
 
 async fn restore(world: &World, archive: &[u8], replace: bool) -> anyhow::Result<Restored> {
@@ -79,6 +79,7 @@ async fn restore(world: &World, archive: &[u8], replace: bool) -> anyhow::Result
         config: &world.config(),
         archive: &path,
         replace,
+        erasures: None,
         clock: &world.clock,
         random: &Random::system(),
         progress: &mut |_, _, _| {},
@@ -147,7 +148,7 @@ async fn an_archive_opens_with_the_root_key_alone() {
     assert!(header.begun_at.0 > store.revision, "the record of who took it is in it");
     assert_eq!((end.rows, end.revision.0), (told.rows, told.revision));
     let other = RootKey::from_secret(&Random::system().secret().unwrap());
-    assert!(matches!(archive::verify(&archive[..], &[other]), Err(ArchiveError::WrongRootKey { .. })));
+    assert!(matches!(archive::verify(&archive[..], &other.into()), Err(ArchiveError::WrongRootKey { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -298,7 +299,7 @@ async fn what_is_refused_leaves_everything_as_it_was() {
         let told = restore(&world, bad, true).await.unwrap_err().to_string();
         assert!(told.contains(message), "{told}");
     }
-    let key = world.config().sealing.root_key;
+    let key = world.config().sealing.root_keys.swap_remove(0);
     let ours = fs::read(&key).unwrap();
     fs::remove_file(&key).unwrap();
     root_key::file::create(&key, &Random::system()).unwrap();

@@ -30,7 +30,7 @@ use claviger::{
         AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
         Store, StoreError,
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tokio::sync::{oneshot, watch};
 use url::Url;
@@ -161,7 +161,7 @@ impl Installation {
         let store = FullStore::over(Arc::clone(&self.disk));
         let (config, random) = (self.world.config(), Random::system());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
-        let root = root_key::file::load(&config.sealing.root_key).unwrap();
+        let root = root_key::file::load(&config.sealing.root_keys[0]).unwrap();
         let vault =
             Vault::open(Arc::clone(&store) as Arc<dyn Store>, root, random.clone(), &self.audit_key).await.unwrap();
         let keys = vault.keys().clone();
@@ -185,6 +185,7 @@ impl Installation {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
                 held_directory: Some(self.held.clone()),
+                erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });

@@ -17,7 +17,7 @@ use claviger::{
     },
     sealing::{AuditKey, Random, RootKey},
     store::sled::{SledOptions, SledStore},
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -190,6 +190,7 @@ async fn broker(
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
             held_directory: None,
+            erasures: ErasureList::new(directory.path().join("erasures")),
             public_url: None,
         },
     };
