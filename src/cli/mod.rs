@@ -2,7 +2,7 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
-//! - [`backup`]: for operators of a running broker · [`restore`], [`store`]: of one that is stopped
+//! - [`backup`], [`keys`]: for operators of a running broker · [`restore`], [`store`]: of one that is stopped
 //! - [`serve`]: the broker · [`check_config`], [`doctor`], [`generate_key`]
 //! - [`dev`]: the broker with a provider, for development · [`signals`]: what ends both
 //! - [`output`]: tables, JSON, colour · [`progress`]: long work · [`failure`]: what went wrong and the exit code
@@ -15,6 +15,7 @@ mod dev;
 mod doctor;
 mod failure;
 mod generate_key;
+mod keys;
 mod loopback;
 mod options;
 mod output;
@@ -44,7 +45,6 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Backup(backup::Backup),
     /// Run the broker
     Serve(serve::Serve),
     /// Say everything that is wrong with a configuration file
@@ -62,11 +62,13 @@ pub enum Command {
     GenerateKey(generate_key::GenerateKey),
     /// Follow what happens to your credentials
     Watch(watch::Watch),
-    Restore(restore::Restore),
-    /// Mend a store's files
-    Store(store::Store),
     /// End connections, here and at their providers
     Revoke(revoke::Revoke),
+    Keys(keys::Keys),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    /// Write a store's files anew
+    Store(store::Store),
 }
 
 /// Runs the command of this process's arguments, says what went wrong, and turns it into an exit code.
@@ -81,6 +83,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Dev(command) => edge(command.run().await),
         Command::Doctor(command) => command.run().await,
         Command::GenerateKey(command) => edge(command.run()),
+        Command::Keys(command) => client(command.options(), async |session| command.run(session).await).await,
         Command::Restore(command) => edge(command.run().await),
         Command::Store(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,

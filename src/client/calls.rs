@@ -30,6 +30,9 @@ unary! {
     connections.list_connections(ListConnectionsRequest) -> ListConnectionsResponse;
     connections.get_connection(GetConnectionRequest) -> GetConnectionResponse;
     operations.get_status(GetStatusRequest) -> GetStatusResponse;
+    operations.rotate_key(RotateKeyRequest) -> RotateKeyResponse;
+    operations.retire_key(RetireKeyRequest) -> RetireKeyResponse;
+    operations.list_keys(ListKeysRequest) -> ListKeysResponse;
 }
 
 impl Client {

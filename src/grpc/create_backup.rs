@@ -16,10 +16,10 @@ pub(super) async fn answer(
 ) -> Result<Response<BackupStream>, Status> {
     let (call, _) = received(request)?;
     let parts = rpcs.broker.create_backup(&call).await.map_err(refused(&call))?;
-    Ok(Response::new(Box::pin(parts.map(move |part| part.map(encode).map_err(refused(&call))))))
+    Ok(Response::new(Box::pin(parts.map(move |part| part.map(response).map_err(refused(&call))))))
 }
 
-fn encode(part: BackupPart) -> v1::CreateBackupResponse {
+fn response(part: BackupPart) -> v1::CreateBackupResponse {
     let BackupPart { archive, rows, end } = part;
     v1::CreateBackupResponse { archive: archive.into(), rows, end: end.map(summary) }
 }

@@ -1,7 +1,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    create_backup, encode,
+    create_backup, encode, rotate_key,
     service::{Rpcs, received, refused},
 };
 use crate::{broker, proto::v1};
@@ -12,11 +12,11 @@ pub(super) async fn answer(
 ) -> Result<Response<v1::GetStatusResponse>, Status> {
     let (call, _) = received(request)?;
     let status = rpcs.broker.get_status(&call).await.map_err(refused(&call))?;
-    Ok(Response::new(encode(status)))
+    Ok(Response::new(response(status)))
 }
 
-fn encode(status: broker::Status) -> v1::GetStatusResponse {
-    let broker::Status { version, started_at, uptime, ready, head, backup_running, last_backup } = status;
+fn response(status: broker::Status) -> v1::GetStatusResponse {
+    let broker::Status { version, started_at, uptime, ready, head, backup_running, last_backup, .. } = status;
     v1::GetStatusResponse {
         version: version.to_owned(),
         started_at: Some(encode::timestamp(started_at)),
@@ -33,5 +33,8 @@ fn encode(status: broker::Status) -> v1::GetStatusResponse {
         }),
         backup_running,
         last_backup: last_backup.map(create_backup::summary),
+        root_key_id: status.root_key.map(|key| key.to_string()).unwrap_or_default(),
+        rotation: status.rotation.map(rotate_key::rotation),
+        alarms: status.alarms,
     }
 }

@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     create_backup, get_authorization, get_connection, get_plugin_token, get_plugin_tokens, get_status,
-    layers::RateLimit, list_connections, revoke, start_authorization, status, store_auth_code, validate_platform_token,
-    watch_credential_status,
+    layers::RateLimit, list_connections, list_keys, retire_key, revoke, rotate_key, start_authorization, status,
+    store_auth_code, validate_platform_token, watch_credential_status,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -125,6 +125,24 @@ impl OperationsService for Rpcs {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         get_status::answer(self, request).await
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        rotate_key::answer(self, request).await
+    }
+
+    async fn retire_key(
+        &self,
+        request: Request<v1::RetireKeyRequest>,
+    ) -> Result<Response<v1::RetireKeyResponse>, Status> {
+        retire_key::answer(self, request).await
+    }
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        list_keys::answer(self, request).await
     }
 
     type CreateBackupStream = BackupStream;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{VaultError, alarms::Alarms, jobs::Planned, keyring::Keyring, records::OpenedRecords, roots};
 use crate::{
-    domain::Sealed,
+    domain::{KeyId, Sealed},
     sealing::{AssociatedData, AuditKey, InstallationKeys, Key, Random, RootKeys},
     store::Store,
 };
@@ -61,6 +61,11 @@ impl Vault {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The root key in force, as last seen.
+    pub fn root_key(&self) -> Result<KeyId, VaultError> {
+        Ok(self.0.keyring.root()?.key.id())
     }
 
     /// Seals a key of the caller's under the root key in force, for what leaves the store as a whole.
