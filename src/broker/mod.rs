@@ -7,7 +7,7 @@
 //! - [`get_status`], [`create_backup`]: for operators
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
-//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
 mod authorize;
@@ -26,6 +26,7 @@ mod jobs;
 mod list_keys;
 mod reconfigure;
 mod refresh;
+mod retention;
 mod revoke;
 mod rotate_key;
 mod scheduler;
@@ -58,6 +59,7 @@ pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
 pub use get_plugin_tokens::MOST_TOKENS;
 pub use get_status::Status;
+pub use retention::Retention;
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
@@ -103,6 +105,7 @@ pub struct Settings {
     pub provider_timeout: Duration,
     /// How long one audit record covers repeated reads; zero: every read has its own.
     pub audit_window: Duration,
+    pub retention: Retention,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
     /// Kept outside every copy of the store.

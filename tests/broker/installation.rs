@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use claviger::{
     audit::Chain,
     broker::{
-        Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Settings as BrokerSettings,
-        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+        Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Retention,
+        Settings as BrokerSettings, StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
     },
     dev::visitor::Decision,
     domain::{
@@ -43,11 +43,13 @@ use crate::{
 #[path = "../support/memory_store.rs"]
 mod memory_store;
 
-/// A store whose disk is full when a test says so.
+/// A store whose disk is full, or changed behind its back, when a test says so.
 pub(crate) struct FullStore {
     inner: Arc<dyn Store>,
     full: AtomicBool,
     head: watch::Sender<Head>,
+    /// The audit record with this number is read with a bit flipped; 0: none.
+    spoiled: AtomicU64,
     /// Where the next commit says that it is there, and waits.
     pause: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
 }
@@ -55,7 +57,13 @@ pub(crate) struct FullStore {
 impl FullStore {
     fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let head = watch::Sender::new(inner.head());
-        Arc::new(Self { inner, full: AtomicBool::new(false), head, pause: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            full: AtomicBool::new(false),
+            spoiled: AtomicU64::new(0),
+            head,
+            pause: Mutex::default(),
+        })
     }
 
     /// The next commit sends on the first channel and waits for the second; others pass it.
@@ -67,6 +75,10 @@ impl FullStore {
 
     pub(crate) fn fill(&self) {
         self.full.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn spoil_audit(&self, sequence: u64) {
+        self.spoiled.store(sequence, Ordering::SeqCst);
     }
 
     pub(crate) fn empty(&self) {
@@ -115,7 +127,16 @@ impl Store for FullStore {
     }
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
-        self.inner.audit(after, limit)
+        Box::pin(async move {
+            let mut entries = self.inner.audit(after, limit).await?;
+            let spoiled = self.spoiled.load(Ordering::SeqCst);
+            for entry in entries.iter_mut().filter(|entry| entry.sequence == spoiled) {
+                let mut linked = entry.linked.to_vec();
+                *linked.last_mut().expect("a linked record ends with its body") ^= 1;
+                entry.linked = linked.into();
+            }
+            Ok(entries)
+        })
     }
 
     fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
@@ -141,6 +162,7 @@ pub(crate) struct Installation {
     pub(crate) disk: Arc<dyn Store>,
     pub(crate) held: PathBuf,
     pub(crate) catalog: Catalog,
+    pub(crate) retention: Retention,
     audit_key: AuditKey,
 }
 
@@ -154,16 +176,14 @@ impl Installation {
             memory_store::MemoryStore::new(InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]), linker);
         let held = world.directory().join("held");
         fs::create_dir(&held).unwrap();
-        Self { catalog: catalog(&world), world, disk: Arc::new(disk), audit_key, held }
+        Self { catalog: catalog(&world), retention: Retention::default(), world, disk: Arc::new(disk), audit_key, held }
     }
 
     pub(crate) async fn start(&self) -> (Broker, Arc<FullStore>) {
         let store = FullStore::over(Arc::clone(&self.disk));
         let (config, random) = (self.world.config(), Random::system());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
-        let root = root_key::file::load(&config.sealing.root_keys[0]).unwrap();
-        let vault =
-            Vault::open(Arc::clone(&store) as Arc<dyn Store>, root, random.clone(), &self.audit_key).await.unwrap();
+        let vault = self.vault(Arc::clone(&store) as Arc<dyn Store>).await;
         let keys = vault.keys().clone();
         let subject_of =
             Box::new(move |family: &_, realm: &str, claims: &[&str]| keys.subject_id(family, realm, claims));
@@ -184,12 +204,18 @@ impl Installation {
             settings: BrokerSettings {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
+                retention: self.retention,
                 held_directory: Some(self.held.clone()),
                 erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });
         (broker.await.unwrap(), store)
+    }
+
+    pub(crate) async fn vault(&self, store: Arc<dyn Store>) -> Vault {
+        let root = root_key::file::load(&self.world.config().sealing.root_keys[0]).unwrap();
+        Vault::open(store, root, Random::system(), &self.audit_key).await.unwrap()
     }
 
     /// The files of held tokens, once there are `count` whole ones.

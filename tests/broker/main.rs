@@ -24,6 +24,7 @@ mod installation;
 mod observer;
 mod providers;
 mod refreshing;
+mod retaining;
 mod revoking;
 mod several;
 mod starting;

@@ -13,8 +13,9 @@ use claviger::{
     app::{App, Listeners},
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
-        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
+        Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection,
+        TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -292,7 +293,8 @@ impl World {
                 timeout: Period::from_secs(10),
                 ..OutboundSection::default()
             },
-            audit: AuditSection { window: Period::from_secs(self.settings.audit_window) },
+            audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
+            events: EventsSection::default(),
             log: LogSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],
