@@ -185,7 +185,7 @@ fn the_configuration_is_the_values_and_what_the_chart_sets() {
     expected["grpc"]["tls"]["client_ca_file"] = "/run/claviger-tls/ca.crt".into();
     expected["grpc"]["tls"]["client_certificates"] = "optional".into();
     expected["store"]["directory"] = "/var/lib/claviger/store".into();
-    expected["sealing"] = json!({ "root_key": "/run/claviger/root.key" });
+    expected["sealing"] = json!({ "root_keys": ["/run/claviger/root.key"] });
     expected["providers"][0]["client_secret_file"] = "/run/claviger/provider.github".into();
     expected["identity"][0]["sign_in"]["client_secret_file"] = "/run/claviger/sign-in.platform".into();
     for helm in HELMS {

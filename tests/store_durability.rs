@@ -2,31 +2,33 @@
 //!
 //! A kill does not test an fsync, for the page cache survives the process. So these tests run themselves again as a
 //! child under strace, which shows the calls in order and makes chosen ones fail.
+//!
+//! - `faults`: full disks and failing calls, also in the middle of purging, filling and compacting · `child`: the child
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "store_durability/child.rs"]
+mod child;
+#[path = "store_durability/faults.rs"]
+mod faults;
 #[path = "support/tools.rs"]
 mod tools;
 
 use std::{
     fs,
-    future::Future,
-    io::{BufRead, BufReader, Write as _},
+    io::{BufRead, BufReader},
     iter,
-    path::{Path, PathBuf},
-    pin::pin,
+    path::Path,
     process::{Command, Stdio},
-    task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use bytes::Bytes;
+use child::{
+    Traced, WORD, block_on, change_set, commit_and_close, key, myself, open, open_with, poll_once, tell, this_test,
+    told_directory,
+};
 use claviger::{
-    domain::{AuditLinker, EntryId, InstallationId, Revision, Sealed},
-    store::{
-        ChangeSet, CommitError, Expect, FieldTag, NewEntry, RecordKey, RecordKind, Store, StoreError, Write,
-        sled::{OpenError, SledOptions, SledStore},
-    },
+    domain::Revision,
+    store::{CommitError, Store, StoreError, sled::OpenError},
 };
 use tools::there_is;
 
@@ -44,7 +46,7 @@ fn every_acknowledgement_follows_its_own_flush_and_fdatasync() {
     let told = traced.run(&["-etrace=pwrite64,sync_file_range,fdatasync,write"]);
     assert_eq!(told.len() as u64, COMMITS + 1, "{told:?}");
 
-    let mut calls = traced.calls().into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
+    let mut calls = calls(&traced).into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
     calls.next();
     for commit in 1..=COMMITS {
         let mut progress = Progress::Nothing;
@@ -241,7 +243,7 @@ fn nobody_reads_what_is_not_durable() {
     let told = traced.run(&["-etrace=write,fdatasync", "-einject=fdatasync:delay_enter=300000"]);
     assert_eq!(told, ["opened", "seen"]);
     let seen = |call: &Call| *call != Call::Told("seen".to_owned());
-    assert!(traced.calls().into_iter().take_while(seen).any(|call| call == Call::Synced));
+    assert!(calls(&traced).into_iter().take_while(seen).any(|call| call == Call::Synced));
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn waiting_change_sets_share_one_fdatasync() {
     let directory = tempfile::tempdir().unwrap();
     let traced = Traced::new("waiting_change_sets_share_one_fdatasync", directory.path());
     assert_eq!(traced.run(&["-etrace=fdatasync,write"]), ["opened", "committed"]);
-    let calls = traced.calls().into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
+    let calls = calls(&traced).into_iter().skip_while(|call| *call != Call::Told("opened".to_owned()));
     let syncs = calls.filter(|call| *call == Call::Synced).count() as u64;
     assert!((1..=COMMITS / 4).contains(&syncs), "{syncs} for {COMMITS} change sets");
 }
@@ -336,65 +338,6 @@ fn commit_and_tell(directory: &Path, commits: u64) {
     });
 }
 
-async fn commit_and_close(directory: &Path, commits: u64) {
-    let store = open(directory).await.unwrap();
-    let mut started: Vec<_> = (1..=commits).map(|number| store.commit(change_set(number))).collect();
-    let answers: Vec<_> = started.iter_mut().map(poll_once).collect();
-    for (commit, answer) in started.into_iter().zip(answers) {
-        match answer {
-            Some(answer) => answer.unwrap(),
-            None => commit.await.unwrap(),
-        };
-    }
-    store.close().await;
-}
-
-/// One row, one event and one audit record, all new.
-fn change_set(number: u64) -> ChangeSet {
-    let body = Sealed::from_bytes(Bytes::from(vec![number as u8; 2_000]));
-    let entry =
-        || NewEntry { id: EntryId::from_bytes([1; 16]), body: Sealed::from_bytes(Bytes::from_static(b"entry")) };
-    ChangeSet {
-        writes: vec![Write::put(key(number), Expect::Absent, vec![(FieldTag::Record, body)], Vec::new())],
-        events: vec![entry()],
-        audit: vec![entry()],
-        ..ChangeSet::default()
-    }
-}
-
-fn key(number: u64) -> RecordKey {
-    RecordKey::new(RecordKind::Connection, [number.to_be_bytes(); 2].concat())
-}
-
-async fn open(directory: &Path) -> Result<SledStore, OpenError> {
-    open_with(directory, 16 << 20, 1 << 20).await
-}
-
-async fn open_with(directory: &Path, page_cache: u64, row_cache: u64) -> Result<SledStore, OpenError> {
-    let options = SledOptions {
-        directory: directory.join("store"),
-        page_cache,
-        row_cache,
-        installation: InstallationId::from_bytes([1; 16]),
-        epoch: EntryId::from_bytes([2; 16]),
-    };
-    SledStore::open(options, Box::new(Unlinked)).await
-}
-
-struct Unlinked;
-
-impl AuditLinker for Unlinked {
-    fn link(&self, _: u64, _: Option<&[u8]>, body: &Sealed) -> Vec<u8> {
-        body.as_bytes().to_vec()
-    }
-}
-
-/// One of these tests as a child under strace.
-struct Traced {
-    test: &'static str,
-    directory: PathBuf,
-}
-
 /// What a trace shows, of the data file and of the child's words.
 #[derive(Debug, PartialEq)]
 enum Call {
@@ -414,92 +357,32 @@ enum Progress {
     Synced,
 }
 
-impl Traced {
-    fn new(test: &'static str, directory: &Path) -> Self {
-        Self { test, directory: directory.to_owned() }
-    }
-
-    fn trace(&self) -> PathBuf {
-        self.directory.join("trace")
-    }
-
-    /// Runs the child to its end and returns what it told.
-    fn run(&self, options: &[&str]) -> Vec<String> {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-y", "-o"]).arg(self.trace()).args(options).arg(myself());
-        let output = this_test(self.test, &self.directory, strace)
-            .output()
-            .expect("strace runs (apt-get install strace; a container needs CAP_SYS_PTRACE)");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}\n{errors}", String::from_utf8_lossy(&output.stdout));
-        let lines = String::from_utf8(output.stdout).unwrap();
-        lines.lines().filter_map(|line| line.split_once(WORD)).map(|(_, word)| word.to_owned()).collect()
-    }
-
-    /// The trace in order. A call that others interrupt stands on two lines, its beginning and its end.
-    fn calls(&self) -> Vec<Call> {
-        let trace = fs::read_to_string(self.trace()).unwrap();
-        let mut calls = Vec::new();
-        for line in trace.lines() {
-            let call = line.trim_start_matches(|char: char| char.is_ascii_digit() || char == ' ');
-            let ours = call.contains("/store/db>") || call.starts_with("<... ");
-            let ended = !call.ends_with("<unfinished ...>");
-            let succeeded = call.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'));
-            let named = |name: &str| {
-                ours && (call.starts_with(&format!("{name}(")) || call.starts_with(&format!("<... {name} resumed")))
-            };
-            if let Some(told) = call.split_once(WORD).filter(|_| call.starts_with("write(1")) {
-                calls.push(Call::Told(told.1.split("\\n").next().unwrap().to_owned()));
-            } else if named("fdatasync") {
-                if !call.starts_with('<') {
-                    calls.push(Call::SyncBegun);
-                }
-                if ended && succeeded {
-                    calls.push(Call::Synced);
-                }
-            } else if named("pwrite64") && ended && succeeded {
-                calls.push(Call::Wrote);
-            } else if named("sync_file_range") && ended && succeeded {
-                calls.push(Call::Flushed);
+/// The trace in order. A call that others interrupt stands on two lines, its beginning and its end.
+fn calls(traced: &Traced) -> Vec<Call> {
+    let trace = fs::read_to_string(traced.trace()).unwrap();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let call = line.trim_start_matches(|char: char| char.is_ascii_digit() || char == ' ');
+        let ours = call.contains("/store/db>") || call.starts_with("<... ");
+        let ended = !call.ends_with("<unfinished ...>");
+        let succeeded = call.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'));
+        let named = |name: &str| {
+            ours && (call.starts_with(&format!("{name}(")) || call.starts_with(&format!("<... {name} resumed")))
+        };
+        if let Some(told) = call.split_once(WORD).filter(|_| call.starts_with("write(1")) {
+            calls.push(Call::Told(told.1.split("\\n").next().unwrap().to_owned()));
+        } else if named("fdatasync") {
+            if !call.starts_with('<') {
+                calls.push(Call::SyncBegun);
             }
+            if ended && succeeded {
+                calls.push(Call::Synced);
+            }
+        } else if named("pwrite64") && ended && succeeded {
+            calls.push(Call::Wrote);
+        } else if named("sync_file_range") && ended && succeeded {
+            calls.push(Call::Flushed);
         }
-        calls
     }
+    calls
 }
-
-fn this_test(test: &str, directory: &Path, mut command: Command) -> Command {
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(DIRECTORY, directory);
-    command
-}
-
-fn myself() -> PathBuf {
-    std::env::current_exe().unwrap()
-}
-
-/// Only in the child: the directory to work in.
-#[expect(clippy::disallowed_methods, reason = "libtest leaves a child no other way to be told something")]
-fn told_directory() -> Option<PathBuf> {
-    std::env::var_os(DIRECTORY).map(PathBuf::from)
-}
-
-fn tell(word: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{WORD}{word}").unwrap();
-    out.flush().unwrap();
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_time().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await }).expect("a minute is enough")
-}
-
-fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
-    }
-}
-
-const DIRECTORY: &str = "CLAVIGER_TEST_STORE_DIRECTORY";
-/// Tells the child's words from those of the test harness.
-const WORD: &str = "child: ";

@@ -45,7 +45,7 @@ fn config(directory: &Path, issuer: &str) -> Config {
         grpc = {{ listen = "127.0.0.1:0", rate = 1_000_000 }}
         http = {{ listen = "127.0.0.1:0" }}
         store = {{ directory = "{store}" }}
-        sealing = {{ root_key = "{root_key}" }}
+        sealing = {{ root_keys = ["{root_key}"] }}
         outbound = {{ allow_http_loopback = true }}
         [[identity]]
         id = "platform"

@@ -24,7 +24,7 @@ use claviger::{
         Store,
         sled::{SledOptions, SledStore},
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 
 pub(super) const PROVIDERS: [&str; 4] = ["one", "two", "three", "four"];
@@ -85,6 +85,7 @@ impl Product {
                 audit_window: Duration::from_secs(10),
                 retention: Retention { events: DAY, audit: KEPT * DAY, ..Retention::default() },
                 held_directory: None,
+                erasures: ErasureList::new(directory.join("erasures")),
                 public_url: None,
             },
         });

@@ -3,10 +3,7 @@
 use std::{fs, path::Path};
 
 use claviger::{
-    domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Clock, Connection, CredentialEvent, CredentialStatus,
-        EventKind, Timestamp,
-    },
+    domain::{AuditAction, AuditRecord, Clock, Connection, CredentialEvent, CredentialStatus, EventKind, Timestamp},
     vault::{Tokens, Vault},
 };
 use serde_json::{Value, json};
@@ -85,24 +82,11 @@ async fn refresh_one(vault: Vault, number: u64, now: Timestamp) {
     let status = CredentialStatus::of(&to);
     change.event(&CredentialEvent { kind: EventKind::Refreshed, tenant: tenant(), occurred_at: now, status });
     change.audit(&AuditRecord {
-        at: now,
-        tenant: tenant(),
         subject: Some(to.subject),
-        agent: None,
-        action: AuditAction::RefreshSettled,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
         provider: Some(to.provider.clone()),
-        plugin: None,
         connection: Some(to.id),
         generation: Some(to.credential.generation),
-        request_id: None,
-        peer: None,
-        user_agent: None,
-        context: CallContext::default(),
-        repeated: None,
-        purged: None,
+        ..AuditRecord::by_broker(tenant(), AuditAction::RefreshSettled, now)
     });
     change.commit().await.unwrap();
 }

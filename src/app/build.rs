@@ -14,16 +14,18 @@ use crate::{
     identity::Authenticator,
     oauth::AuthorizationServers,
     outbound::{Outbound, Policy},
-    sealing::{AuditKey, Random, RootKey, root_key},
+    sealing::{AuditKey, Random, RootKeys},
     store::{
         Store,
         sled::{SledOptions, SledStore},
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 
 /// Beside the store: tokens that it could not take.
 const HELD: &str = "held";
+/// Beside the store: who was erased. A copy of the store does not have it, and restoring one must not lose it.
+pub(crate) const ERASURES: &str = "erasures";
 
 /// A broker with everything it needs, not yet listening.
 pub struct App {
@@ -51,11 +53,11 @@ impl App {
         }
         install_crypto();
         // Before the store: a start that must fail should leave no new store behind, nor hold the old one.
-        let root = root_key::file::load(&config.sealing.root_key)?;
+        let roots = RootKeys::load(&config.sealing.root_keys)?;
         let certificates = Certificates::load(&config)?;
         let audit_key = AuditKey::default();
         let store = open_store(&config, &audit_key, &random).await?;
-        let app = Self::over(Arc::clone(&store), config, clock, random, (root, &audit_key), certificates).await;
+        let app = Self::over(Arc::clone(&store), config, clock, random, (roots, &audit_key), certificates).await;
         if app.is_err() {
             // Whoever sees the error may try again at once, and the directory must be free then.
             store.close().await;
@@ -68,10 +70,10 @@ impl App {
         config: Config,
         clock: Arc<dyn Clock>,
         random: Random,
-        (root, audit_key): (RootKey, &AuditKey),
+        (roots, audit_key): (RootKeys, &AuditKey),
         certificates: Certificates,
     ) -> anyhow::Result<Self> {
-        let vault = Vault::open(Arc::clone(&store), root, random.clone(), audit_key)
+        let vault = Vault::open(Arc::clone(&store), roots, random.clone(), audit_key)
             .await
             .with_context(|| format!("the store {} was not opened", config.store.directory.display()))?;
         let timeout = config.outbound.timeout.0;
@@ -97,6 +99,7 @@ impl App {
                     audit: config.audit.retention.0,
                 },
                 held_directory: Some(held_directory),
+                erasures: ErasureList::new(config.store.directory.join(ERASURES)),
                 public_url: public_url(&config)?,
             },
         })

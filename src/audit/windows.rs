@@ -310,6 +310,7 @@ mod tests {
             peer: Some([10, 0, 0, 1].into()),
             user_agent: None,
             context: CallContext { session_id: Some("s1".to_owned()), ..CallContext::default() },
+            target: None,
             repeated: None,
             purged: None,
         }

@@ -78,6 +78,14 @@ pub enum BrokerError {
     AheadOfLog { head: Revision },
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: &'static str },
+    #[error("there is no such key")]
+    KeyUnknown,
+    #[error("{live_rows} rows are sealed under the key")]
+    KeyInUse { live_rows: u64 },
+    #[error("there is no root key that was not in force already")]
+    NoNewRootKey,
+    #[error("the subject was erased")]
+    SubjectErased,
     #[error("another change came first")]
     Conflict,
     #[error("shutting down")]
@@ -134,6 +142,10 @@ impl BrokerError {
             Self::StreamQuota { .. } => Reason::StreamQuota,
             Self::RevisionCompacted { .. } => Reason::RevisionCompacted,
             Self::AheadOfLog { .. } => Reason::AheadOfLog,
+            Self::KeyUnknown => Reason::KeyUnknown,
+            Self::KeyInUse { .. } => Reason::KeyInUse,
+            Self::NoNewRootKey => Reason::NoNewRootKey,
+            Self::SubjectErased => Reason::SubjectErased,
             Self::Conflict => Reason::Conflict,
             Self::ShuttingDown => Reason::ShuttingDown,
             Self::StoreUnavailable => Reason::StoreUnavailable,
@@ -147,6 +159,10 @@ impl From<VaultError> for BrokerError {
         match error {
             VaultError::Unavailable | VaultError::OutcomeUnknown => Self::StoreUnavailable,
             VaultError::Conflict { .. } | VaultError::PreconditionFailed { .. } => Self::Conflict,
+            VaultError::KeyUnknown { .. } => Self::KeyUnknown,
+            VaultError::KeyInUse { live_rows, .. } => Self::KeyInUse { live_rows },
+            VaultError::NoNewRootKey { .. } => Self::NoNewRootKey,
+            VaultError::SubjectErased => Self::SubjectErased,
             other => Self::Vault(other),
         }
     }

@@ -33,8 +33,7 @@ impl Broker {
                 false
             }
         };
-        let (tenant, subject) = (&stored.value.tenant, stored.value.subject);
-        let mut change = self.vault().change(tenant, Some(subject)).await?;
+        let mut change = self.vault().change(&stored.value.tenant, stored.value.owner()).await?;
         if settled {
             change.delete_job(&stored);
         } else {
@@ -51,7 +50,8 @@ impl Broker {
         match &job.value.kind {
             JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, job.value.failures).await,
             JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(job, provider, *connection).await,
-            JobKind::SettleFlow { flow } => self.settle_flow(&job.value.tenant, *flow).await.map(|()| true),
+            JobKind::RevokeErased { provider } => self.revoke_tokens(job, provider, None).await,
+            JobKind::SettleFlow { flow } => self.settle_left(&job.value.tenant, *flow).await,
         }
     }
 

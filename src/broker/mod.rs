@@ -5,6 +5,7 @@
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
+//! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
@@ -12,16 +13,19 @@ mod authorize;
 mod browser;
 mod catalog;
 mod connections;
+mod erase_subject;
 mod error;
 mod exchange;
 mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
 mod jobs;
+mod list_keys;
 mod reconfigure;
 mod refresh;
 mod retention;
 mod revoke;
+mod rotate_key;
 mod scheduler;
 mod settle_flow;
 mod start_authorization;
@@ -38,6 +42,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use browser::{
@@ -65,7 +70,7 @@ use crate::{
     events::Hub,
     identity::Authenticator,
     oauth::{AuthorizationServers, Tokens},
-    vault::{Change, DueRecord, FlowTokens, TokenSet, Vault},
+    vault::{Change, DueRecord, ErasureList, FlowTokens, TokenSet, Vault},
 };
 use exchange::Exchanged;
 use flights::Flights;
@@ -98,6 +103,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
+    /// Kept outside every copy of the store.
+    pub erasures: ErasureList,
     /// Where browsers find our pages; `None`: binding `BROWSER` is not to be had.
     pub public_url: Option<PublicUrl>,
 }
@@ -116,6 +123,8 @@ struct Inner {
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
+    /// A rotation was begun.
+    key_work: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -135,11 +144,13 @@ impl Broker {
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             sign_ins: Mutex::default(),
+            key_work: Notify::new(),
             tasks,
             stopping: CancellationToken::new(),
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
             parts,
         }));
+        broker.replay_erasures().await?;
         broker.recover_held().await?;
         Ok(broker)
     }
@@ -220,6 +231,10 @@ impl Broker {
 
     fn held(&self) -> &HeldPlace {
         &self.0.held
+    }
+
+    fn key_work(&self) -> &Notify {
+        &self.0.key_work
     }
 
     fn quota(&self) -> &watch::Quota {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Broker, BrokerError, Catalog};
 use crate::domain::{
-    AuditAction, AuditRecord, AuditResult, CallContext, Configuration, ConfigurationDigest, Reason, installation_tenant,
+    AuditAction, AuditRecord, AuditResult, Configuration, ConfigurationDigest, Reason, installation_tenant,
 };
 
 impl Broker {
@@ -51,24 +51,10 @@ impl Broker {
 
     fn changed(&self, result: AuditResult, version: Option<u64>) -> AuditRecord {
         AuditRecord {
-            at: self.now(),
-            tenant: installation_tenant(),
-            subject: None,
-            agent: None,
-            action: AuditAction::ConfigurationChanged,
             result,
             reason: (result == AuditResult::Refused).then_some(Reason::InvalidArgument),
-            link: None,
-            provider: None,
-            plugin: None,
-            connection: None,
             generation: version,
-            request_id: None,
-            peer: None,
-            user_agent: None,
-            context: CallContext::default(),
-            repeated: None,
-            purged: None,
+            ..AuditRecord::by_broker(installation_tenant(), AuditAction::ConfigurationChanged, self.now())
         }
     }
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use super::{Broker, BrokerError};
 use crate::{
     audit::{self, Position, TrailError},
-    domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, CredentialEvent, Revision, Timestamp, installation_tenant,
-    },
+    domain::{AuditAction, AuditRecord, CredentialEvent, Revision, Timestamp, installation_tenant},
     store::Purge,
     vault::TrailEntry,
 };
@@ -130,26 +128,7 @@ impl Broker {
     }
 
     fn checkpoint(&self, purged: Option<Position>) -> AuditRecord {
-        AuditRecord {
-            at: self.now(),
-            tenant: installation_tenant(),
-            subject: None,
-            agent: None,
-            action: AuditAction::AuditPurged,
-            result: AuditResult::Allowed,
-            reason: None,
-            link: None,
-            provider: None,
-            plugin: None,
-            connection: None,
-            generation: None,
-            request_id: None,
-            peer: None,
-            user_agent: None,
-            context: CallContext::default(),
-            repeated: None,
-            purged,
-        }
+        AuditRecord { purged, ..AuditRecord::by_broker(installation_tenant(), AuditAction::AuditPurged, self.now()) }
     }
 }
 

@@ -120,14 +120,8 @@ impl Broker {
 /// The record of something that was allowed.
 pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Timestamp) -> AuditRecord {
     AuditRecord {
-        at,
-        tenant: call.caller.tenant.clone(),
         subject: Some(call.caller.subject),
         agent: call.caller.agent.clone(),
-        action,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
         provider: about.connection.map(|connection| connection.provider.clone()),
         plugin: about.plugin.cloned(),
         connection: about.connection.map(|connection| connection.id),
@@ -136,8 +130,7 @@ pub(super) fn allowed(call: &Call, action: AuditAction, about: About<'_>, at: Ti
         peer: call.peer,
         user_agent: call.user_agent.clone(),
         context: call.context.clone(),
-        repeated: None,
-        purged: None,
+        ..AuditRecord::by_broker(call.caller.tenant.clone(), action, at)
     }
 }
 
@@ -158,24 +151,11 @@ pub(super) fn visited_by(visit: &Visit, who: &SignedIn, action: AuditAction, at:
 
 fn of_visit(visit: &Visit, tenant: TenantId, subject: SubjectId, action: AuditAction, at: Timestamp) -> AuditRecord {
     AuditRecord {
-        at,
-        tenant,
         subject: Some(subject),
-        agent: None,
-        action,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
-        provider: None,
-        plugin: None,
-        connection: None,
-        generation: None,
         request_id: Some(visit.request_id.clone()),
         peer: visit.peer,
         user_agent: visit.user_agent.clone(),
-        context: crate::domain::CallContext::default(),
-        repeated: None,
-        purged: None,
+        ..AuditRecord::by_broker(tenant, action, at)
     }
 }
 
@@ -187,23 +167,12 @@ pub(super) fn by_broker(
     at: Timestamp,
 ) -> AuditRecord {
     AuditRecord {
-        at,
-        tenant: connection.tenant.clone(),
         subject: Some(connection.subject),
-        agent: None,
-        action,
         result,
         reason: connection.credential.reason,
-        link: None,
         provider: Some(connection.provider.clone()),
-        plugin: None,
         connection: Some(connection.id),
         generation: Some(connection.credential.generation),
-        request_id: None,
-        peer: None,
-        user_agent: None,
-        context: crate::domain::CallContext::default(),
-        repeated: None,
-        purged: None,
+        ..AuditRecord::by_broker(connection.tenant.clone(), action, at)
     }
 }

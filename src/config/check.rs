@@ -66,6 +66,7 @@ fn sections(config: &Config) -> Vec<Finding> {
     findings.extend(tls::check("http", config.http.listen, config.http.tls.as_ref()));
     findings.extend(config.limits.check());
     findings.extend(config.store.check());
+    findings.extend(config.sealing.check());
     findings.extend(config.outbound.check());
     findings.extend(config.audit.check());
     findings.extend(config.events.check());

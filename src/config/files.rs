@@ -1,7 +1,7 @@
 //! The files that a configuration names: secrets are read, everything else is looked at.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     path::{Path, PathBuf},
 };
 
@@ -19,12 +19,12 @@ const LONGEST_SECRET: usize = 4096;
 
 /// Makes relative paths begin at `base`: the file means the same wherever the process was started.
 pub(super) fn anchor(config: &mut Config, base: &Path) {
-    let own = [&mut config.store.directory, &mut config.sealing.root_key];
+    let own = iter::once(&mut config.store.directory).chain(&mut config.sealing.root_keys);
     let secrets = config.providers.iter_mut().filter_map(|provider| provider.client_secret_file.as_mut());
     let sign_in = config.identity.iter_mut().filter_map(|family| family.sign_in.as_mut()?.client_secret_file.as_mut());
     let tls = [&mut config.grpc.tls, &mut config.http.tls].into_iter().flatten().flat_map(TlsSection::paths);
     let roots = config.outbound.extra_roots.as_mut();
-    for path in own.into_iter().chain(secrets).chain(sign_in).chain(tls).chain(roots) {
+    for path in own.chain(secrets).chain(sign_in).chain(tls).chain(roots) {
         // An empty one only stands in for what was reported missing.
         if !path.as_os_str().is_empty() {
             *path = base.join(&*path);
@@ -35,8 +35,11 @@ pub(super) fn anchor(config: &mut Config, base: &Path) {
 /// Reads what the configuration takes from files, and says what serving would stumble over.
 pub(super) fn read(config: &mut Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Err(error) = root_key::file::load(&config.sealing.root_key) {
-        findings.push(Finding::new(KeyPath::of("sealing.root_key"), Fault::File { reason: told(&error) }));
+    for (nth, path) in config.sealing.root_keys.iter().enumerate() {
+        if let Err(error) = root_key::file::load(path) {
+            let key = KeyPath::of("sealing.root_keys").nth(nth);
+            findings.push(Finding::new(key, Fault::File { reason: told(&error) }));
+        }
     }
     if config.store.directory.exists() && !config.store.directory.is_dir() {
         let path = config.store.directory.clone();
@@ -103,6 +106,6 @@ fn unreadable(path: &Path, error: &io::Error) -> Fault {
 
 /// The error with its causes.
 pub(super) fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes = iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

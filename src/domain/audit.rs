@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CallContext, ConnectionId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId, TenantId,
-    Timestamp,
+    AgentId, CallContext, ConnectionId, KeyId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId,
+    TenantId, Timestamp,
 };
 
 /// One thing that was done, decided or refused.
@@ -40,12 +40,24 @@ pub struct AuditRecord {
     pub user_agent: Option<String>,
     #[serde(default)]
     pub context: CallContext,
+    /// What an operator's action was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<AuditTarget>,
     /// For [`AuditAction::ReadsRepeated`]: how many reads the first record covers beyond itself, and its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Repeated>,
     /// For [`AuditAction::AuditPurged`]: the last record that was removed; the chain is checked from there on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purged: Option<ChainPosition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditTarget {
+    Key(KeyId),
+    /// The tenant's keys.
+    Tenant(TenantId),
+    Subject(SubjectId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +103,10 @@ pub enum AuditAction {
     ConfigurationChanged,
     /// Records that reached the end of their retention were removed: a checkpoint of the chain.
     AuditPurged,
+    KeyRotated,
+    KeyRetired,
+    KeysListed,
+    SubjectErased,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +115,33 @@ pub enum AuditResult {
     Allowed,
     Refused,
     Failed,
+}
+
+impl AuditRecord {
+    /// Of something that the broker did by itself, and that was allowed.
+    pub fn by_broker(tenant: TenantId, action: AuditAction, at: Timestamp) -> Self {
+        Self {
+            at,
+            tenant,
+            subject: None,
+            agent: None,
+            action,
+            result: AuditResult::Allowed,
+            reason: None,
+            link: None,
+            provider: None,
+            plugin: None,
+            connection: None,
+            generation: None,
+            request_id: None,
+            peer: None,
+            user_agent: None,
+            context: CallContext::default(),
+            target: None,
+            repeated: None,
+            purged: None,
+        }
+    }
 }
 
 /// Links audit records in commit order. The store's writer calls it, and only for change sets that commit, so a

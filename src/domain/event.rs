@@ -33,12 +33,14 @@ pub enum EventKind {
     Suspended,
     Resumed,
     Revoked,
+    /// Its subject was erased, and it with them.
+    Erased,
 }
 
 impl EventKind {
     /// Terminal kinds cannot be filtered out: missing one means using a dead token.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::ReauthorizationRequired | Self::Revoked)
+        matches!(self, Self::ReauthorizationRequired | Self::Revoked | Self::Erased)
     }
 }
 

@@ -22,6 +22,20 @@ pub enum JobKind {
     /// Tell the provider to revoke tokens that never became a connection's (a refresh that lost against a
     /// revocation, an account mismatch); they are sealed in the job's record.
     RevokeTokens { provider: ProviderId, connection: Option<ConnectionId> },
-    /// Judge tokens that an exchange has stored in its flow.
+    /// Tell the provider to revoke tokens of a subject who was erased; they are sealed in the job's record.
+    RevokeErased { provider: ProviderId },
+    /// Judge tokens that an exchange has stored in its flow, or end the flow of an exchange that died with its process.
     SettleFlow { flow: FlowId },
+}
+
+impl Job {
+    /// Whose key the job is sealed under; `None`: its tenant's, because it outlives its subject's.
+    pub fn owner(&self) -> Option<SubjectId> {
+        match self.kind {
+            JobKind::RevokeErased { .. } => None,
+            JobKind::RevokeConnection { .. } | JobKind::RevokeTokens { .. } | JobKind::SettleFlow { .. } => {
+                Some(self.subject)
+            }
+        }
+    }
 }

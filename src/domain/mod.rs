@@ -5,6 +5,7 @@
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`], [`configuration`]: what is announced, recorded, still to do, and in force
+//! - [`key`]: what an operator may know of sealing keys and erasures
 //! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
@@ -21,6 +22,7 @@ mod flow;
 mod id;
 mod job;
 mod json;
+mod key;
 mod provider;
 mod public_url;
 mod reason;
@@ -43,6 +45,7 @@ pub use flow::*;
 pub use id::*;
 pub use job::*;
 pub use json::*;
+pub use key::*;
 pub use provider::*;
 pub use public_url::*;
 pub use reason::*;

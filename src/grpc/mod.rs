@@ -4,6 +4,7 @@
 //! - [`service`]: the RPCs; each has a file of its name · [`health`]: readiness
 //! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
 
+mod coalesced;
 mod encode;
 mod fields;
 mod get_authorization;

@@ -22,6 +22,7 @@ use tonic_reflection::{
 };
 
 use super::{
+    coalesced::Coalesced,
     health::Readiness,
     layers::{Authentication, Identify, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
@@ -145,7 +146,8 @@ impl Server {
         let Self { routes, identify, authentication, rate_limit, broker, clock, drain, limits, tls } = self;
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
         let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
-        let incoming = open(admit(listener, &limits, Arc::clone(&clock)), opening).map(Ok::<_, Infallible>);
+        let connections = open(admit(listener, &limits, Arc::clone(&clock)), opening);
+        let incoming = connections.map(|connection| Ok::<_, Infallible>(Coalesced::new(connection)));
         let serving = transport(&limits)
             .layer(identify)
             .layer(Recover)

@@ -48,6 +48,7 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
             answer.fact("compacted_revision", &compacted.0);
             answer.fact("head_revision", &head.0);
         }
+        BrokerError::KeyInUse { live_rows } => answer.fact("live_rows", live_rows),
         BrokerError::AheadOfLog { head } => answer.fact("head_revision", &head.0),
         BrokerError::AccountMismatch
         | BrokerError::PluginUnknown
@@ -62,6 +63,9 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
         | BrokerError::SignInNotConfigured
         | BrokerError::ProviderSuspended
         | BrokerError::ProviderReplyInvalid
+        | BrokerError::KeyUnknown
+        | BrokerError::NoNewRootKey
+        | BrokerError::SubjectErased
         | BrokerError::Conflict
         | BrokerError::ShuttingDown
         | BrokerError::StoreUnavailable
@@ -233,7 +237,8 @@ const fn code(reason: Reason) -> Code {
         R::AccountAmbiguous | R::SignInNotConfigured | R::ProviderSuspended => Code::FailedPrecondition,
         R::FlowExpired | R::FlowConsumed | R::FlowDenied => Code::FailedPrecondition,
         R::ExchangeRefused | R::ExchangeInterrupted | R::IssuerMismatch | R::RotationLost => Code::FailedPrecondition,
-        R::PluginUnknown | R::ConnectionNotFound | R::FlowNotFound => Code::NotFound,
+        R::KeyInUse | R::NoNewRootKey | R::SubjectErased => Code::FailedPrecondition,
+        R::PluginUnknown | R::ConnectionNotFound | R::FlowNotFound | R::KeyUnknown => Code::NotFound,
         R::ProviderUnreachable | R::ProviderRateLimited | R::ProviderReplyInvalid => Code::Unavailable,
         R::JwksUnavailable | R::ShuttingDown | R::StoreUnavailable => Code::Unavailable,
         R::RevisionCompacted | R::AheadOfLog => Code::OutOfRange,
@@ -273,6 +278,10 @@ const fn sentence(reason: Reason) -> &'static str {
         R::ExchangeInterrupted => "the provider's answer to the code was lost; start another authorization",
         R::IssuerMismatch => "the response came from another issuer than was asked; start another authorization",
         R::RotationLost => "the refresh token may be spent; let the user authorize again",
+        R::KeyInUse => "the key is still needed; rotate it, and wait until the rotation has ended",
+        R::NoNewRootKey => "there is no new root key; make one, put it first in sealing.root_keys and restart",
+        R::SubjectErased => "the subject was erased; nothing can be stored for them any more",
+        R::KeyUnknown => "there is no such key; list the keys for those that are there",
         R::PluginUnknown => "there is no such plugin or provider; check the name",
         R::ConnectionNotFound => "there is no such connection; list the connections for those that are there",
         R::FlowNotFound => "there is no such authorization; start another",
@@ -333,9 +342,12 @@ mod tests {
                 "EXCHANGE_INTERRUPTED",
                 "ISSUER_MISMATCH",
                 "ROTATION_LOST",
+                "KEY_IN_USE",
+                "NO_NEW_ROOT_KEY",
+                "SUBJECT_ERASED",
             ],
         ),
-        (Code::NotFound, &["PLUGIN_UNKNOWN", "CONNECTION_NOT_FOUND", "FLOW_NOT_FOUND"]),
+        (Code::NotFound, &["PLUGIN_UNKNOWN", "CONNECTION_NOT_FOUND", "FLOW_NOT_FOUND", "KEY_UNKNOWN"]),
         (
             Code::Unavailable,
             &[

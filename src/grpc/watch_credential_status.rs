@@ -102,6 +102,7 @@ fn parse_kind(unverified: i32) -> Result<EventKind, InvalidField> {
         CredentialEventKind::Suspended => Ok(EventKind::Suspended),
         CredentialEventKind::Resumed => Ok(EventKind::Resumed),
         CredentialEventKind::Revoked => Ok(EventKind::Revoked),
+        CredentialEventKind::Erased => Ok(EventKind::Erased),
     }
 }
 
@@ -117,6 +118,7 @@ const fn encode_kind(kind: EventKind) -> CredentialEventKind {
         EventKind::Suspended => CredentialEventKind::Suspended,
         EventKind::Resumed => CredentialEventKind::Resumed,
         EventKind::Revoked => CredentialEventKind::Revoked,
+        EventKind::Erased => CredentialEventKind::Erased,
     }
 }
 

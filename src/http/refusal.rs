@@ -69,7 +69,7 @@ fn shown(error: &BrokerError) -> (StatusCode, Trouble) {
         BrokerError::Invalid { .. } => (StatusCode::BAD_REQUEST, Trouble::Malformed),
         BrokerError::SignInFailed(reason) => (StatusCode::FORBIDDEN, Trouble::SignInFailed(*reason)),
         BrokerError::SignInNotConfigured => (StatusCode::NOT_FOUND, Trouble::NoSignIn),
-        BrokerError::Refused { .. } => (StatusCode::FORBIDDEN, Trouble::NotAllowed),
+        BrokerError::Refused { .. } | BrokerError::SubjectErased => (StatusCode::FORBIDDEN, Trouble::NotAllowed),
         BrokerError::FlowQuota { .. } | BrokerError::RateLimited { .. } | BrokerError::StreamQuota { .. } => {
             (StatusCode::TOO_MANY_REQUESTS, Trouble::TooMany)
         }
@@ -86,6 +86,9 @@ fn shown(error: &BrokerError) -> (StatusCode, Trouble) {
         | BrokerError::AccountAmbiguous { .. }
         | BrokerError::AccountMismatch
         | BrokerError::ConnectionNotFound
+        | BrokerError::KeyUnknown
+        | BrokerError::KeyInUse { .. }
+        | BrokerError::NoNewRootKey
         | BrokerError::RevisionCompacted { .. }
         | BrokerError::AheadOfLog { .. }
         | BrokerError::Vault(_)

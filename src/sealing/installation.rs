@@ -21,6 +21,7 @@ pub struct InstallationKeys {
     audit: KeyedHash,
     resume: KeyedHash,
     browser: KeyedHash,
+    erasures: KeyedHash,
 }
 
 /// What is made of a cookie of our pages.
@@ -83,6 +84,7 @@ impl InstallationSecret {
             audit: key("claviger v1 audit chain"),
             resume: key("claviger v1 resume token"),
             browser: key("claviger v1 browser"),
+            erasures: key("claviger v1 erasures"),
         }
     }
 }
@@ -118,6 +120,11 @@ impl InstallationKeys {
 
     pub fn audit(&self) -> &KeyedHash {
         &self.audit
+    }
+
+    /// Authenticates receipts of erasures, and the list of them.
+    pub fn erasures(&self) -> &KeyedHash {
+        &self.erasures
     }
 
     /// Authenticates the resume tokens of watch streams.

@@ -15,7 +15,7 @@ pub const MAX_ROW: usize = 64 * 1024;
 
 /// Records, events, audit records and follow-up jobs that become true together. Jobs are records with an entry in the
 /// `Due` index, so they need no field of their own.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ChangeSet {
     pub writes: Vec<Write>,
     /// Records that must be as expected although they are not written.
@@ -75,6 +75,7 @@ impl ChangeSet {
 pub const LINK_ROOM: usize = 1024;
 
 /// One record's change. A change set names a record at most once, and every index entry names its record.
+#[derive(Clone)]
 pub struct Write {
     pub key: RecordKey,
     pub expect: Expect,
@@ -88,6 +89,7 @@ pub enum Expect {
     Version(u64),
 }
 
+#[derive(Clone)]
 pub enum WriteAction {
     /// The new content. Its version is 1 for `Expect::Absent`, else one more than expected. The record's index
     /// entries become exactly `index`; those of the content before are removed.
@@ -96,12 +98,14 @@ pub enum WriteAction {
     Delete,
 }
 
+#[derive(Clone)]
 pub struct Precondition {
     pub key: RecordKey,
     pub expect: Expect,
 }
 
 /// An event or audit record before its number.
+#[derive(Clone)]
 pub struct NewEntry {
     pub id: EntryId,
     pub body: Sealed,

@@ -5,7 +5,8 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::domain::Timestamp;
+use super::change::NO_VALUE;
+use crate::domain::{KeyId, Timestamp};
 
 /// The longest id of a record, in bytes.
 pub const MAX_ID: usize = 64;
@@ -33,6 +34,8 @@ pub enum RecordKind {
     Job = 8,
     /// One row: which configuration is in force.
     Configuration = 9,
+    /// One row: which root keys were and are in force.
+    RootKeys = 10,
 }
 
 /// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
@@ -71,9 +74,12 @@ pub enum IndexKind {
     FlowsByIntent = 2,
     /// Keyed hash of (tenant, subject), then the flow id: for the quota.
     FlowsOfSubject = 3,
-    /// Time (64 bits, big-endian, sign bit flipped), record kind, record id; the value is the generation, the
+    /// Time (64 bits, big-endian, sign bit flipped), record kind, record id; the value is the row's version, the
     /// independent witness of a rolled-back row.
     Due = 4,
+    /// Id of the key that the record is sealed under, record kind, record id: which rows are live under a key. The
+    /// value is the row's version where the row has no entry in `Due`.
+    SealedUnder = 5,
 }
 
 /// One entry of an index: points from a key to a record, with a small value.
@@ -89,14 +95,24 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// The scheduler's entry: `record` is due at `at`, and had `generation` when it was written.
-    pub fn due(at: Timestamp, record: RecordKey, generation: u64) -> Self {
+    /// The scheduler's entry: `record` is due at `at`, and had `version` when it was written.
+    pub fn due(at: Timestamp, record: RecordKey, version: u64) -> Self {
         let mut key = BytesMut::with_capacity(9 + record.id.len());
         key.put_slice(&due_time(at));
         key.put_u8(record.kind as u8);
         key.put_slice(&record.id);
-        let value = Bytes::copy_from_slice(&generation.to_be_bytes());
+        let value = Bytes::copy_from_slice(&version.to_be_bytes());
         Self { index: IndexKind::Due, key: key.freeze(), record, value }
+    }
+
+    /// That `record` is sealed under `key`; with `version`, that it had that version when it was written.
+    pub fn sealed_under(key: KeyId, record: RecordKey, version: Option<u64>) -> Self {
+        let mut entry = BytesMut::with_capacity(17 + record.id.len());
+        entry.put_slice(key.as_bytes());
+        entry.put_u8(record.kind as u8);
+        entry.put_slice(&record.id);
+        let value = version.map_or(NO_VALUE, |version| Bytes::copy_from_slice(&version.to_be_bytes()));
+        Self { index: IndexKind::SealedUnder, key: entry.freeze(), record, value }
     }
 
     /// When a [`IndexEntry::due`] entry is due; `None` for an entry of another index.
@@ -139,6 +155,7 @@ impl RecordKind {
             Self::Attempt,
             Self::Job,
             Self::Configuration,
+            Self::RootKeys,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -165,7 +182,7 @@ impl FieldTag {
 
 impl IndexKind {
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::ConnectionsOfSubject, Self::FlowsByIntent, Self::FlowsOfSubject, Self::Due]
+        [Self::ConnectionsOfSubject, Self::FlowsByIntent, Self::FlowsOfSubject, Self::Due, Self::SealedUnder]
             .into_iter()
             .find(|index| *index as u8 == byte)
     }

@@ -1,10 +1,16 @@
 //! A change set in the making: domain values in, one atomic commit out.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Misuse, Stored, Subject, Vault, VaultError, keyring::HeldKey, place, records};
+use super::{
+    Misuse, Stored, Subject, Vault, VaultError,
+    keyring::{HeldKey, Keyring},
+    place,
+    records::{self, Owned},
+    tenants::TenantKeys,
+};
 use crate::{
     domain::{AuditRecord, Connection, CredentialEvent, EntryId, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
@@ -18,21 +24,33 @@ use crate::{
 /// random source while building is kept and answered by [`Change::commit`]; then nothing is written.
 pub struct Change {
     pub(super) vault: Vault,
-    tenant: Arc<HeldKey>,
+    tenant: TenantKeys,
     subject: Option<Arc<HeldKey>>,
-    set: ChangeSet,
+    /// Whether something was sealed under the tenant's own key.
+    under_tenant: Cell<bool>,
+    pub(super) set: ChangeSet,
     failed: Option<VaultError>,
 }
 
 impl Vault {
     /// Begins a change set. Keys that the tenant or subject does not have yet are made and committed first.
     pub async fn change(&self, tenant: &TenantId, subject: Option<SubjectId>) -> Result<Change, VaultError> {
-        let tenant = self.keyring().tenant(tenant).await?;
+        let (tenant, subject) = self.watched(self.keys_for(tenant, subject).await)?;
+        let (under_tenant, set) = (Cell::new(false), ChangeSet::default());
+        Ok(Change { vault: self.clone(), tenant, subject, under_tenant, set, failed: None })
+    }
+
+    async fn keys_for(
+        &self,
+        tenant: &TenantId,
+        subject: Option<SubjectId>,
+    ) -> Result<(TenantKeys, Option<Arc<HeldKey>>), VaultError> {
+        let keys = self.keyring().tenant(tenant).await?;
         let subject = match subject {
-            Some(subject) => Some(self.keyring().subject(&tenant, subject).await?),
+            Some(subject) => Some(self.keyring().subject(&keys, subject).await?),
             None => None,
         };
-        Ok(Change { vault: self.clone(), tenant, subject, set: ChangeSet::default(), failed: None })
+        Ok((keys, subject))
     }
 }
 
@@ -73,21 +91,14 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, subject, mut set, failed } = self;
+        let Self { vault, tenant, subject, under_tenant, set, failed } = self;
         if let Some(error) = failed {
             return Err(error);
         }
-        // Whatever was sealed must still be readable when it becomes true: its keys neither retired nor destroyed.
-        set.preconditions.push(tenant.unmoved());
-        set.preconditions.extend(subject.as_ref().map(|held| held.unmoved()));
         let due = earliest_due(&set);
-        let receipt = vault.store().commit(set).await.map_err(|error| {
-            if matches!(&error, CommitError::PreconditionFailed { key } if key.kind() == RecordKind::Key) {
-                vault.keyring().forget(&tenant);
-                subject.iter().for_each(|held| vault.keyring().forget(held));
-            }
-            VaultError::from(error)
-        })?;
+        let tenant = under_tenant.get().then_some(tenant.key);
+        let committed = commit_sealed(vault.keyring(), set, tenant.into_iter().chain(subject).collect()).await;
+        let receipt = vault.watched(committed)?;
         if let Some(due) = due {
             vault.planned().committed(due);
         }
@@ -110,10 +121,19 @@ impl Change {
 
     /// The key for records of the tenant itself, which must be the change set's own.
     pub(super) fn tenant_key(&self, record: &RecordKey, tenant: &TenantId) -> Result<&Key, VaultError> {
-        if self.tenant.owner.holds(tenant, None) {
-            Ok(&self.tenant.key)
+        if self.tenant.tenant == *tenant {
+            self.under_tenant.set(true);
+            Ok(&self.tenant.key.key)
         } else {
             Err(Misuse::OtherOwner { record: format!("{record:?}") }.into())
+        }
+    }
+
+    /// The key for this value's record, which must be of the change set's own subject or tenant.
+    pub(super) fn holder<T: Owned>(&self, record: &RecordKey, value: &T) -> Result<&Key, VaultError> {
+        match value.subject() {
+            Some(subject) => self.key(record, value.tenant(), subject),
+            None => self.tenant_key(record, value.tenant()),
         }
     }
 
@@ -133,13 +153,34 @@ impl Change {
         value: &T,
         place: impl FnOnce(&EntryId) -> AssociatedData<'_>,
     ) -> Result<NewEntry, VaultError> {
-        if !self.tenant.owner.holds(tenant, None) {
+        if self.tenant.tenant != *tenant {
             return Err(Misuse::OtherOwner { record: what.to_owned() }.into());
         }
         let random = self.vault.random();
         let id = EntryId::from_bytes(random.bytes()?);
-        let body = self.tenant.key.seal(&place(&id), &records::encode(value), random)?;
+        let body = self.tenant.log.key.seal(&place(&id), &records::encode(value), random)?;
         Ok(NewEntry { id, body })
+    }
+}
+
+/// Commits what was sealed under `keys`. It must still be readable when it becomes true, so each of them must be neither
+/// superseded nor destroyed; one that a rotation has only wrapped anew is the same key.
+async fn commit_sealed(keyring: &Keyring, set: ChangeSet, mut keys: Vec<Arc<HeldKey>>) -> Result<Receipt, VaultError> {
+    loop {
+        let mut attempt = set.clone();
+        attempt.preconditions.extend(keys.iter().map(|held| keyring.unmoved(held)));
+        let moved = match keyring.store.commit(attempt).await {
+            Err(CommitError::PreconditionFailed { key }) if key.kind() == RecordKind::Key => key,
+            other => return Ok(other?),
+        };
+        let Some(held) = keys.iter_mut().find(|held| place::key_row(held.key.id()) == moved) else {
+            return Err(CommitError::PreconditionFailed { key: moved }.into());
+        };
+        match keyring.again(held).await? {
+            Some(newer) => *held = newer,
+            None if held.is_of_subject() => return Err(VaultError::SubjectErased),
+            None => return Err(CommitError::PreconditionFailed { key: moved }.into()),
+        }
     }
 }
 

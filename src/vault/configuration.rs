@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     domain::{Configuration, SubjectId, TenantId},
-    store::{Expect, FieldTag, Write},
+    store::{Expect, FieldTag, IndexEntry, Write},
 };
 
 impl Owned for Configuration {
@@ -36,7 +36,8 @@ impl Change {
             let holder = change.tenant_key(&key, &to.tenant)?;
             let envelope = Envelope { value: to, parked: None };
             let record = records::seal(holder, &key, expect.next_version(), &envelope, change.vault.random())?;
-            change.write(Write::put(key, expect, vec![(FieldTag::Record, record)], Vec::new()));
+            let index = IndexEntry::sealed_under(holder.id(), key.clone(), Some(expect.next_version()));
+            change.write(Write::put(key, expect, vec![(FieldTag::Record, record)], vec![index]));
             Ok(())
         });
     }

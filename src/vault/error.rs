@@ -28,14 +28,32 @@ pub enum VaultError {
     /// A field was changed, moved or rolled back, or its key is gone.
     #[error("{record} does not open")]
     Unsealable { record: String },
-    #[error("the store was sealed under root key {expected}, not under {given}")]
-    WrongRootKey { expected: KeyId, given: KeyId },
+    /// The record was put back to an older state than the index knows of.
+    #[error("{record} is older than it was; restore the store from a copy, and find out who has put it back")]
+    RolledBack { record: String },
+    /// Rows are sealed under a root key that was not given.
+    #[error("the store is sealed under root key {expected}, and what was given is {}; put the file of the first into sealing.root_keys", list(.given))]
+    WrongRootKey { expected: KeyId, given: Vec<KeyId> },
     /// The store holds change sets, but not the secret that its look-up keys were made with.
     #[error("the store has lost its installation record; restore it from a copy")]
     InstallationMissing,
     /// The subject's key was destroyed: nothing can be stored for them.
     #[error("the subject was erased")]
     SubjectErased,
+    /// There is no root key to rotate to: the first of those given is, or was, in force.
+    #[error("root key {newest} is, or was, in force already; make a new one and put it first in sealing.root_keys")]
+    NoNewRootKey { newest: KeyId },
+    #[error("there is no key {key}; see the list of keys")]
+    KeyUnknown { key: KeyId },
+    /// A key that is in force, or that rows are still sealed under, is not retired.
+    #[error("key {key} is needed by {live_rows} rows; rotate first, and wait until the rotation has ended")]
+    KeyInUse { key: KeyId, live_rows: u64 },
+    /// A line of the list of erasures is not one that was written there.
+    #[error("line {line} of the list of erasures is not authentic; put back the list that belongs to the store")]
+    ErasureList { line: usize },
+    /// The list of erasures could not be read or made durable; nothing was erased.
+    #[error("the list of erasures cannot be used ({reason}); check the disk and who may write there")]
+    ErasuresUnwritten { reason: std::io::ErrorKind },
     /// The record holds no tokens (any more).
     #[error("{record} holds no tokens")]
     NoTokens { record: String },
@@ -67,6 +85,10 @@ impl VaultError {
     pub(super) fn unsealable(record: &RecordKey) -> Self {
         Self::Unsealable { record: format!("{record:?}") }
     }
+}
+
+fn list(ids: &[KeyId]) -> String {
+    ids.iter().map(KeyId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl From<StoreError> for VaultError {

@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{FlowTokens, Stored, TokenSet, Vault, VaultError, place, records::encode_within, stored::GrantedRecord};
 use crate::{
-    domain::{AccessToken, Attempt, ConnectionId, IdToken, Nonce, RefreshToken, Sealed},
-    store::{FieldTag, RecordKey},
+    domain::{
+        AccessToken, Attempt, ConnectionId, IdToken, Nonce, ProviderId, RefreshToken, Sealed, SubjectId, TenantId,
+    },
+    sealing::sealed_key_id,
+    store::FieldTag,
 };
 
 /// Room for the largest token answer that is read, and what is said of it, without growing: see `records`.
@@ -15,8 +18,8 @@ const ROOM: usize = 40 * 1024;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
-    /// A refresh of this generation.
-    Connection { id: ConnectionId, generation: u64 },
+    /// A refresh of this generation. Whose it is, for the case that it is gone when the tokens come.
+    Connection { id: ConnectionId, generation: u64, tenant: TenantId, subject: SubjectId, provider: ProviderId },
     /// The exchange of this attempt's code.
     Flow(Box<Attempt>),
 }
@@ -62,13 +65,17 @@ impl Vault {
     }
 
     /// Opens what [`Vault::seal_held`] made, in this process or an earlier one.
+    ///
+    /// # Errors
+    /// [`VaultError::SubjectErased`] when the key was destroyed.
     pub async fn open_held(&self, sealed: &Sealed) -> Result<HeldTokens, VaultError> {
         let unsealable = || VaultError::Unsealable { record: "held tokens".to_owned() };
-        let nowhere = RecordKey::new(crate::store::RecordKind::Connection, [0; 16]);
-        let holder = self.keyring().key_of(sealed, &nowhere).await?;
-        let bytes = holder.key.open(&place::held(), sealed).map_err(|_| unsealable())?;
+        let named = self.watched(sealed_key_id(sealed).map_err(|_| unsealable()))?;
+        let holder = self.keyring().key(named).await?.ok_or(VaultError::SubjectErased)?;
+        let opened = holder.key.open(&place::held(), sealed);
+        let bytes = self.watched(opened.map_err(|_| unsealable()))?;
         let HeldRecord { owner, granted, access, refresh, id_token, nonce } =
-            serde_json::from_slice(&bytes).map_err(|_| unsealable())?;
+            self.watched(serde_json::from_slice(&bytes).map_err(|_| unsealable()))?;
         let tokens = TokenSet {
             access: AccessToken::new(access.take()),
             refresh: refresh.map(|token| RefreshToken::new(token.take())),

@@ -20,8 +20,7 @@ pub struct AttemptKey([u8; 32]);
 pub struct Due {
     pub at: Timestamp,
     pub record: DueRecord,
-    /// For a connection its credential's generation, else the row's version, as of the write that set the time. A
-    /// record that is older than its witness was rolled back.
+    /// The row's version as of the write that set the time. A row that is older was rolled back.
     pub witness: u64,
     key: Bytes,
 }
@@ -81,7 +80,7 @@ impl Vault {
     async fn due_page(&self, after: Option<Bytes>, until: Timestamp, limit: usize) -> Result<Vec<Due>, VaultError> {
         let entries = self.store().index(IndexKind::Due, Bytes::new(), after, limit).await?;
         let due = entries.into_iter().map(|entry| Due::read(&entry).ok_or_else(|| VaultError::corrupt(&entry.record)));
-        due.take_while(|due| due.as_ref().map_or(true, |due| due.at <= until)).collect()
+        self.watched(due.take_while(|due| due.as_ref().map_or(true, |due| due.at <= until)).collect())
     }
 }
 
@@ -119,7 +118,8 @@ impl Due {
             | RecordKind::Key
             | RecordKind::Tenant
             | RecordKind::Subject
-            | RecordKind::Configuration => return None,
+            | RecordKind::Configuration
+            | RecordKind::RootKeys => return None,
         };
         let witness = u64::from_be_bytes(entry.value.as_ref().try_into().ok()?);
         Some(Self { at: entry.due_at()?, record, witness, key: entry.key.clone() })

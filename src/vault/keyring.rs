@@ -1,89 +1,145 @@
-//! The key hierarchy: root → tenant → subject. Keys are kept wrapped in the store and, unwrapped, in a bounded cache that
-//! zeroizes what it evicts.
+//! The key hierarchy: root → tenant → subject, and a log key beside each tenant key. Keys are kept wrapped in the store
+//! and, unwrapped, in a bounded cache that zeroizes what it evicts.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::{
     VaultError, place, records,
-    stored::{Envelope, Subject},
+    roots::{GivenRoots, LedgerAt, read_ledger},
+    witness,
 };
 use crate::{
     domain::{KeyId, Sealed, SubjectId, TenantId},
-    sealing::{InstallationKeys, Key, Random, RootKey, sealed_key_id},
-    store::{ChangeSet, Expect, FieldTag, Precondition, RecordKey, Row, RowFields, Store, Write},
+    sealing::{InstallationKeys, Key, Random, sealed_key_id},
+    store::{Expect, FieldTag, Precondition, RecordKey, Row, Store},
 };
 
 /// Unwrapped keys kept in memory; about 200 bytes each.
 const CACHED_KEYS: usize = 65_536;
 /// Root, tenant, subject: no chain of wrapped keys is longer.
 const DEEPEST: usize = 2;
-/// How often a lost race for creating a key is looked at again; the first look normally finds the winner's.
-const RACES: usize = 4;
 
 pub(super) struct Keyring {
-    store: Arc<dyn Store>,
-    root: Arc<HeldKey>,
-    installation: InstallationKeys,
-    random: Random,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) roots: GivenRoots,
+    /// Which root key is in force, as last seen.
+    pub(super) ledger: ArcSwap<LedgerAt>,
+    pub(super) installation: InstallationKeys,
+    pub(super) random: Random,
     held: Cache<KeyId, Arc<HeldKey>>,
-    /// The present key of a tenant or subject, by the row that says so. May be stale: a change set requires the key's
-    /// row at the version seen here, so a stale entry costs a failed commit, never a record under a retired key.
-    present: Cache<RecordKey, KeyId>,
+    /// The present keys of a tenant, and the key of a subject by the row that says so. May be stale: a change set
+    /// requires the key's row at the version seen here, so a stale entry costs a failed commit, never a record under a
+    /// retired key.
+    pub(super) tenants: Cache<TenantId, TenantKeyIds>,
+    pub(super) subjects: Cache<RecordKey, KeyId>,
+}
+
+/// The keys of a tenant that are in force.
+#[derive(Clone, Copy)]
+pub(super) struct TenantKeyIds {
+    pub(super) key: KeyId,
+    pub(super) log: KeyId,
 }
 
 /// An unwrapped key and whose it is.
 pub(super) struct HeldKey {
     pub(super) key: Key,
     pub(super) owner: KeyOwner,
-    /// Of the key's row; 0 for the root key, which has none.
-    version: u64,
+    /// Of the key's row; 0 for a root key, which has none.
+    pub(super) version: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum KeyOwner {
     Installation,
-    Tenant { tenant: TenantId },
-    Subject { tenant: TenantId, subject: SubjectId },
+    Tenant {
+        tenant: TenantId,
+    },
+    Subject {
+        tenant: TenantId,
+        subject: SubjectId,
+    },
+    /// Seals the tenant's events and audit records.
+    Log {
+        tenant: TenantId,
+    },
 }
 
-#[derive(Serialize, Deserialize)]
-struct TenantRecord {
-    tenant: TenantId,
-    key: KeyId,
-}
-
-impl HeldKey {
-    /// That the key has not been rewrapped, retired or destroyed since it was read.
-    pub(super) fn unmoved(&self) -> Precondition {
-        Precondition { key: place::key_row(self.key.id()), expect: Expect::Version(self.version) }
-    }
+/// How far the way from a key up to one at hand led.
+enum Walk {
+    Found(Arc<HeldKey>),
+    Gone,
+    /// The row of this key names a parent that is gone: a rotation may have moved it between the two reads.
+    Orphan(KeyId, u64),
 }
 
 impl KeyOwner {
     /// Whether this key is the one for records of the tenant, or of its subject.
     pub(super) fn holds(&self, tenant: &TenantId, subject: Option<SubjectId>) -> bool {
         match self {
-            Self::Installation => false,
             Self::Tenant { tenant: of } => of == tenant && subject.is_none(),
             Self::Subject { tenant: of, subject: by } => of == tenant && subject == Some(*by),
+            Self::Installation | Self::Log { .. } => false,
         }
+    }
+
+    /// Whether this key is the one for the tenant's events and audit records.
+    pub(super) fn logs(&self, tenant: &TenantId) -> bool {
+        matches!(self, Self::Log { tenant: of } if of == tenant)
+    }
+}
+
+impl HeldKey {
+    pub(super) fn is_of_subject(&self) -> bool {
+        matches!(self.owner, KeyOwner::Subject { .. })
     }
 }
 
 impl Keyring {
-    pub(super) fn new(store: Arc<dyn Store>, root: RootKey, installation: InstallationKeys, random: Random) -> Self {
-        let root = HeldKey { key: root.into_key(), owner: KeyOwner::Installation, version: 0 };
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        roots: GivenRoots,
+        ledger: LedgerAt,
+        installation: InstallationKeys,
+        random: Random,
+    ) -> Self {
         Self {
             store,
-            root: Arc::new(root),
+            roots,
+            ledger: ArcSwap::from_pointee(ledger),
             installation,
             random,
             held: Cache::new(CACHED_KEYS),
-            present: Cache::new(CACHED_KEYS),
+            tenants: Cache::new(CACHED_KEYS),
+            subjects: Cache::new(CACHED_KEYS),
+        }
+    }
+
+    /// The root key in force, as last seen; what is sealed under it must require [`Keyring::unmoved`].
+    pub(super) fn root(&self) -> Result<Arc<HeldKey>, VaultError> {
+        self.roots.get(self.ledger.load().ledger.present().id).cloned()
+    }
+
+    /// Reads again which root key is in force.
+    pub(super) async fn read_ledger(&self) -> Result<Arc<LedgerAt>, VaultError> {
+        let ledger = Arc::new(read_ledger(self.store.as_ref(), &self.roots).await?);
+        self.ledger.store(Arc::clone(&ledger));
+        Ok(ledger)
+    }
+
+    /// That the key has not been rewrapped, superseded, retired or destroyed since it was read; of a root key, that it
+    /// is still in force.
+    pub(super) fn unmoved(&self, held: &HeldKey) -> Precondition {
+        match held.owner {
+            KeyOwner::Installation => {
+                Precondition { key: place::root_keys_row(), expect: Expect::Version(self.ledger.load().version) }
+            }
+            _ => Precondition { key: place::key_row(held.key.id()), expect: Expect::Version(held.version) },
         }
     }
 
@@ -93,116 +149,70 @@ impl Keyring {
         self.key(id).await?.ok_or_else(|| VaultError::unsealable(record))
     }
 
-    /// The tenant's present key, made now if the tenant has none.
-    pub(super) async fn tenant(&self, tenant: &TenantId) -> Result<Arc<HeldKey>, VaultError> {
-        let row = place::tenant_row(&self.installation, tenant);
-        let owner = KeyOwner::Tenant { tenant: tenant.clone() };
-        for _ in 0..RACES {
-            if let Some(held) = self.present_key(&row, &owner).await? {
-                return Ok(held);
-            }
-            let key = Key::generate(tenant.clone(), &self.random)?;
-            let record = TenantRecord { tenant: tenant.clone(), key: key.id() };
-            let fields = vec![(FieldTag::Record, records::seal(&key, &row, 1, &record, &self.random)?)];
-            let set =
-                self.creation(&key, &owner, &self.root, Write::put(row.clone(), Expect::Absent, fields, vec![]))?;
-            self.create(set).await?;
-        }
-        Err(VaultError::Conflict { record: format!("{row:?}") })
-    }
-
-    /// The subject's key, made now if the subject is new.
-    pub(super) async fn subject(&self, tenant: &HeldKey, subject: SubjectId) -> Result<Arc<HeldKey>, VaultError> {
-        let name = tenant.key.tenant().expect("a tenant's key has its tenant").clone();
-        let row = place::subject_row(&self.installation, &name, subject);
-        let owner = KeyOwner::Subject { tenant: name.clone(), subject };
-        for _ in 0..RACES {
-            if let Some(held) = self.present_key(&row, &owner).await? {
-                return Ok(held);
-            }
-            let key = Key::generate(name.clone(), &self.random)?;
-            let record = Subject { tenant: name.clone(), subject, key: key.id(), not_before: None };
-            let envelope = Envelope { value: record, parked: None };
-            let fields = vec![(FieldTag::Record, records::seal(&tenant.key, &row, 1, &envelope, &self.random)?)];
-            let put = Write::put(row.clone(), Expect::Absent, fields, vec![]);
-            let mut set = self.creation(&key, &owner, tenant, put)?;
-            set.preconditions.push(tenant.unmoved());
-            self.create(set).await.inspect_err(|error| {
-                if matches!(error, VaultError::PreconditionFailed { .. }) {
-                    self.forget(tenant);
-                }
-            })?;
-        }
-        Err(VaultError::Conflict { record: format!("{row:?}") })
-    }
-
     /// Forgets a key that turned out to have moved, so that it is read again.
     pub(super) fn forget(&self, held: &HeldKey) {
         self.held.remove(&held.key.id());
         match &held.owner {
             KeyOwner::Installation => {}
-            KeyOwner::Tenant { tenant } => {
-                self.present.remove(&place::tenant_row(&self.installation, tenant));
+            KeyOwner::Tenant { tenant } | KeyOwner::Log { tenant } => {
+                self.tenants.remove(tenant);
             }
             KeyOwner::Subject { tenant, subject } => {
-                self.present.remove(&place::subject_row(&self.installation, tenant, *subject));
+                self.subjects.remove(&place::subject_row(&self.installation, tenant, *subject));
             }
         }
     }
 
-    /// `None` when the owner has no row yet.
-    async fn present_key(&self, row: &RecordKey, owner: &KeyOwner) -> Result<Option<Arc<HeldKey>>, VaultError> {
-        if let Some(id) = self.present.get(row) {
-            if let Some(held) = self.key(id).await? {
-                return Ok(Some(held));
-            }
-            self.present.remove(row);
+    /// As [`Keyring::forget`], for a key of which only the name is known.
+    pub(super) fn forget_id(&self, id: KeyId) {
+        if let Some(held) = self.held.get(&id) {
+            self.forget(&held);
         }
-        let Some(id) = self.read_present(row, owner).await? else { return Ok(None) };
-        let held = self.key(id).await?.ok_or_else(|| match owner {
-            KeyOwner::Subject { .. } => VaultError::SubjectErased,
-            KeyOwner::Tenant { .. } | KeyOwner::Installation => VaultError::unsealable(row),
-        })?;
-        if held.owner != *owner {
-            return Err(VaultError::corrupt(row));
-        }
-        self.present.insert(row.clone(), id);
-        Ok(Some(held))
     }
 
-    async fn read_present(&self, key: &RecordKey, owner: &KeyOwner) -> Result<Option<KeyId>, VaultError> {
-        let Some(row) = self.store.row(key.clone()).await? else { return Ok(None) };
-        let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(key))?;
-        let holder = self.key_of(sealed, key).await?;
-        let (named, id) = match owner {
-            KeyOwner::Subject { .. } => {
-                let subject = records::open::<Envelope<Subject>>(&holder.key, key, row.version, sealed)?.value;
-                (KeyOwner::Subject { tenant: subject.tenant, subject: subject.subject }, subject.key)
+    /// The same key as its row has it now, after that row turned out to have moved. `None`: it may not be sealed with any
+    /// more, because it was destroyed or superseded.
+    pub(super) async fn again(&self, held: &HeldKey) -> Result<Option<Arc<HeldKey>>, VaultError> {
+        self.forget(held);
+        let Some(newer) = self.key(held.key.id()).await? else { return Ok(None) };
+        let in_force = match &newer.owner {
+            KeyOwner::Tenant { tenant } => {
+                self.read_tenant(tenant).await?.is_some_and(|(_, record)| record.key == newer.key.id())
             }
-            KeyOwner::Tenant { .. } | KeyOwner::Installation => {
-                let record: TenantRecord = records::open(&holder.key, key, row.version, sealed)?;
-                (KeyOwner::Tenant { tenant: record.tenant }, record.key)
-            }
+            KeyOwner::Subject { tenant, subject } => !self.is_closed(tenant, *subject).await?,
+            KeyOwner::Log { .. } => true,
+            KeyOwner::Installation => false,
         };
-        if named == *owner { Ok(Some(id)) } else { Err(VaultError::corrupt(key)) }
+        Ok((in_force && newer.version != held.version).then_some(newer))
     }
 
     /// `None` when the key's row, or a row of its parents, is gone.
     pub(super) async fn key(&self, id: KeyId) -> Result<Option<Arc<HeldKey>>, VaultError> {
-        let mut wrapped = Vec::new();
+        let mut orphan = None;
+        loop {
+            match self.walk(id).await? {
+                Walk::Found(held) => return Ok(Some(held)),
+                Walk::Gone => return Ok(None),
+                Walk::Orphan(child, version) if orphan == Some((child, version)) => return Ok(None),
+                Walk::Orphan(child, version) => orphan = Some((child, version)),
+            }
+        }
+    }
+
+    async fn walk(&self, id: KeyId) -> Result<Walk, VaultError> {
+        let mut wrapped: Vec<(KeyId, Arc<Row>)> = Vec::new();
         let mut next = id;
         let mut holder = loop {
-            if next == self.root.key.id() {
-                break self.root.clone();
-            }
-            if let Some(held) = self.held.get(&next) {
+            if let Some(held) = self.roots.find(next).cloned().or_else(|| self.held.get(&next)) {
                 break held;
             }
             let row_key = place::key_row(next);
-            if wrapped.len() == DEEPEST {
+            if wrapped.len() > DEEPEST {
                 return Err(VaultError::corrupt(&row_key));
             }
-            let Some(row) = self.store.row(row_key.clone()).await? else { return Ok(None) };
+            let Some(row) = witness::row(self.store.as_ref(), &row_key).await? else {
+                return Ok(wrapped.last().map_or(Walk::Gone, |(child, row)| Walk::Orphan(*child, row.version)));
+            };
             let sealed = row.field(FieldTag::Key).ok_or_else(|| VaultError::corrupt(&row_key))?;
             let parent = sealed_key_id(sealed).map_err(|_| VaultError::corrupt(&row_key))?;
             wrapped.push((next, row));
@@ -212,41 +222,18 @@ impl Keyring {
             holder = Arc::new(unwrap_row(&holder, id, &row)?);
             self.held.insert(id, holder.clone());
         }
-        Ok(Some(holder))
-    }
-
-    fn creation(
-        &self,
-        key: &Key,
-        owner: &KeyOwner,
-        parent: &HeldKey,
-        owner_row: Write,
-    ) -> Result<ChangeSet, VaultError> {
-        let row = place::key_row(key.id());
-        let fields: RowFields = vec![
-            (FieldTag::Record, records::seal(&parent.key, &row, 1, owner, &self.random)?),
-            (FieldTag::Key, parent.key.wrap(&place::field(&row, FieldTag::Key, 1), key, &self.random)?),
-        ];
-        let writes = vec![Write::put(row, Expect::Absent, fields, vec![]), owner_row];
-        Ok(ChangeSet { writes, ..ChangeSet::default() })
-    }
-
-    /// A lost race is no error: whoever won made the key.
-    async fn create(&self, set: ChangeSet) -> Result<(), VaultError> {
-        match self.store.commit(set).await.map_err(VaultError::from) {
-            Ok(_) | Err(VaultError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        Ok(Walk::Found(holder))
     }
 }
 
+/// Opens a key's row with its parent's key.
 fn unwrap_row(parent: &HeldKey, id: KeyId, row: &Row) -> Result<HeldKey, VaultError> {
     let key = place::key_row(id);
     let missing = || VaultError::corrupt(&key);
     let owner: KeyOwner =
         records::open(&parent.key, &key, row.version, row.field(FieldTag::Record).ok_or_else(missing)?)?;
     let tenant = match (&owner, &parent.owner) {
-        (KeyOwner::Tenant { tenant }, KeyOwner::Installation) => tenant,
+        (KeyOwner::Tenant { tenant } | KeyOwner::Log { tenant }, KeyOwner::Installation) => tenant,
         (KeyOwner::Subject { tenant, .. }, KeyOwner::Tenant { tenant: parents }) if tenant == parents => tenant,
         _ => return Err(missing()),
     };

@@ -33,7 +33,7 @@ impl Vault {
             let event = match self.entry::<CredentialEvent>("event", &entry.id, place, &entry.body).await {
                 Ok(event) => Some(event),
                 Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => {
-                    tracing::error!(event.revision = entry.revision.0, %error, "an event is left out of the log");
+                    tracing::warn!(event.revision = entry.revision.0, %error, "an event is left out of the log");
                     None
                 }
                 Err(error) => return Err(error),
@@ -72,11 +72,22 @@ impl Vault {
     async fn audit_record(&self, entry: &AuditEntry) -> Result<AuditRecord, VaultError> {
         let linked = LinkedAudit::decode(&entry.linked)
             .filter(|linked| linked.sequence == entry.sequence)
-            .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) })?;
+            .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) });
+        let linked = self.watched(linked)?;
         self.entry::<AuditRecord>("audit record", &entry.id, place::audit(&entry.id), &linked.body).await
     }
 
     async fn entry<T: Logged>(
+        &self,
+        what: &str,
+        id: &EntryId,
+        place: AssociatedData<'_>,
+        body: &Sealed,
+    ) -> Result<T, VaultError> {
+        self.watched(self.open_entry(what, id, place, body).await)
+    }
+
+    async fn open_entry<T: Logged>(
         &self,
         what: &str,
         id: &EntryId,
@@ -89,11 +100,11 @@ impl Vault {
         let holder = self.keyring().key(named).await?.ok_or_else(unsealable)?;
         let bytes = holder.key.open(&place, body).map_err(|_| unsealable())?;
         let value: T = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
-        if holder.owner.holds(value.tenant(), None) { Ok(value) } else { Err(corrupt()) }
+        if holder.owner.logs(value.tenant()) { Ok(value) } else { Err(corrupt()) }
     }
 }
 
-/// What stands in a log under its tenant's key.
+/// What stands in a log under its tenant's log key.
 trait Logged: DeserializeOwned {
     fn tenant(&self) -> &TenantId;
 }

@@ -11,23 +11,33 @@
 //! for the credential's generation (connections) or the version that brought them (flows, jobs, attempts), so metadata
 //! is rewritten without touching them and an older secret does not open beside newer metadata.
 
+mod alarms;
 mod change;
 mod configuration;
 mod connections;
+mod erasure;
+mod erasure_list;
 mod error;
 mod flows;
 mod held;
 mod jobs;
+mod key_status;
 mod keyring;
 mod linked_audit;
 mod logs;
 mod open;
 mod place;
 mod records;
+mod reseal;
+mod roots;
+mod rotation;
 mod stored;
+mod tenants;
+mod witness;
 mod write;
 
 pub use change::Change;
+pub use erasure_list::ErasureList;
 pub use error::{Misuse, VaultError};
 pub use flows::FlowIntent;
 pub use held::{HeldTokens, Owner};
@@ -35,4 +45,5 @@ pub use jobs::{AttemptKey, Due, DueRecord};
 pub use linked_audit::LinkedAudit;
 pub use logs::TrailEntry;
 pub use open::Vault;
-pub use stored::{FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};
+pub use rotation::Rotating;
+pub use stored::{Erased, FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};

@@ -1,12 +1,11 @@
-//! The vault itself, and the installation's secret, made once and kept wrapped under the root key.
+//! The vault itself.
 
 use std::sync::Arc;
 
-use super::{VaultError, jobs::Planned, keyring::Keyring, place, records::OpenedRecords};
+use super::{VaultError, alarms::Alarms, jobs::Planned, keyring::Keyring, records::OpenedRecords, roots};
 use crate::{
-    domain::Revision,
-    sealing::{AuditKey, InstallationKeys, InstallationSecret, Random, RootKey, sealed_key_id},
-    store::{ChangeSet, CommitError, Expect, FieldTag, Row, Store, Write},
+    sealing::{AuditKey, InstallationKeys, Random, RootKeys},
+    store::Store,
 };
 
 /// Sealed records over a store. Cheap to clone.
@@ -20,20 +19,26 @@ struct Inner {
     keyring: Keyring,
     planned: Planned,
     opened: OpenedRecords,
+    alarms: Alarms,
 }
 
 impl Vault {
-    /// Opens the installation's secret with the root key, making it in a new store, and sets `audit_key`, which the
-    /// store's linker was given before.
+    /// Opens the installation's secret with the root key that it names, making it in a new store under the newest, and
+    /// sets `audit_key`, which the store's linker was given before.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongRootKey`] when rows are sealed under a root key that was not given.
     pub async fn open(
         store: Arc<dyn Store>,
-        root: RootKey,
+        roots: impl Into<RootKeys>,
         random: Random,
         audit_key: &AuditKey,
     ) -> Result<Self, VaultError> {
-        let keys = installation(store.as_ref(), &root, &random).await?.keys();
+        let roots = roots::GivenRoots::new(roots.into());
+        let (secret, ledger) = roots::open(store.as_ref(), &roots, &random).await?;
+        let keys = secret.keys();
         audit_key.set(&keys);
-        let keyring = Keyring::new(store.clone(), root, keys.clone(), random.clone());
+        let keyring = Keyring::new(store.clone(), roots, ledger, keys.clone(), random.clone());
         Ok(Self(Arc::new(Inner {
             store,
             keys,
@@ -41,6 +46,7 @@ impl Vault {
             keyring,
             planned: Planned::default(),
             opened: OpenedRecords::default(),
+            alarms: Alarms::default(),
         })))
     }
 
@@ -64,41 +70,11 @@ impl Vault {
         &self.0.opened
     }
 
+    pub(super) fn alarms_raised(&self) -> &Alarms {
+        &self.0.alarms
+    }
+
     pub(super) fn keyring(&self) -> &Keyring {
         &self.0.keyring
     }
-}
-
-async fn installation(store: &dyn Store, root: &RootKey, random: &Random) -> Result<InstallationSecret, VaultError> {
-    // Read before the row: the secret is the first thing ever written, so a log without it has lost it.
-    let written = store.head().revision > Revision::default();
-    let key = place::installation_row();
-    if let Some(row) = store.row(key.clone()).await? {
-        return unwrap(root, &row);
-    }
-    if written {
-        return Err(VaultError::InstallationMissing);
-    }
-    let secret = InstallationSecret::generate(random)?;
-    let wrapped = secret.wrap(root.key(), &place::field(&key, FieldTag::Key, 1), random)?;
-    let put = Write::put(key.clone(), Expect::Absent, vec![(FieldTag::Key, wrapped)], vec![]);
-    match store.commit(ChangeSet { writes: vec![put], ..ChangeSet::default() }).await {
-        Ok(_) => Ok(secret),
-        Err(CommitError::Conflict { .. }) => {
-            let row = store.row(key.clone()).await?.ok_or_else(|| VaultError::corrupt(&key))?;
-            unwrap(root, &row)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn unwrap(root: &RootKey, row: &Row) -> Result<InstallationSecret, VaultError> {
-    let key = place::installation_row();
-    let wrapped = row.field(FieldTag::Key).ok_or_else(|| VaultError::corrupt(&key))?;
-    let expected = sealed_key_id(wrapped).map_err(|_| VaultError::corrupt(&key))?;
-    if expected != root.id() {
-        return Err(VaultError::WrongRootKey { expected, given: root.id() });
-    }
-    InstallationSecret::unwrap_secret(root.key(), &place::field(&key, FieldTag::Key, row.version), wrapped)
-        .map_err(|_| VaultError::unsealable(&key))
 }

@@ -41,6 +41,10 @@ pub(super) fn installation_row() -> RecordKey {
     RecordKey::new(RecordKind::Installation, THE_ONE)
 }
 
+pub(super) fn root_keys_row() -> RecordKey {
+    RecordKey::new(RecordKind::RootKeys, THE_ONE)
+}
+
 pub(super) fn configuration_row() -> RecordKey {
     RecordKey::new(RecordKind::Configuration, THE_ONE)
 }
@@ -113,11 +117,16 @@ pub(super) fn flows_prefix(keys: &InstallationKeys, tenant: &TenantId, subject: 
     keys.lookup().hash(&[b"flows", tenant.as_str().as_bytes(), subject.as_bytes()]).to_vec()
 }
 
-/// `generation` is the witness by which a row that was rolled back alone is known.
-pub(super) fn connection_index(keys: &InstallationKeys, connection: &Connection, next: Timestamp) -> Vec<IndexEntry> {
+/// `version` is the witness by which a row that was put back alone is known.
+pub(super) fn connection_index(
+    keys: &InstallationKeys,
+    connection: &Connection,
+    next: Timestamp,
+    version: u64,
+) -> Vec<IndexEntry> {
     let Connection { id, tenant, subject, provider, credential, .. } = connection;
     let record = connection_row(*id);
-    let mut entries = vec![IndexEntry::due(next, record.clone(), credential.generation)];
+    let mut entries = vec![IndexEntry::due(next, record.clone(), version)];
     // A revoked connection is kept for whoever knows its id, and no longer stands among those that can be used.
     if credential.state != CredentialState::Revoked {
         let owner = connections_prefix(keys, tenant, *subject, Some(provider));

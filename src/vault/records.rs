@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     Stored, TokenSet, Vault, VaultError, place,
     stored::{Envelope, Opened, Subject},
+    witness,
 };
 use crate::{
     domain::{
@@ -44,7 +45,17 @@ macro_rules! owned_by_subject {
     )+};
 }
 
-owned_by_subject!(Connection, Flow, Attempt, Job);
+owned_by_subject!(Connection, Flow, Attempt);
+
+impl Owned for Job {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    fn subject(&self) -> Option<SubjectId> {
+        self.owner()
+    }
+}
 
 impl Owned for Subject {
     fn tenant(&self) -> &TenantId {
@@ -84,6 +95,14 @@ impl Kept for Subject {
     }
 }
 
+impl OpenedRecords {
+    /// Forgets records that are gone, and their subject's row.
+    pub(super) fn forget(&self, records: &[RecordKey], subject: &RecordKey) {
+        records.iter().for_each(|record| drop(self.connections.remove(record)));
+        self.subjects.remove(subject);
+    }
+}
+
 impl Default for OpenedRecords {
     fn default() -> Self {
         Self {
@@ -98,9 +117,19 @@ impl Default for OpenedRecords {
 impl Vault {
     /// Reads and opens a record; whose it is was checked against the key that it is sealed under.
     pub(super) async fn read<T: Owned>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
-        match self.store().row(key.clone()).await? {
-            Some(row) => self.open_row(key, row).await.map(Some),
-            None => Ok(None),
+        self.watched(self.read_anew(key).await)
+    }
+
+    /// A row whose key is gone may have been moved to another one between the two reads.
+    async fn read_anew<T: Owned>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
+        let mut before = None;
+        loop {
+            let Some(row) = witness::row(self.store().as_ref(), &key).await? else { return Ok(None) };
+            let version = row.version;
+            match self.open_row(key.clone(), row).await {
+                Err(VaultError::Unsealable { .. }) if before != Some(version) => before = Some(version),
+                other => return other.map(Some),
+            }
         }
     }
 
@@ -115,9 +144,11 @@ impl Vault {
         if let Some(stored) = kept.get(&key).filter(|stored| Arc::ptr_eq(&stored.row, &row)) {
             return Ok(Some(stored));
         }
-        let stored = self.open_row::<T>(key.clone(), row).await?;
-        kept.insert(key, stored.clone());
-        Ok(Some(stored))
+        let stored = self.read::<T>(key.clone()).await?;
+        if let Some(stored) = &stored {
+            kept.insert(key, stored.clone());
+        }
+        Ok(stored)
     }
 
     async fn open_row<T: Owned>(&self, key: RecordKey, row: Arc<Row>) -> Result<Stored<T>, VaultError> {
@@ -137,11 +168,31 @@ impl Vault {
         tag: FieldTag,
         generation: u64,
     ) -> Result<Option<String>, VaultError> {
+        self.watched(self.open_secret(stored, tag, generation).await)
+    }
+
+    async fn open_secret<T>(
+        &self,
+        stored: &Stored<T>,
+        tag: FieldTag,
+        generation: u64,
+    ) -> Result<Option<String>, VaultError> {
         let Some(sealed) = stored.row.field(tag) else { return Ok(None) };
-        let holder = self.keyring().key_of(sealed, &stored.key).await?;
+        let holder = match self.keyring().key_of(sealed, &stored.key).await {
+            // Its subject was erased since it was read.
+            Err(VaultError::Unsealable { record }) if !self.is_newest(stored).await? => {
+                return Err(VaultError::Conflict { record });
+            }
+            other => other?,
+        };
         let place = place::field(&stored.key, tag, generation);
         let bytes = holder.key.open(&place, sealed).map_err(|_| VaultError::unsealable(&stored.key))?;
         text(bytes).map(Some).ok_or_else(|| VaultError::corrupt(&stored.key))
+    }
+
+    async fn is_newest<T>(&self, stored: &Stored<T>) -> Result<bool, VaultError> {
+        let now = self.store().row(stored.key.clone()).await?;
+        Ok(now.is_some_and(|now| now.version == stored.version()))
     }
 
     /// All the tokens beside a record; `None` when there are none.

@@ -66,6 +66,17 @@ pub struct Subject {
     pub key: KeyId,
     /// Tokens issued before this no longer open a session.
     pub not_before: Option<Timestamp>,
+    /// Set once, and never taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Erased>,
+}
+
+/// What stays of an erased subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    pub at: Timestamp,
+    /// The tenant's key at that time. As long as it can be had, an older copy of the store opens.
+    pub tenant_key: KeyId,
 }
 
 /// The sealed form of every record: the value, and what is known of tokens that wait beside it.
@@ -90,6 +101,12 @@ pub(super) struct GrantedRecord {
     expires_at: Option<Timestamp>,
     refreshable: bool,
     obtained_at: Timestamp,
+}
+
+impl Subject {
+    pub(super) fn new(tenant: TenantId, subject: SubjectId, key: KeyId) -> Self {
+        Self { tenant, subject, key, not_before: None, erased: None }
+    }
 }
 
 impl<T> Stored<T> {

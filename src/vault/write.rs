@@ -31,7 +31,7 @@ impl Change {
         self.build(|change| {
             let key = place::connection_row(connection.id);
             let secrets = change.connection_tokens(&key, connection, tokens)?;
-            let index = place::connection_index(change.vault.keys(), connection, next_action);
+            let index = place::connection_index(change.vault.keys(), connection, next_action, 1);
             change.put(Draft { key, expect: Expect::Absent, value: connection, parked: None, secrets, index })
         });
     }
@@ -53,7 +53,7 @@ impl Change {
                 Tokens::Keep if from.value.credential.generation == to.credential.generation => kept(&from.row),
                 Tokens::Keep => return Err(Misuse::TokensOfOtherGeneration { record: format!("{key:?}") }.into()),
             };
-            let index = place::connection_index(change.vault.keys(), to, next_action);
+            let index = place::connection_index(change.vault.keys(), to, next_action, from.version() + 1);
             change.put(Draft { key, expect: expect(from), value: to, parked: None, secrets, index })
         });
     }
@@ -145,7 +145,7 @@ impl Change {
             let key = place::job_row(job.id);
             let mut secrets = Vec::new();
             if let Some(tokens) = tokens {
-                let holder = change.key(&key, &job.tenant, job.subject)?;
+                let holder = change.holder(&key, job)?;
                 secrets = records::token_fields(holder, &key, 1, tokens, change.vault.random())?;
             }
             let parked = tokens.map(|_| ParkedRecord { version: 1, granted: None });
@@ -170,9 +170,9 @@ impl Change {
     }
 
     fn put<T: Owned>(&mut self, draft: Draft<'_, T>) -> Result<(), VaultError> {
-        let Draft { key, expect, value, parked, secrets, index } = draft;
-        let subject = value.subject().ok_or_else(|| Misuse::OtherOwner { record: format!("{key:?}") })?;
-        let holder = self.key(&key, value.tenant(), subject)?;
+        let Draft { key, expect, value, parked, secrets, mut index } = draft;
+        let holder = self.holder(&key, value)?;
+        index.push(IndexEntry::sealed_under(holder.id(), key.clone(), None));
         let envelope = Envelope { value, parked };
         let record = records::seal(holder, &key, expect.next_version(), &envelope, self.vault.random())?;
         let fields = std::iter::once((FieldTag::Record, record)).chain(secrets).collect();
@@ -182,9 +182,7 @@ impl Change {
 
     fn delete<T: Owned>(&mut self, stored: &Stored<T>) {
         self.build(|change| {
-            if let Some(subject) = stored.value.subject() {
-                change.key(&stored.key, stored.value.tenant(), subject)?;
-            }
+            change.holder(&stored.key, &stored.value)?;
             change.write(Write::delete(stored.key.clone(), stored.version()));
             Ok(())
         });

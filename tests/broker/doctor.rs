@@ -94,7 +94,7 @@ async fn a_running_broker_is_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_key_that_cannot_be_used_is_named_and_opens_nothing() {
     let world = stopped().await;
-    let key = world.config().sealing.root_key;
+    let key = world.config().sealing.root_keys.remove(0);
     fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
     let findings = now(&world.config()).await;
     told(&findings, "root key", Verdict::Fail, &["0640", "chmod 600"]);

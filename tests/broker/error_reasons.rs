@@ -26,6 +26,10 @@ const UNREACHED: &[(ErrorReason, &str)] = &[
     (ErrorReason::FlowDenied, "binding BROWSER alone hears of it, and tells it as a flow's outcome: see tests/browser"),
     (ErrorReason::StoreUnavailable, "needs a disk that fails; the store's own tests let it fail"),
     (ErrorReason::RevisionCompacted, "nothing compacts the event log yet"),
+    (ErrorReason::KeyInUse, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
+    (ErrorReason::KeyUnknown, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
+    (ErrorReason::NoNewRootKey, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
+    (ErrorReason::SubjectErased, "no call erases anybody yet; tests/broker/erasing.rs asks the use cases"),
     (ErrorReason::Conflict, "every use case tries again by itself; it is left for a race that is lost over and over"),
 ];
 

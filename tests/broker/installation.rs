@@ -30,7 +30,7 @@ use claviger::{
         AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
         Store, StoreError,
     },
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tokio::sync::{oneshot, watch};
 use url::Url;
@@ -206,6 +206,7 @@ impl Installation {
                 audit_window: Duration::from_secs(10),
                 retention: self.retention,
                 held_directory: Some(self.held.clone()),
+                erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });
@@ -213,7 +214,7 @@ impl Installation {
     }
 
     pub(crate) async fn vault(&self, store: Arc<dyn Store>) -> Vault {
-        let root = root_key::file::load(&self.world.config().sealing.root_key).unwrap();
+        let root = root_key::file::load(&self.world.config().sealing.root_keys[0]).unwrap();
         Vault::open(store, root, Random::system(), &self.audit_key).await.unwrap()
     }
 

@@ -6,8 +6,8 @@ use claviger::{
     audit::{self, Break, TrailError, check},
     broker::{Broker, BrokerError, Delivery, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage},
     domain::{
-        AuditAction, AuditRecord, AuditResult, CallContext, Clock, ConnectionId, CredentialEvent, CredentialId,
-        CredentialState, CredentialStatus, EventKind, Revision, ScopeSet, Timestamp,
+        AuditAction, AuditRecord, Clock, ConnectionId, CredentialEvent, CredentialId, CredentialState,
+        CredentialStatus, EventKind, Revision, ScopeSet, Timestamp,
     },
     store::Store,
     vault::Vault,
@@ -247,24 +247,5 @@ fn event(at: Timestamp) -> CredentialEvent {
 }
 
 fn record(at: Timestamp) -> AuditRecord {
-    AuditRecord {
-        at,
-        tenant: "acme".parse().unwrap(),
-        subject: None,
-        agent: None,
-        action: AuditAction::ConnectionsRead,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
-        provider: None,
-        plugin: None,
-        connection: None,
-        generation: None,
-        request_id: None,
-        peer: None,
-        user_agent: None,
-        context: CallContext::default(),
-        repeated: None,
-        purged: None,
-    }
+    AuditRecord::by_broker("acme".parse().unwrap(), AuditAction::ConnectionsRead, at)
 }

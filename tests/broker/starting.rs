@@ -89,13 +89,13 @@ async fn a_root_key_that_is_missing_or_exposed_is_named_with_its_cure() {
     let world = World::start().await;
     let mut config = world.config();
     config.store.directory = world.directory().join("never-made");
-    config.sealing.root_key = world.directory().join("other.key");
-    let path = config.sealing.root_key.display().to_string();
+    config.sealing.root_keys = vec![world.directory().join("other.key")];
+    let path = config.sealing.root_keys[0].display().to_string();
     let error = refused(&world, config.clone()).await;
     assert!(error.contains(&path) && error.contains("claviger generate-key"), "{error}");
-    root_key::file::create(&config.sealing.root_key, &Random::system()).unwrap();
+    root_key::file::create(&config.sealing.root_keys[0], &Random::system()).unwrap();
     for mode in [0o644, 0o640, 0o604, 0o700] {
-        fs::set_permissions(&config.sealing.root_key, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&config.sealing.root_keys[0], fs::Permissions::from_mode(mode)).unwrap();
         let error = refused(&world, config.clone()).await;
         assert!(error.contains(&path) && error.contains(&format!("chmod 600 {path}")), "{error}");
     }
@@ -117,8 +117,8 @@ async fn another_root_key_opens_nothing_and_holds_nothing() {
     world.connect(&alice, "alice").await;
     world.stop().await;
     let mut config = world.config();
-    config.sealing.root_key = world.directory().join("other.key");
-    root_key::file::create(&config.sealing.root_key, &Random::system()).unwrap();
+    config.sealing.root_keys = vec![world.directory().join("other.key")];
+    root_key::file::create(&config.sealing.root_keys[0], &Random::system()).unwrap();
     let error = refused(&world, config).await;
     let directory = world.config().store.directory.display().to_string();
     assert!(error.contains(&directory) && error.contains("was sealed under root key"), "{error}");
@@ -129,10 +129,10 @@ async fn another_root_key_opens_nothing_and_holds_nothing() {
 
 #[test]
 fn a_key_that_is_not_known_is_refused() {
-    let known = "[store]\ndirectory = \"/store\"\n[sealing]\nroot_key = \"/root.key\"\n";
+    let known = "[store]\ndirectory = \"/store\"\n[sealing]\nroot_keys = [\"/root.key\"]\n";
     assert!(toml::from_str::<Config>(known).is_ok());
     for unknown in
-        ["[store]\ndirectory = \"/store\"\nfast = true\n[sealing]\nroot_key = \"/k\"\n", &format!("{known}[gprc]\n")]
+        ["[store]\ndirectory = \"/store\"\nfast = true\n[sealing]\nroot_keys = [\"/k\"]\n", &format!("{known}[gprc]\n")]
     {
         assert!(toml::from_str::<Config>(unknown).is_err(), "{unknown}");
     }

@@ -287,7 +287,7 @@ impl World {
             },
             limits: LimitsSection::default(),
             store: StoreSection { directory: self.store.clone(), page_cache: Size::mib(8), row_cache: Size::mib(1) },
-            sealing: SealingSection { root_key: path.join("root.key") },
+            sealing: SealingSection { root_keys: vec![path.join("root.key")] },
             outbound: OutboundSection {
                 allow_http_loopback: true,
                 timeout: Period::from_secs(10),

@@ -17,7 +17,7 @@ use claviger::{
     },
     sealing::{AuditKey, Random, RootKey},
     store::sled::{SledOptions, SledStore},
-    vault::Vault,
+    vault::{ErasureList, Vault},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -191,6 +191,7 @@ async fn broker(
             audit_window: Duration::from_secs(10),
             retention: broker::Retention::default(),
             held_directory: None,
+            erasures: ErasureList::new(directory.path().join("erasures")),
             public_url: None,
         },
     };

@@ -150,7 +150,7 @@ public_url = "http://127.0.0.1:{http}"
 directory = "store"
 
 [sealing]
-root_key = "root.key"
+root_keys = ["root.key"]
 
 [outbound]
 allow_http_loopback = true

@@ -119,9 +119,9 @@ const MISTAKES: [(&str, &str, &str, &str); 20] = [
     ),
     ("row_cache = \"64MiB\"", "row_cache = \"64MB\"", "store.row_cache", "one of the units B, KiB, MiB, GiB"),
     (
-        "root_key = \"./root.key\"",
-        "root_key = \"./lost.key\"",
-        "sealing.root_key",
+        "root_keys = [\"./root.key\"]",
+        "root_keys = [\"./lost.key\"]",
+        "sealing.root_keys[0]",
         "create it with `claviger generate-key",
     ),
     ("timeout = \"15s\"", "timeout = \"2m\"", "outbound.timeout", "must be from 1s to 1m"),
@@ -220,7 +220,7 @@ fn a_variable_overrides_its_key_and_is_named_where_it_is_wrong() {
             "did you mean \"values\"?",
         ),
         ("CLAVIGER__OUTBOUND__INTERNAL_HOSTS", "[\"*.internal\"]", "outbound.internal_hosts"),
-        ("CLAVIGER__SEALING", "{}", "sealing.root_key: is missing"),
+        ("CLAVIGER__SEALING", "{}", "sealing.root_keys: is missing"),
         ("CLAVIGER__PLUGINS__0", "{ id = \"calendar\" }", "plugins.calendar.provider: is missing"),
         ("CLAVIGER__PROVIDERS__CORPORATE__CLIENT_SECRET", "hunter2", "did you mean \"client_secret_file\"?"),
     ] {

@@ -14,7 +14,7 @@ fn configuration(dev: &Dev<'_>) -> String {
     format!(
         r#"
         store.directory = "{directory}/store"
-        sealing.root_key = "{directory}/root.key"
+        sealing.root_keys = ["{directory}/root.key"]
         outbound.allow_http_loopback = true
         [[tenants]]
         id = "dev"

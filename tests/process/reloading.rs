@@ -141,7 +141,7 @@ listen = "127.0.0.1:0"
 [store]
 directory = "store"
 [sealing]
-root_key = "root.key"
+root_keys = ["root.key"]
 [outbound]
 allow_http_loopback = true
 [audit]

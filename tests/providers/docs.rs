@@ -15,7 +15,7 @@ const REST: &str = r#"
     [store]
     directory = "/var/lib/claviger"
     [sealing]
-    root_key = "/etc/claviger/root.key"
+    root_keys = ["/etc/claviger/root.key"]
     [[identity]]
     id = "platform"
     [[identity.issuers]]

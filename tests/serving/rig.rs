@@ -124,7 +124,7 @@ fn config(directory: &Path, provider: &DevProvider) -> Config {
             http.listen = "127.0.0.1:0"
             outbound.allow_http_loopback = true
             store.directory = "{directory}/store"
-            sealing.root_key = "{directory}/root.key"
+            sealing.root_keys = ["{directory}/root.key"]
             [[identity]]
             id = "platform"
             issuers = [{{ issuer = "{platform}", audiences = ["claviger"], tenant = {{ fixed = "acme" }} }}]

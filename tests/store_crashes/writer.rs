@@ -7,9 +7,9 @@ use std::{
 
 use claviger::{
     domain::{
-        AccessToken, AuditAction, AuditRecord, AuditResult, CallContext, Connection, ConnectionId, Consent, Credential,
-        CredentialEvent, CredentialId, CredentialStatus, EventKind, Granted, Job, JobId, JobKind, RefreshToken,
-        Revision, ScopeSet, Timestamp,
+        AccessToken, AuditAction, AuditRecord, Connection, ConnectionId, Consent, Credential, CredentialEvent,
+        CredentialId, CredentialStatus, EventKind, Granted, Job, JobId, JobKind, RefreshToken, Revision, ScopeSet,
+        Timestamp,
     },
     store::{
         Copied, Purge, Store,
@@ -240,23 +240,7 @@ fn bytes_of(name: Name) -> [u8; 16] {
 
 fn audit_record(name: Name) -> AuditRecord {
     AuditRecord {
-        at: name.at(),
-        tenant: tenant(),
-        subject: None,
-        agent: None,
-        action: AuditAction::ConnectionChanged,
-        result: AuditResult::Allowed,
-        reason: None,
-        link: None,
-        provider: None,
-        plugin: None,
-        connection: None,
-        generation: None,
         request_id: Some(name.to_string().parse().unwrap()),
-        peer: None,
-        user_agent: None,
-        context: CallContext::default(),
-        repeated: None,
-        purged: None,
+        ..AuditRecord::by_broker(tenant(), AuditAction::ConnectionChanged, name.at())
     }
 }

@@ -33,7 +33,7 @@ impl Records {
         };
         let linker = Box::new(Chain::new(key.clone()));
         let store: Arc<dyn Store> = Arc::new(SledStore::open(options, linker).await.unwrap());
-        let root = root_key::file::load(&config.sealing.root_key).unwrap();
+        let root = root_key::file::load(&config.sealing.root_keys[0]).unwrap();
         let vault = Vault::open(Arc::clone(&store), root, random, &key).await.unwrap();
         Self { vault, store }
     }

@@ -9,13 +9,16 @@
 {{- if not .Values.rootKey.existingSecret -}}
 {{- fail "rootKey.existingSecret: run `claviger generate-key root.key` and `kubectl create secret generic claviger-root-key --from-file=root.key`, keep a copy elsewhere, and name the Secret here" -}}
 {{- end -}}
+{{- if not .Values.rootKey.keys -}}
+{{- fail "rootKey.keys: name the keys of the Secret that hold root keys, newest first" -}}
+{{- end -}}
 {{- if eq (empty .Values.tls.existingSecret) (not .Values.tls.plaintext) -}}
 {{- fail "tls: name a Secret with tls.crt and tls.key in tls.existingSecret, or set tls.plaintext where a mesh or a proxy encrypts the way; one of the two" -}}
 {{- end -}}
 {{- if and .Values.tls.clientCertificates (not .Values.tls.existingSecret) -}}
 {{- fail "tls.clientCertificates: needs tls.existingSecret, with the clients' authorities as ca.crt" -}}
 {{- end -}}
-{{- $ours := dict "grpc" (list "listen" "tls") "http" (list "listen" "tls") "store" (list "directory") "sealing" (list "root_key") -}}
+{{- $ours := dict "grpc" (list "listen" "tls") "http" (list "listen" "tls") "store" (list "directory") "sealing" (list "root_keys") -}}
 {{- range $section, $keys := $ours -}}
 {{- range $key := $keys -}}
 {{- if hasKey (dig $section dict $.Values.config) $key -}}

@@ -7,7 +7,11 @@
 {{- $_ := set $config.grpc "listen" "0.0.0.0:50051" -}}
 {{- $_ := set $config.http "listen" "0.0.0.0:8080" -}}
 {{- $_ := set $config.store "directory" "/var/lib/claviger/store" -}}
-{{- $_ := set $config.sealing "root_key" "/run/claviger/root.key" -}}
+{{- $roots := list -}}
+{{- range .Values.rootKey.keys -}}
+{{- $roots = append $roots (printf "/run/claviger/%s" .) -}}
+{{- end -}}
+{{- $_ := set $config.sealing "root_keys" $roots -}}
 {{- if .Values.tls.existingSecret -}}
 {{- $files := dict "certificate_file" "/run/claviger-tls/tls.crt" "private_key_file" "/run/claviger-tls/tls.key" -}}
 {{- $_ := set $config.http "tls" $files -}}

@@ -1,9 +1,10 @@
-//! The root key's file and the store's directory.
+//! The root keys' files and the store's directory.
 
 use std::{
     fs,
     io::ErrorKind,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
 };
 
 use rustix::process::geteuid;
@@ -12,20 +13,22 @@ use super::{About, Finding};
 use crate::{
     config::Config,
     domain::Timestamp,
-    sealing::{RootKey, root_key},
+    sealing::{RootKey, RootKeys, root_key},
 };
 
 /// Who made an older key may have left since.
 const OLD_KEY_DAYS: u64 = 365;
 
-/// The root key comes along where it can be used.
-pub(super) fn examine(config: &Config, now: Timestamp) -> (Vec<Finding>, Option<RootKey>) {
-    let (key, root) = root_key(config, now);
-    (vec![key, data_directory(config)], root)
+/// The root keys come along where all of them can be used.
+pub(super) fn examine(config: &Config, now: Timestamp) -> (Vec<Finding>, Option<RootKeys>) {
+    let examined = config.sealing.root_keys.iter().map(|path| root_key(path, now));
+    let (mut findings, roots): (Vec<_>, Vec<_>) = examined.unzip();
+    findings.push(data_directory(config));
+    let mut roots = roots.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default().into_iter();
+    (findings, roots.next().map(|newest| RootKeys::new(newest, roots.collect())))
 }
 
-fn root_key(config: &Config, now: Timestamp) -> (Finding, Option<RootKey>) {
-    let path = &config.sealing.root_key;
+fn root_key(path: &Path, now: Timestamp) -> (Finding, Option<RootKey>) {
     let about = About::new("root key", path.display());
     let root = match root_key::file::load(path) {
         Ok(root) => root,

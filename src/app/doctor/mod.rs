@@ -40,8 +40,8 @@ pub enum Verdict {
 pub async fn examine(config: &Config, clock: Arc<dyn Clock>, random: &Random) -> Vec<Finding> {
     super::build::install_crypto();
     let now = clock.now();
-    let (mut findings, root) = files::examine(config, now);
-    findings.extend(store::examine(config, root, random).await);
+    let (mut findings, roots) = files::examine(config, now);
+    findings.extend(store::examine(config, roots, random).await);
     findings.extend(certificates::examine(config, now));
     findings.extend(network::examine(config, clock).await);
     findings

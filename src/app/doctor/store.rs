@@ -10,20 +10,20 @@ use crate::{
     app::build,
     audit::{self, Position},
     config::Config,
-    sealing::{AuditKey, Random, RootKey},
+    sealing::{AuditKey, Random, RootKeys},
     vault::Vault,
 };
 
 /// Audit records read at a time.
 const PAGE: usize = 1000;
 
-pub(super) async fn examine(config: &Config, root: Option<RootKey>, random: &Random) -> Vec<Finding> {
+pub(super) async fn examine(config: &Config, roots: Option<RootKeys>, random: &Random) -> Vec<Finding> {
     let directory = &config.store.directory;
     let (about, chain) = (About::new("store", directory.display()), About::new("audit chain", directory.display()));
-    let Some(root) = root else {
-        let cure = "mend the root key first";
+    let Some(roots) = roots else {
+        let cure = "mend the root keys first";
         return vec![
-            about.warn("it was not opened without its root key", cure),
+            about.warn("it was not opened without its root keys", cure),
             chain.warn("it was not checked", cure),
         ];
     };
@@ -39,12 +39,12 @@ pub(super) async fn examine(config: &Config, root: Option<RootKey>, random: &Ran
         Ok(store) => store,
         Err(error) => return vec![about.fail(format!("it does not open: {error:#}"), "restore it from its copy")],
     };
-    let findings = match Vault::open(Arc::clone(&store), root, random.clone(), &audit_key).await {
+    let findings = match Vault::open(Arc::clone(&store), roots, random.clone(), &audit_key).await {
         Err(error) => {
             let cure = "put back the root key that it was made with, or the directory that belongs to this key";
             vec![about.fail(error.to_string(), cure)]
         }
-        Ok(vault) => vec![about.ok("it opens under its root key"), audit_chain(&chain, &vault).await],
+        Ok(vault) => vec![about.ok("it opens under its root keys"), audit_chain(&chain, &vault).await],
     };
     store.close().await;
     findings

@@ -138,7 +138,6 @@ impl Broker {
         posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token } = posting;
-        let id = stored.value.id;
         match self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
@@ -146,11 +145,14 @@ impl Broker {
                 // RFC 6749 §6: without a new refresh token the old one stays.
                 tokens.refresh.get_or_insert(refresh_token);
                 granted.refreshable = true;
-                self.settle_tokens(stored, Held::of_connection(id, intent.generation, tokens, granted, obtained_at))
-                    .await
-                    .map(Some)
+                self.settle_tokens(
+                    stored,
+                    Held::of_connection(&stored.value, intent.generation, tokens, granted, obtained_at),
+                )
+                .await
+                .map(Some)
             }
-            Err(failure) => self.settle_failure(id, &provider, &intent, &failure).await,
+            Err(failure) => self.settle_failure(stored.value.id, &provider, &intent, &failure).await,
         }
     }
 

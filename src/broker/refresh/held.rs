@@ -12,7 +12,7 @@ use std::{
 use super::Flown;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Attempt, Connection, ConnectionId, EntryId, Granted, Sealed, Timestamp},
+    domain::{Attempt, Connection, EntryId, Granted, ProviderId, Sealed, SubjectId, TenantId, Timestamp},
     vault::{FlowTokens, HeldTokens, Owner, Stored, TokenSet, VaultError},
 };
 
@@ -33,14 +33,20 @@ pub(in crate::broker) struct HeldPlace {
 
 impl Held {
     pub(in crate::broker) fn of_connection(
-        id: ConnectionId,
+        connection: &Connection,
         generation: u64,
         tokens: TokenSet,
         granted: Granted,
         obtained_at: Timestamp,
     ) -> Self {
         Self(HeldTokens {
-            owner: Owner::Connection { id, generation },
+            owner: Owner::Connection {
+                id: connection.id,
+                generation,
+                tenant: connection.tenant.clone(),
+                subject: connection.subject,
+                provider: connection.provider.clone(),
+            },
             waiting: FlowTokens { tokens, granted, obtained_at, nonce: None },
         })
     }
@@ -51,6 +57,13 @@ impl Held {
 
     pub(super) fn tokens(&self) -> &TokenSet {
         &self.0.waiting.tokens
+    }
+
+    fn owner(&self) -> (&TenantId, SubjectId, &ProviderId) {
+        match &self.0.owner {
+            Owner::Connection { tenant, subject, provider, .. } => (tenant, *subject, provider),
+            Owner::Flow(attempt) => (&attempt.tenant, attempt.subject, &attempt.provider),
+        }
     }
 
     pub(super) fn granted(&self) -> &Granted {
@@ -135,6 +148,7 @@ impl Broker {
             match self.recover(&file).await {
                 Ok(()) => remove(&file),
                 Err(BrokerError::StoreUnavailable) => return Err(BrokerError::StoreUnavailable),
+                Err(BrokerError::SubjectErased) => remove(&file),
                 Err(error) => {
                     tracing::error!(file = %file.display(), %error, "held tokens cannot be applied; the file is left where it is");
                 }
@@ -149,11 +163,29 @@ impl Broker {
         self.store_held(&Held(held)).await.map(drop)
     }
 
-    /// Applies tokens to the records as they are now; does nothing when that has happened already.
+    /// Applies tokens to the records as they are now; does nothing when that has happened already. Those of a subject who
+    /// was erased meanwhile go back to their provider, and to nobody else.
     async fn store_held(&self, held: &Held) -> Result<Option<Flown>, BrokerError> {
-        match &held.0.owner {
+        let (tenant, subject, provider) = held.owner();
+        if self.is_erased(tenant, subject).await? {
+            self.return_to_provider(tenant, subject, provider, held.tokens()).await?;
+            return Ok(Some(Flown::Stopped));
+        }
+        let stored = match &held.0.owner {
             Owner::Connection { id, .. } => self.apply_tokens(*id, held).await.map(Some),
             Owner::Flow(attempt) => self.try_park(attempt, &held.0.waiting).await.map(|()| None),
+        };
+        match stored {
+            Err(BrokerError::SubjectErased) => {
+                self.return_to_provider(tenant, subject, provider, held.tokens()).await?;
+                Ok(Some(Flown::Stopped))
+            }
+            // The connection was there a moment ago, and nothing but an erasure removes one.
+            Ok(Some(Flown::Stopped)) if self.is_erased(tenant, subject).await? => {
+                self.return_to_provider(tenant, subject, provider, held.tokens()).await?;
+                Ok(Some(Flown::Stopped))
+            }
+            other => other,
         }
     }
 

@@ -167,7 +167,7 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
             page_cache: Size::mib(64),
             row_cache: Size::mib(16),
         },
-        sealing: SealingSection { root_key },
+        sealing: SealingSection { root_keys: vec![root_key] },
         outbound: OutboundSection { allow_http_loopback: true, ..OutboundSection::default() },
         audit: AuditSection::default(),
         events: EventsSection::default(),

@@ -31,6 +31,8 @@ pub enum RootKeyFileError {
     Missing { path: PathBuf },
     #[error("the root key file {path} exists already: a root key is never overwritten; choose another path")]
     Exists { path: PathBuf },
+    #[error("no root key is named: put the path of one into `sealing.root_keys`")]
+    NoneNamed,
     #[error(transparent)]
     Refused(PrivateFileError),
     #[error(

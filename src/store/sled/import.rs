@@ -25,7 +25,7 @@ use crate::store::{
 pub struct Import {
     home: Arc<Directory>,
     filling: Directory,
-    /// `None` only while closing.
+    /// `None` only while opening and closing.
     engine: Option<Engine>,
 }
 
@@ -47,8 +47,9 @@ impl Import {
     fn into(home: Arc<Directory>) -> Result<Self, OpenError> {
         home.clear_filling()?;
         let filling = Directory::acquire(&home.filling())?;
-        let engine = Some(Engine::open(&filling, PAGE_CACHE)?);
-        Ok(Self { home, filling, engine })
+        let mut import = Self { home, filling, engine: None };
+        import.engine = Some(Engine::open(&import.filling, PAGE_CACHE)?);
+        Ok(import)
     }
 
     /// Adds rows; of those with the same place the last one counts. A row that is not intact is refused.
