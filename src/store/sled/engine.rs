@@ -24,7 +24,7 @@ pub fn files(directory: &Path) -> ::sled::Config {
 
 /// A page of sled's tree holds up to 19 rows, and one over a quarter of a segment would go to a file under `blobs/`,
 /// which sled writes without an fsync. 19 rows of 64 KiB fit in a quarter of this.
-const SEGMENT: usize = 8 * 1024 * 1024;
+pub(super) const SEGMENT: usize = 8 * 1024 * 1024;
 
 /// An open sled database. After the first [`EngineError::Failed`] it must be closed and opened anew.
 pub(super) struct Engine {
