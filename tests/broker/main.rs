@@ -16,6 +16,7 @@ mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
+mod backing_up;
 mod connecting;
 mod doctor;
 mod error_reasons;
