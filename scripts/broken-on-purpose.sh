@@ -70,10 +70,20 @@ durability() {
     in_tree cargo test --quiet --locked --test store_durability every_acknowledgement 2>&1
 }
 
+power_loss() {
+    in_tree cargo test --quiet --locked --test store_crashes power:: 2>&1
+}
+
+torn_sets() {
+    in_tree cargo test --quiet --locked --test store_conformance a_change_set_that_lost_a_row 2>&1
+}
+
 copy_head
 borrow_dependencies
 tour >/dev/null || { echo "the tour fails without a defect" >&2; exit 1; }
-durability >/dev/null || { echo "store_durability fails without a defect" >&2; exit 1; }
+for sound in durability power_loss torn_sets; do
+    "$sound" >/dev/null || { echo "$sound fails without a defect" >&2; exit 1; }
+done
 echo "sound   without a defect"
 
 defect "signatures are not checked" "a token with a forged signature was let in" \
@@ -97,5 +107,14 @@ defect "watchers hear of nothing" "CREDENTIAL_EVENT_KIND_CONNECTED never came" \
 defect "writes are acknowledged before they are durable" "FAILED" \
     src/store/sled/engine.rs 's/self\.data\.sync_data\(\)\?;//' \
     durability
+defect "replies leave before the sync" "was acknowledged at revision" \
+    src/store/sled/engine.rs 's/(self\.db\.apply_batch\(batch\)\?;.*?)self\.data\.sync_data\(\)\?;/self.data.sync_data()?; $1/s' \
+    power_loss
+defect "the head is announced before the sync" "was announced and is gone" \
+    src/store/sled/writer.rs 's/(if let Err\(error\) = engine\.apply\(rows\))/shared.head.send_modify(|head| head.revision = changed.tail.revision);\n        $1/' \
+    power_loss
+defect "commit rows are not checked at open" "FAILED" \
+    src/store/sled/tail.rs 's/(fn unchanged\([^{]*\{\n)/$1        if tail.revision.0 > 0 { return Ok(()); }\n/' \
+    torn_sets
 
 exit "$((failures > 0))"

@@ -3,7 +3,8 @@
 //! A kill does not test an fsync, for the page cache survives the process. So these tests run themselves again as a
 //! child under strace, which shows the calls in order and makes chosen ones fail.
 //!
-//! - `faults`: full disks and failing calls, also in the middle of purging, filling and compacting · `child`: the child
+//! - `faults`: full disks and failing calls, also in the middle of purging, filling and compacting
+//! - `waiting`: what is kept in memory meanwhile · `child`: the child
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,6 +14,8 @@ mod child;
 mod faults;
 #[path = "support/tools.rs"]
 mod tools;
+#[path = "store_durability/waiting.rs"]
+mod waiting;
 
 use std::{
     fs,
@@ -144,6 +147,56 @@ fn files_that_cannot_be_read_do_not_open_and_stay_as_they_are() {
     let only = format!("-P{}", data.display());
     assert_eq!(traced.run(&["-etrace=read,pread64", &only, "-einject=read,pread64:error=EIO"]), ["unreadable"]);
     assert!(fs::read(&data).unwrap() == before);
+}
+
+/// A read error where sled reads at open has to be found before it does; elsewhere it answers whoever reads. So what it
+/// reads is read first, and no more, or opening a large store would take as long as reading it.
+#[test]
+fn what_sled_reads_at_open_is_read_before_it_does() {
+    const SEGMENT: u64 = 8 << 20;
+    if !there_is("strace") {
+        return;
+    }
+    if let Some(directory) = told_directory() {
+        return block_on(async { open(&directory).await.unwrap().close().await });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    block_on(async {
+        commit_and_close(directory.path(), 8_000).await;
+        // leaves a snapshot, and then a log that goes on behind it
+        open(directory.path()).await.unwrap().close().await;
+        let store = open(directory.path()).await.unwrap();
+        for number in 8_001..8_010 {
+            store.commit(change_set(number)).await.unwrap();
+        }
+        store.close().await;
+    });
+    let traced = Traced::new("what_sled_reads_at_open_is_read_before_it_does", directory.path());
+    let data = format!("-P{}", directory.path().join("store/db").display());
+    traced.run(&["-etrace=pread64", &data]);
+    // the thread, the offset and the length of every read; our reads are those of the first thread, until sled's others
+    // look for the headers
+    let trace = fs::read_to_string(traced.trace()).unwrap();
+    let reads: Vec<(&str, u64, u64)> = trace
+        .lines()
+        .filter_map(|line| {
+            let (thread, call) = line.split_once(' ')?;
+            let arguments = call.split_once("pread64(")?.1;
+            let (arguments, _) = arguments.split_once(')').or_else(|| arguments.split_once(" <unfinished"))?;
+            let mut last = arguments.rsplit(", ").map(|argument| argument.parse());
+            let (offset, length) = (last.next()?.ok()?, last.next()?.ok()?);
+            Some((thread, offset, length))
+        })
+        .collect();
+    let ours = reads.iter().take_while(|(thread, ..)| *thread == reads[0].0).count();
+    let (ours, sleds) = reads.split_at(ours);
+    let at_open = sleds.iter().filter(|(_, offset, length)| offset % SEGMENT == 0 && [20, SEGMENT].contains(length));
+    assert!(at_open.clone().count() >= 5 && at_open.clone().any(|(.., length)| *length == SEGMENT), "{sleds:?}");
+    for (_, offset, length) in at_open {
+        assert!(ours.iter().any(|(_, at, read)| at == offset && read >= length), "{offset} + {length}: {ours:?}");
+    }
+    let [headers, whole] = [20, SEGMENT].map(|of| ours.iter().filter(|(.., length)| *length == of).count());
+    assert!(whole < headers, "{whole} of {headers} segments");
 }
 
 /// Acknowledged writes that are not there any more are not passed over: the store stays down rather than go on from an

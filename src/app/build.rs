@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::Certificates;
 use crate::{
     audit::Chain,
-    broker::{Broker, Catalog, Parts, Settings, Tenant, UrlRule},
+    broker::{Broker, Catalog, Parts, Retention, Settings, Tenant, UrlRule},
     config::{Config, OutboundSection, Problem, RedirectRule},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
@@ -93,6 +93,11 @@ impl App {
                 // The answer may still be on its way when the client gives up.
                 provider_timeout: timeout + Duration::from_secs(1),
                 audit_window: config.audit.window.0,
+                retention: Retention {
+                    events: config.events.retention.0,
+                    most_revisions: config.events.most_revisions,
+                    audit: config.audit.retention.0,
+                },
                 held_directory: Some(held_directory),
                 erasures: ErasureList::new(config.store.directory.join(ERASURES)),
                 public_url: public_url(&config)?,

@@ -72,6 +72,7 @@ impl App {
         let (ended, cut) = (CancellationToken::new(), CancellationToken::new());
         let mut background = JoinSet::new();
         background.spawn(self.broker.clone().run_scheduler());
+        background.spawn(self.broker.clone().run_retention());
         background.spawn(self.broker.clone().run_key_rotation());
         background.spawn(self.hub.clone().run(ended.clone()));
         let authenticator = self.authenticator.clone();

@@ -4,6 +4,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::Position;
 use crate::{
     domain::{AuditLinker, Sealed},
     sealing::{AuditKey, KeyedHash},
@@ -15,13 +16,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Chain {
     key: AuditKey,
-}
-
-/// Where the chain stands after a record; where a check begins and ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub sequence: u64,
-    pub mac: [u8; 32],
 }
 
 /// The first record at which the chain does not hold.

@@ -312,6 +312,7 @@ mod tests {
             context: CallContext { session_id: Some("s1".to_owned()), ..CallContext::default() },
             target: None,
             repeated: None,
+            purged: None,
         }
     }
 

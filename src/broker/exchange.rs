@@ -85,7 +85,8 @@ impl Broker {
         }
     }
 
-    /// Marks the attempt consumed and the flow exchanging; of two racing answers one gets through.
+    /// Marks the attempt consumed and the flow exchanging; of two racing answers one gets through. The job brings the flow
+    /// to its end should this process not live to do it.
     async fn consume(
         &self,
         flow: &Stored<Flow>,
@@ -96,6 +97,9 @@ impl Broker {
         let mut change = self.vault().change(&flow.value.tenant, Some(flow.value.subject)).await?;
         change.update_attempt(attempt, &Attempt { consumed_by: Some(digest), ..attempt.value.clone() });
         change.update_flow(flow, &Flow { state: FlowState::Exchanging, ..flow.value.clone() }, Parked::Keep);
+        let kind = JobKind::SettleFlow { flow: flow.value.id };
+        let job = self.new_job(&flow.value.tenant, flow.value.subject, kind)?;
+        change.insert_job(&job, None, self.now().plus(FIRST_RETRY));
         change.audit(record);
         change.commit().await?;
         Ok(())
@@ -138,7 +142,7 @@ impl Broker {
         }
     }
 
-    /// Persists the tokens in the flow's own record with the job that will judge them, whatever happens next.
+    /// Persists the tokens in the flow's own record, whatever happens next.
     async fn park(&self, attempt: &Stored<Attempt>, parked: &FlowTokens) -> Result<(), BrokerError> {
         let held = Held::of_flow(&attempt.value, parked);
         self.until_stored(&held, Beside::Attempt(attempt)).await?;
@@ -153,10 +157,8 @@ impl Broker {
                 return Ok(());
             }
             let exchanged = Flow { state: FlowState::Exchanged, ..flow.value.clone() };
-            let job = self.new_job(&attempt.tenant, attempt.subject, JobKind::SettleFlow { flow: attempt.flow })?;
             let mut change = self.vault().change(&attempt.tenant, Some(attempt.subject)).await?;
             change.update_flow(&flow, &exchanged, Parked::Replace(parked));
-            change.insert_job(&job, None, self.now().plus(FIRST_RETRY));
             match change.commit().await.map_err(BrokerError::from) {
                 // Giving up here would throw the tokens away.
                 Err(BrokerError::Conflict) => continue,

@@ -51,7 +51,7 @@ impl Broker {
             JobKind::RevokeConnection { connection } => self.revoke_connection(*connection, job.value.failures).await,
             JobKind::RevokeTokens { provider, connection } => self.revoke_tokens(job, provider, *connection).await,
             JobKind::RevokeErased { provider } => self.revoke_tokens(job, provider, None).await,
-            JobKind::SettleFlow { flow } => self.settle_flow(&job.value.tenant, *flow).await.map(|()| true),
+            JobKind::SettleFlow { flow } => self.settle_left(&job.value.tenant, *flow).await,
         }
     }
 

@@ -4,25 +4,29 @@
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
+//! - [`get_status`], [`create_backup`]: for operators
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
-//! - [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
+//! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
 //!   operator configured
 
 mod authorize;
 mod browser;
 mod catalog;
 mod connections;
+mod create_backup;
 mod erase_subject;
 mod error;
 mod exchange;
 mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
+mod get_status;
 mod jobs;
 mod list_keys;
 mod reconfigure;
 mod refresh;
+mod retention;
 mod revoke;
 mod rotate_key;
 mod scheduler;
@@ -50,9 +54,12 @@ pub use browser::{
 };
 pub use catalog::{Catalog, Tenant, UrlRule};
 pub use connections::LONGEST_WAIT;
+pub use create_backup::{BackupPart, BackupSummary};
 pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
 pub use get_plugin_tokens::MOST_TOKENS;
+pub use get_status::Status;
+pub use retention::Retention;
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
@@ -98,6 +105,7 @@ pub struct Settings {
     pub provider_timeout: Duration,
     /// How long one audit record covers repeated reads; zero: every read has its own.
     pub audit_window: Duration,
+    pub retention: Retention,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
     /// Kept outside every copy of the store.
@@ -116,6 +124,8 @@ struct Inner {
     attended: Flights<DueRecord, ()>,
     held: HeldPlace,
     quota: watch::Quota,
+    backups: create_backup::Backups,
+    started_at: Timestamp,
     opening: start_authorization::Turns,
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     /// How often each flow's sign-in was answered, until the flow is over.
@@ -138,6 +148,8 @@ impl Broker {
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
             quota: watch::Quota::default(),
+            backups: create_backup::Backups::default(),
+            started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             sign_ins: Mutex::default(),
@@ -241,6 +253,10 @@ impl Broker {
 
     fn quota(&self) -> &watch::Quota {
         &self.0.quota
+    }
+
+    fn backups(&self) -> &create_backup::Backups {
+        &self.0.backups
     }
 
     fn opening(&self) -> &start_authorization::Turns {

@@ -35,11 +35,36 @@ impl Broker {
         }
     }
 
+    /// What the durable job does for a flow whose exchange began; false while whoever began it is at it. An exchange that
+    /// nobody is at any more died with its process: whether the provider has spent the code is unknown.
+    pub(super) async fn settle_left(&self, tenant: &TenantId, id: FlowId) -> Result<bool, BrokerError> {
+        // Read before the flights are asked: a flow that was exchanging then and has no flight now was left behind, or
+        // has moved, and then the change is refused.
+        let flow = self.vault().flow(tenant, id).await?;
+        if self.exchanges().has(&id) {
+            return Ok(false);
+        }
+        match flow {
+            Some(flow) if flow.value.state == FlowState::Exchanging => {
+                self.end(&flow, Reason::ExchangeInterrupted).await
+            }
+            _ => self.settle_flow(tenant, id).await,
+        }
+        .map(|()| true)
+    }
+
     /// Ends a flow without a connection.
     pub(super) async fn end_flow(&self, tenant: &TenantId, id: FlowId, reason: Reason) -> Result<(), BrokerError> {
-        let Some(flow) = self.vault().flow(tenant, id).await? else { return Ok(()) };
-        let mut change = self.vault().change(tenant, Some(flow.value.subject)).await?;
-        change.update_flow(&flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() }, Parked::Drop);
+        match self.vault().flow(tenant, id).await? {
+            Some(flow) => self.end(&flow, reason).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&self, flow: &Stored<Flow>, reason: Reason) -> Result<(), BrokerError> {
+        let Flow { tenant, subject, .. } = &flow.value;
+        let mut change = self.vault().change(tenant, Some(*subject)).await?;
+        change.update_flow(flow, &Flow { state: FlowState::Failed { reason }, ..flow.value.clone() }, Parked::Drop);
         change.audit(&of_flow(&flow.value, None, AuditResult::Failed, Some(reason), self.now()));
         change.commit().await?;
         Ok(())

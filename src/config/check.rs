@@ -69,6 +69,7 @@ fn sections(config: &Config) -> Vec<Finding> {
     findings.extend(config.sealing.check());
     findings.extend(config.outbound.check());
     findings.extend(config.audit.check());
+    findings.extend(config.events.check());
     findings.extend(config.log.check());
     findings.extend(config.traces.check());
     findings.extend(config.tenants.iter().enumerate().flat_map(|(nth, tenant)| tenant.check(nth)));

@@ -1,8 +1,8 @@
 //! What an operator decides, as one value. Every section refuses unknown keys; what cannot be meant is refused, all
 //! problems at once, before anything is opened.
 //!
-//! - a section a file: [`grpc`], [`http`] (with [`tls`]), [`limits`], [`store`], [`sealing`], [`outbound`], [`audit`], [`observability`],
-//!   [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
+//! - a section a file: [`grpc`], [`http`] (with [`tls`]), [`limits`], [`store`], [`sealing`], [`outbound`], [`audit`], [`events`],
+//!   [`observability`], [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
 //! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
 //!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
 //!   · [`files`]: secrets and certificates
@@ -13,6 +13,7 @@ mod audit;
 mod check;
 mod de;
 mod environment;
+mod events;
 mod files;
 mod grpc;
 mod http;
@@ -42,6 +43,7 @@ use serde::Deserialize;
 
 pub use audit::AuditSection;
 pub use environment::variables;
+pub use events::EventsSection;
 pub use grpc::{GrpcSection, Reflection};
 pub use http::HttpSection;
 pub use limits::LimitsSection;
@@ -79,9 +81,12 @@ pub struct Config {
     /// Calls to providers and issuers.
     #[serde(default)]
     pub outbound: OutboundSection,
-    /// How much the audit trail says.
+    /// How much the audit trail says, and for how long.
     #[serde(default)]
     pub audit: AuditSection,
+    /// How far back the event log reaches.
+    #[serde(default)]
+    pub events: EventsSection,
     /// What is logged, on standard error.
     #[serde(default)]
     pub log: LogSection,

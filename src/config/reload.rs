@@ -13,6 +13,7 @@ impl Config {
             ("sealing", self.sealing != fresh.sealing),
             ("outbound", self.outbound != fresh.outbound),
             ("audit", self.audit != fresh.audit),
+            ("events", self.events != fresh.events),
             ("log.format", self.log.format != fresh.log.format),
             ("traces", self.traces != fresh.traces),
             ("identity", self.identity != fresh.identity),

@@ -29,7 +29,8 @@ pub struct AuditRecord {
     pub plugin: Option<PluginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
-    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force.
+    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force, for
+    /// [`AuditAction::BackupEnded`] and [`AuditAction::StoreRestored`] the revision that the copy shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +47,9 @@ pub struct AuditRecord {
     /// For [`AuditAction::ReadsRepeated`]: how many reads the first record covers beyond itself, and its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Repeated>,
+    /// For [`AuditAction::AuditPurged`]: the last record that was removed; the chain is checked from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged: Option<ChainPosition>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,6 +66,15 @@ pub struct Repeated {
     pub first: u64,
     pub last_at: Timestamp,
     pub count: u64,
+}
+
+/// Where the audit chain stands after a record; where a check begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainPosition {
+    /// The record's number.
+    pub sequence: u64,
+    /// Its authenticator, which covers all before it.
+    pub mac: [u8; 32],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +102,15 @@ pub enum AuditAction {
     RefreshSettled,
     WatchOpened,
     ConfigurationChanged,
+    StatusRead,
+    /// An operator began to copy the whole store.
+    BackupBegun,
+    /// The copying ended, and how.
+    BackupEnded,
+    /// The store was filled from a backup; all records up to here were in it.
+    StoreRestored,
+    /// Records that reached the end of their retention were removed: a checkpoint of the chain.
+    AuditPurged,
     KeyRotated,
     KeyRetired,
     KeysListed,
@@ -125,6 +147,7 @@ impl AuditRecord {
             context: CallContext::default(),
             target: None,
             repeated: None,
+            purged: None,
         }
     }
 }

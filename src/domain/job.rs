@@ -24,7 +24,7 @@ pub enum JobKind {
     RevokeTokens { provider: ProviderId, connection: Option<ConnectionId> },
     /// Tell the provider to revoke tokens of a subject who was erased; they are sealed in the job's record.
     RevokeErased { provider: ProviderId },
-    /// Judge tokens that an exchange has stored in its flow.
+    /// Judge tokens that an exchange has stored in its flow, or end the flow of an exchange that died with its process.
     SettleFlow { flow: FlowId },
 }
 

@@ -77,7 +77,7 @@ impl Hub {
     }
 
     /// The next events after `cursor`, whole revisions, oldest first, and the revision up to which they are complete.
-    /// The caller's position must not be compacted.
+    /// What is compacted meanwhile is missing: the caller looks at [`Hub::head`] afterwards.
     pub async fn after(&self, cursor: Revision) -> Result<(Vec<RevisionEvents>, Revision), VaultError> {
         let announced = self.announced();
         if let Some(events) = self.ring().after(cursor, announced) {

@@ -22,6 +22,7 @@ use tonic_reflection::{
 };
 
 use super::{
+    coalesced::Coalesced,
     health::Readiness,
     layers::{Authentication, Identify, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
@@ -34,7 +35,8 @@ use crate::{
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
-            connection_service_server::ConnectionServiceServer, token_broker_service_server::TokenBrokerServiceServer,
+            connection_service_server::ConnectionServiceServer, operations_service_server::OperationsServiceServer,
+            token_broker_service_server::TokenBrokerServiceServer,
         },
     },
 };
@@ -113,7 +115,8 @@ impl Server {
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
             Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(longest_message))
+                .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
+                .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
                 .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off {
@@ -145,7 +148,8 @@ impl Server {
         let Self { routes, identify, authentication, rate_limit, broker, clock, drain, limits, tls } = self;
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
         let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
-        let incoming = open(admit(listener, &limits, Arc::clone(&clock)), opening).map(Ok::<_, Infallible>);
+        let connections = open(admit(listener, &limits, Arc::clone(&clock)), opening);
+        let incoming = connections.map(|connection| Ok::<_, Infallible>(Coalesced::new(connection)));
         let serving = transport(&limits)
             .layer(identify)
             .layer(Recover)

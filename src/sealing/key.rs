@@ -15,6 +15,8 @@ const KEY_ID: usize = 16;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEADER: usize = 1 + KEY_ID + NONCE;
+/// By how much sealed bytes are longer than what was sealed.
+pub const SEALED_OVERHEAD: usize = HEADER + TAG;
 
 /// A 256-bit sealing key. Zeroized on drop; its bytes never leave this module unsealed.
 pub struct Key {

@@ -15,8 +15,8 @@ use crate::{
     domain::{AuditRecord, Connection, CredentialEvent, EntryId, SubjectId, TenantId, Timestamp},
     sealing::{AssociatedData, Key},
     store::{
-        ChangeSet, CommitError, Expect, IndexEntry, NewEntry, Precondition, Receipt, RecordKey, RecordKind, Write,
-        WriteAction,
+        ChangeSet, CommitError, Expect, IndexEntry, NewEntry, Precondition, Purge, Receipt, RecordKey, RecordKind,
+        Write, WriteAction,
     },
 };
 
@@ -71,6 +71,11 @@ impl Change {
             change.set.audit.push(entry);
             Ok(())
         });
+    }
+
+    /// Removes what has reached the end of its retention; see [`Purge`] for how much at a time.
+    pub fn purge(&mut self, purge: Purge) {
+        self.set.purge = purge;
     }
 
     /// That the connection has not changed since it was read, although this change set does not write it.

@@ -1,12 +1,22 @@
 //! The event log and the audit trail, opened.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{LinkedAudit, Vault, VaultError, place};
 use crate::{
     domain::{AuditRecord, CredentialEvent, EntryId, Revision, Sealed, TenantId},
     sealing::{AssociatedData, sealed_key_id},
+    store::AuditEntry,
 };
+
+/// An audit record with its place in the chain.
+pub struct TrailEntry {
+    pub sequence: u64,
+    /// In the linker's form.
+    pub linked: Bytes,
+    pub record: Result<AuditRecord, VaultError>,
+}
 
 impl Vault {
     /// Events of revisions greater than `after`, oldest first, whole revisions only, stopping after the revision that
@@ -41,15 +51,30 @@ impl Vault {
     pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, VaultError> {
         let mut records = Vec::new();
         for entry in self.store().audit(after, limit).await? {
-            let linked = LinkedAudit::decode(&entry.linked)
-                .filter(|linked| linked.sequence == entry.sequence)
-                .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) });
-            let linked = self.watched(linked)?;
-            let place = place::audit(&entry.id);
-            let record = self.entry::<AuditRecord>("audit record", &entry.id, place, &linked.body).await?;
-            records.push((entry.sequence, record));
+            records.push((entry.sequence, self.audit_record(&entry).await?));
         }
         Ok(records)
+    }
+
+    /// As [`Vault::audit`], with the form that the chain is checked by, and beside it the record or why it does not open.
+    pub async fn trail(&self, after: u64, limit: usize) -> Result<Vec<TrailEntry>, VaultError> {
+        let mut entries = Vec::new();
+        for entry in self.store().audit(after, limit).await? {
+            let record = match self.audit_record(&entry).await {
+                Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => Err(error),
+                other => Ok(other?),
+            };
+            entries.push(TrailEntry { sequence: entry.sequence, linked: entry.linked, record });
+        }
+        Ok(entries)
+    }
+
+    async fn audit_record(&self, entry: &AuditEntry) -> Result<AuditRecord, VaultError> {
+        let linked = LinkedAudit::decode(&entry.linked)
+            .filter(|linked| linked.sequence == entry.sequence)
+            .ok_or_else(|| VaultError::Corrupt { record: format!("audit record {}", entry.sequence) });
+        let linked = self.watched(linked)?;
+        self.entry::<AuditRecord>("audit record", &entry.id, place::audit(&entry.id), &linked.body).await
     }
 
     async fn entry<T: Logged>(

@@ -43,6 +43,7 @@ pub use flows::FlowIntent;
 pub use held::{HeldTokens, Owner};
 pub use jobs::{AttemptKey, Due, DueRecord};
 pub use linked_audit::LinkedAudit;
+pub use logs::TrailEntry;
 pub use open::Vault;
 pub use rotation::Rotating;
 pub use stored::{Erased, FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};

@@ -11,7 +11,8 @@ use super::{
     roots,
 };
 use crate::{
-    sealing::{AuditKey, InstallationKeys, Random, RootKeys},
+    domain::{KeyId, Sealed},
+    sealing::{AssociatedData, AuditKey, InstallationKeys, Key, Random, RootKeys},
     store::Store,
 };
 
@@ -69,6 +70,16 @@ impl Vault {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The root key in force, as last seen.
+    pub fn root_key(&self) -> Result<KeyId, VaultError> {
+        Ok(self.0.keyring.root()?.key.id())
+    }
+
+    /// Seals a key of the caller's under the root key in force, for what leaves the store as a whole.
+    pub fn wrap_under_root(&self, place: &AssociatedData<'_>, key: &Key) -> Result<Sealed, VaultError> {
+        Ok(self.0.keyring.root()?.key.wrap(place, key, &self.0.random)?)
     }
 
     pub(super) fn planned(&self) -> &Planned {

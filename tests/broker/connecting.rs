@@ -615,7 +615,8 @@ impl Doomed {
 async fn a_crash_during_the_exchange_is_told_as_what_it_is() {
     let mut world = World::start().await;
     let doomed = Doomed::start(&mut world, "alice").await;
-    let answer = world.authorize(&doomed.client, "alice").await;
+    let started = doomed.client.start_authorization(start(PLUGIN)).await.unwrap();
+    let (flow, answer) = (started.flow_id, world.visit(&started.authorization_url, "alice", Decision::Approve).await);
     let hold = world.provider.faults().hold(Endpoint::Token, HoldPoint::Answer);
     let call = {
         let (client, request) = (doomed.client.clone(), code_of(&answer));
@@ -629,6 +630,9 @@ async fn a_crash_during_the_exchange_is_told_as_what_it_is() {
     let alice = world.client("alice");
     assert_eq!(reason(world.store(&alice, &answer).await), ErrorReason::ExchangeInterrupted);
     assert_eq!(exchanges(&world), 1, "a code that may be spent is not sent again");
+    world.clock.advance(Duration::from_secs(5));
+    let flow = finished(&alice, &flow).await;
+    assert_eq!((flow.state(), flow.reason()), (AuthorizationState::Failed, ErrorReason::ExchangeInterrupted));
     assert!(world.store(&alice, &world.authorize(&alice, "alice").await).await.is_ok());
 }
 

@@ -1,38 +1,25 @@
 //! A broker without its edges, over a store in memory whose disk can be full, beside a world's provider and clock.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use claviger::{
     audit::Chain,
     broker::{
-        Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Settings as BrokerSettings,
-        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+        Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Retention,
+        Settings as BrokerSettings, StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
     },
     dev::visitor::Decision,
     domain::{
-        AuthorizationCode, BoxFuture, Call, CallContext, Caller, Clock, Connection, EntryId, FlowSecret,
-        InstallationId, Plugin, Provider, Role, ScopeSet, SubjectId, Timestamp,
+        AuthorizationCode, Call, CallContext, Caller, Clock, Connection, EntryId, FlowSecret, InstallationId, Plugin,
+        Provider, Role, ScopeSet, SubjectId, Timestamp,
     },
     events::Hub,
     identity::Authenticator,
     oauth::AuthorizationServers,
     sealing::{AuditKey, Random, root_key},
-    store::{
-        AuditEntry, ChangeSet, CommitError, Copying, EventEntry, Head, IndexEntry, IndexKind, Receipt, RecordKey, Row,
-        Store, StoreError,
-    },
+    store::Store,
     vault::{ErasureList, Vault},
 };
-use tokio::sync::{oneshot, watch};
 use url::Url;
 
 use crate::{
@@ -40,100 +27,12 @@ use crate::{
     world::{CALLBACK, PLUGIN, World, outbound, parameter},
 };
 
+#[path = "../support/full_store.rs"]
+mod full_store;
 #[path = "../support/memory_store.rs"]
 mod memory_store;
 
-/// A store whose disk is full when a test says so.
-pub(crate) struct FullStore {
-    inner: Arc<dyn Store>,
-    full: AtomicBool,
-    head: watch::Sender<Head>,
-    /// Where the next commit says that it is there, and waits.
-    pause: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
-}
-
-impl FullStore {
-    fn over(inner: Arc<dyn Store>) -> Arc<Self> {
-        let head = watch::Sender::new(inner.head());
-        Arc::new(Self { inner, full: AtomicBool::new(false), head, pause: Mutex::default() })
-    }
-
-    /// The next commit sends on the first channel and waits for the second; others pass it.
-    pub(crate) fn pause_next_commit(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let ((arrived, there), (release, released)) = (oneshot::channel(), oneshot::channel());
-        *self.pause.lock().unwrap() = Some((arrived, released));
-        (there, release)
-    }
-
-    pub(crate) fn fill(&self) {
-        self.full.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn empty(&self) {
-        self.full.store(false, Ordering::SeqCst);
-        self.head.send_replace(self.inner.head());
-    }
-}
-
-impl Store for FullStore {
-    fn commit(&self, change: ChangeSet) -> BoxFuture<'_, Result<Receipt, CommitError>> {
-        Box::pin(async move {
-            if self.full.load(Ordering::SeqCst) {
-                return Err(CommitError::Unavailable);
-            }
-            let pause = self.pause.lock().unwrap().take();
-            if let Some((arrived, released)) = pause {
-                arrived.send(()).unwrap();
-                released.await.unwrap();
-            }
-            let receipt = self.inner.commit(change).await?;
-            self.head.send_replace(self.inner.head());
-            Ok(receipt)
-        })
-    }
-
-    fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
-        self.inner.row(key)
-    }
-
-    fn index(
-        &self,
-        index: IndexKind,
-        prefix: Bytes,
-        after: Option<Bytes>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<IndexEntry>, StoreError>> {
-        self.inner.index(index, prefix, after, limit)
-    }
-
-    fn events(
-        &self,
-        after: claviger::domain::Revision,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>> {
-        self.inner.events(after, limit)
-    }
-
-    fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
-        self.inner.audit(after, limit)
-    }
-
-    fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {
-        self.inner.copy()
-    }
-
-    fn head(&self) -> Head {
-        *self.head.borrow()
-    }
-
-    fn watch_head(&self) -> watch::Receiver<Head> {
-        self.head.subscribe()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
-}
+pub(crate) use full_store::FullStore;
 
 /// A broker over a store that can be full, beside the world's provider and clock.
 pub(crate) struct Installation {
@@ -141,6 +40,7 @@ pub(crate) struct Installation {
     pub(crate) disk: Arc<dyn Store>,
     pub(crate) held: PathBuf,
     pub(crate) catalog: Catalog,
+    pub(crate) retention: Retention,
     audit_key: AuditKey,
 }
 
@@ -154,16 +54,14 @@ impl Installation {
             memory_store::MemoryStore::new(InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]), linker);
         let held = world.directory().join("held");
         fs::create_dir(&held).unwrap();
-        Self { catalog: catalog(&world), world, disk: Arc::new(disk), audit_key, held }
+        Self { catalog: catalog(&world), retention: Retention::default(), world, disk: Arc::new(disk), audit_key, held }
     }
 
     pub(crate) async fn start(&self) -> (Broker, Arc<FullStore>) {
         let store = FullStore::over(Arc::clone(&self.disk));
         let (config, random) = (self.world.config(), Random::system());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock.clone());
-        let root = root_key::file::load(&config.sealing.root_keys[0]).unwrap();
-        let vault =
-            Vault::open(Arc::clone(&store) as Arc<dyn Store>, root, random.clone(), &self.audit_key).await.unwrap();
+        let vault = self.vault(Arc::clone(&store) as Arc<dyn Store>).await;
         let keys = vault.keys().clone();
         let subject_of =
             Box::new(move |family: &_, realm: &str, claims: &[&str]| keys.subject_id(family, realm, claims));
@@ -184,12 +82,18 @@ impl Installation {
             settings: BrokerSettings {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
+                retention: self.retention,
                 held_directory: Some(self.held.clone()),
                 erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,
             },
         });
         (broker.await.unwrap(), store)
+    }
+
+    pub(crate) async fn vault(&self, store: Arc<dyn Store>) -> Vault {
+        let root = root_key::file::load(&self.world.config().sealing.root_keys[0]).unwrap();
+        Vault::open(store, root, Random::system(), &self.audit_key).await.unwrap()
     }
 
     /// The files of held tokens, once there are `count` whole ones.

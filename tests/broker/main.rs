@@ -16,6 +16,7 @@ mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
+mod backing_up;
 mod connecting;
 mod doctor;
 mod erasing;
@@ -25,6 +26,7 @@ mod keys;
 mod observer;
 mod providers;
 mod refreshing;
+mod retaining;
 mod revoking;
 mod several;
 mod starting;

@@ -14,8 +14,9 @@ use claviger::{
     broker::Broker,
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection, Period,
-        PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection, TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
+        Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection,
+        TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -300,7 +301,8 @@ impl World {
                 timeout: Period::from_secs(10),
                 ..OutboundSection::default()
             },
-            audit: AuditSection { window: Period::from_secs(self.settings.audit_window) },
+            audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
+            events: EventsSection::default(),
             log: LogSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],

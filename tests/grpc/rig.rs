@@ -189,6 +189,7 @@ async fn broker(
         settings: broker::Settings {
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
+            retention: broker::Retention::default(),
             held_directory: None,
             erasures: ErasureList::new(directory.path().join("erasures")),
             public_url: None,

@@ -166,5 +166,6 @@ pub(crate) fn audit_record() -> AuditRecord {
         context: CallContext { session_id: Some("session-canary".to_owned()), ..CallContext::default() },
         target: None,
         repeated: None,
+        purged: None,
     }
 }

@@ -229,11 +229,12 @@ impl Subscription {
     }
 
     async fn take_events(&mut self) -> Result<(), BrokerError> {
+        let (revisions, complete) = self.broker.hub().after(self.cursor).await?;
+        // Only now: what was compacted while it was read is missing from what was read.
         let compacted = self.broker.hub().head().compacted;
         if self.cursor < compacted {
             return self.fall_behind(compacted);
         }
-        let (revisions, complete) = self.broker.hub().after(self.cursor).await?;
         let mut matching: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
         for (revision, events) in &revisions {
             let events: Vec<_> = events.iter().filter(|event| self.may_see(event)).cloned().collect();

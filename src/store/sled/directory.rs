@@ -3,14 +3,14 @@
 use std::{
     ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io::{self, BufReader},
+    io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::Advice;
 
-use super::OpenError;
+use super::{OpenError, recovery};
 
 /// A store directory that is ours for as long as this value lives.
 pub(super) struct Directory {
@@ -76,7 +76,7 @@ impl Directory {
     /// After a failed fsync the kernel may hold pages that it never wrote, marked clean: they would be read back as
     /// durable, and vanish with the machine. So what is still dirty is written, by handles that have not failed, and
     /// then the cached pages are dropped. And sled takes a read error at open for the end of its log, and overwrites
-    /// what follows; so the whole file is read once without it.
+    /// what follows; so what it will read is read once without it.
     pub(super) fn settle(&self) -> Result<(), OpenError> {
         let data = self.data();
         let file = match OpenOptions::new().read(true).write(true).open(&data) {
@@ -94,12 +94,15 @@ impl Directory {
         if self.mark()? == Some(DISTRUSTED) {
             rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| unreadable(&data)(error.into()))?;
         }
-        io::copy(&mut BufReader::with_capacity(READ, file), &mut io::sink()).map_err(unreadable(&data))?;
-        // sled reads these too, the newest of all, and gives up on one that it did not get to write whole
-        for (path, _) in self.snapshots()?.iter().filter(|(_, whole)| !whole) {
-            fs::remove_file(path).map_err(unreadable(path))?;
+        // sled reads the newest of all snapshots, and gives up on one that it did not get to write whole
+        let mut newest = None;
+        for (path, whole) in self.snapshots()? {
+            match whole {
+                true => newest = newest.max(Some(path)),
+                false => fs::remove_file(&path).map_err(unreadable(&path))?,
+            }
         }
-        Ok(())
+        recovery::read_ahead(&file, newest.as_deref()).map_err(unreadable(&data))
     }
 
     /// Where a store is filled that is to take this one's place.
@@ -222,8 +225,6 @@ fn close_to_others(path: &Path) -> Result<(), OpenError> {
 
 const TRUSTED: u8 = b'.';
 const DISTRUSTED: u8 = b'!';
-/// Bytes that are read at a time.
-const READ: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

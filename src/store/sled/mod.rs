@@ -1,7 +1,7 @@
 //! The embedded store on sled 0.34: one tree, one writer thread, one batch and one fsync for all waiting change sets.
 //!
 //! - [`SledStore`]: the store · [`SledOptions`], [`OpenError`]: opening it
-//! - `directory`: who may use the files · `engine`: sled itself, and what makes a batch durable
+//! - `directory`: who may use the files · `recovery`: whether they can be read · `engine`: sled itself, and what makes a batch durable
 //! - `writer`: the thread · `group`: judging change sets · `tail`: what is checked at open
 //! - [`Import`], [`compact`]: filling a directory from a copy, or from what its files hold
 //! - `shared`, `cache`, `scan`: reading · `copy`: reading all of it as of one revision
@@ -17,6 +17,7 @@ mod engine;
 mod group;
 mod import;
 mod options;
+mod recovery;
 mod scan;
 mod shared;
 mod store;

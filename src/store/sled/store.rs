@@ -212,5 +212,7 @@ fn weight(change: &ChangeSet) -> u32 {
     u32::try_from((1 + bytes / 1024).min(ROOM)).expect("the room is less than 4 Ti permits")
 }
 
-/// KiB of change sets that wait for the writer; who comes later waits for room without being copied anywhere.
+/// KiB of change sets that wait for the writer. Who comes later waits for room in order, with nothing of theirs taken in,
+/// so callers that give up on a slow disk and come again do not add up. A group takes the same several times over while
+/// it is judged and written.
 const ROOM: usize = 16 * 1024;
