@@ -18,7 +18,6 @@ use claviger::{
     sealing::{Random, RootKey, RootKeys, root_key},
     store::{ChangeSet, Expect, FieldTag, RecordKey, RecordKind, Write},
 };
-use serde_json::json;
 use tonic::Streaming;
 
 use crate::{
@@ -38,8 +37,7 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) fn operator(world: &World) -> Client {
-    let mut claims: PlatformClaims = claims();
-    claims.claim_overrides.insert("roles".to_owned(), json!(["operator"]));
+    let claims = PlatformClaims { roles: vec!["operator".to_owned()], ..claims() };
     world.client_with(&world.token("olga", &claims))
 }
 
