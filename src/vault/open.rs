@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{VaultError, alarms::Alarms, jobs::Planned, keyring::Keyring, records::OpenedRecords, roots};
+use super::{
+    VaultError,
+    alarms::{self, Alarms},
+    jobs::Planned,
+    keyring::Keyring,
+    records::OpenedRecords,
+    roots,
+};
 use crate::{
     domain::{KeyId, Sealed},
     sealing::{AssociatedData, AuditKey, InstallationKeys, Key, Random, RootKeys},
@@ -36,7 +43,9 @@ impl Vault {
         audit_key: &AuditKey,
     ) -> Result<Self, VaultError> {
         let roots = roots::GivenRoots::new(roots.into());
-        let (secret, ledger) = roots::open(store.as_ref(), &roots, &random).await?;
+        let (secret, ledger) = roots::open(store.as_ref(), &roots, &random).await.inspect_err(|error| {
+            alarms::tell(error);
+        })?;
         let keys = secret.keys();
         audit_key.set(&keys);
         let keyring = Keyring::new(store.clone(), roots, ledger, keys.clone(), random.clone());

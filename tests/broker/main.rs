@@ -19,8 +19,10 @@ mod support {
 mod backing_up;
 mod connecting;
 mod doctor;
+mod erasing;
 mod error_reasons;
 mod installation;
+mod keys;
 mod observer;
 mod providers;
 mod refreshing;

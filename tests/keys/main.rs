@@ -8,8 +8,12 @@ mod memory_store;
 mod specimens;
 #[path = "../support/stopping_store.rs"]
 mod stopping_store;
+#[expect(dead_code, reason = "the rest of it is for tests/vault.rs")]
+#[path = "../support/tampering_store.rs"]
+mod tampering_store;
 
 mod erasing;
 mod populated;
 mod retiring;
 mod rotating;
+mod swapping;

@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use crate::{
     memory_store::MemoryStore,
     specimens::{
-        acme, alice, attempt, bob, connection, event, flow, flow_tokens, job, root, state, tokens, umbrella, verifier,
+        acme, alice, attempt, audit_record, bob, connection, event, flow, flow_tokens, job, root, state, tokens,
+        umbrella, verifier,
     },
 };
 
@@ -170,10 +171,7 @@ async fn write_one_of_each(vault: &Vault, number: u8, tenant: &TenantId, subject
     change.insert_job(&job_of(number), Some(&tokens(20 + number)), LATER);
     change.insert_job(&orphan_of(number), Some(&tokens(30 + number)), LATER);
     change.event(&event(&connection, EventKind::Connected));
-    change.audit(&AuditRecord {
-        subject: Some(subject),
-        ..AuditRecord::by_broker(tenant.clone(), AuditAction::ConnectionChanged, LATER)
-    });
+    change.audit(&AuditRecord { tenant: tenant.clone(), subject: Some(subject), ..audit_record() });
     change.commit().await.unwrap();
     let stored = vault.flow(tenant, flow.id).await.unwrap().unwrap();
     let mut change = vault.change(tenant, Some(subject)).await.unwrap();
