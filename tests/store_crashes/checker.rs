@@ -25,6 +25,8 @@ const PAGE: usize = 256;
 #[derive(Clone, Default)]
 pub(crate) struct Checker {
     connections: BTreeMap<ConnectionId, Kept>,
+    /// The first revision with events.
+    first: Revision,
     /// By whom each was made.
     jobs: BTreeMap<JobId, Name>,
     /// Where the checked part of the log and of the chain ends.
@@ -35,6 +37,8 @@ pub(crate) struct Checker {
     begun: HashMap<Name, Effects>,
     acknowledged: HashMap<Name, (Revision, Vec<u64>)>,
     refused: HashSet<Name>,
+    /// What the logs begin after.
+    purged: (Revision, u64),
     announced: Revision,
 }
 
@@ -49,7 +53,7 @@ struct Kept {
 impl Checker {
     /// Nothing but keys is there yet, up to `revision`.
     pub(crate) fn begin(revision: Revision) -> Self {
-        Self { revision, ..Self::default() }
+        Self { revision, first: revision.next(), ..Self::default() }
     }
 
     pub(crate) fn hear(&mut self, word: Word) {
@@ -58,13 +62,27 @@ impl Checker {
             Word::Acknowledged { name, revision, audit } => drop(self.acknowledged.insert(name, (revision, audit))),
             Word::Refused { name } => drop(self.refused.insert(name)),
             Word::Announced { revision } => self.announced = self.announced.max(revision),
-            Word::Opening | Word::Opened => {}
+            Word::Compacting | Word::Opening | Word::Opened | Word::Copied { .. } => {}
         }
     }
 
     /// Change sets that were found in the log.
     pub(crate) fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// The part of both logs that has been checked: what comes after it must not be missing.
+    pub(crate) fn checked(&self) -> (Revision, u64) {
+        (self.revision, self.chain.map_or(0, |position| position.sequence))
+    }
+
+    /// Checks a copy as of `revision`, of which nothing newer is expected.
+    pub(crate) async fn check_copy(&self, directory: &Path, revision: Revision) {
+        let mut then = self.clone();
+        then.acknowledged.retain(|_, (acknowledged, _)| *acknowledged <= revision);
+        then.announced = then.announced.min(revision);
+        then.check(directory).await;
+        assert_eq!(then.revision, revision, "the copy ends where it said");
     }
 
     /// Opens what the crash left and checks all of it.
@@ -78,6 +96,7 @@ impl Checker {
         let Revision(announced) = self.announced;
         assert!(self.revision.0 >= announced, "revision {announced} was announced and is gone");
         self.replay_audit(&*store, &vault, &committed).await;
+        self.compare_beginnings(&*store).await;
         self.compare_connections(&vault).await;
         self.compare_due(&vault).await;
         self.begun.clear();
@@ -124,6 +143,7 @@ impl Checker {
             self.connections.insert(written.id, kept);
         }
         self.jobs.extend(effects.made.iter().map(|id| (*id, name)));
+        self.purged = (self.purged.0.max(effects.purged.0), self.purged.1.max(effects.purged.1));
         for id in &effects.done {
             assert!(self.jobs.remove(id).is_some(), "{name} did a job that is not there");
         }
@@ -152,6 +172,16 @@ impl Checker {
             }
         }
         assert!(records.next().is_none(), "an audit record without its change set");
+    }
+
+    /// What was purged is gone, all of it and nothing else.
+    async fn compare_beginnings(&self, store: &dyn Store) {
+        let head = store.head();
+        assert_eq!((head.compacted, head.audit_purged), self.purged);
+        let events = store.events(Revision(0), 1).await.unwrap();
+        assert!(events.iter().all(|event| event.revision == head.compacted.next().max(self.first)));
+        let audit = store.audit(0, 1).await.unwrap();
+        assert!(audit.iter().all(|entry| entry.sequence == head.audit_purged + 1));
     }
 
     async fn compare_connections(&self, vault: &Vault) {

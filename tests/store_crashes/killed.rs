@@ -1,4 +1,5 @@
-//! kill -9 at random moments. It does not test an fsync, for the page cache survives the process: see `power`.
+//! kill -9 at random moments, while change sets are written, the logs are purged, a copy is taken, or the files are
+//! written anew. It does not test an fsync, for the page cache survives the process: see `power`.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,7 +18,7 @@ use crate::{
 /// Half a minute of them, or more under `make soak`.
 #[expect(clippy::disallowed_methods, reason = "how long to test is not the product's configuration")]
 fn rounds() -> u32 {
-    if std::env::var_os("CLAVIGER_SOAK").is_some() { 200 } else { 30 }
+    if std::env::var_os("CLAVIGER_SOAK").is_some() { 200 } else { 25 }
 }
 
 /// A new one each time; `CLAVIGER_SEED` repeats what a failure printed, as far as the machine does.
@@ -39,12 +40,24 @@ fn whatever_kill_9_leaves_agrees_with_what_was_acknowledged() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut checker = Checker::begin(runtime.block_on(writer::prepare(directory.path())));
     for round in 1..=rounds() {
-        let orders =
-            Orders { directory: directory.path().to_owned(), round, seed: dice.below(u64::MAX), each: u32::MAX };
+        let orders = Orders {
+            directory: directory.path().to_owned(),
+            round,
+            seed: dice.below(u64::MAX),
+            each: u32::MAX,
+            purgeable: checker.checked(),
+            compacts: dice.once_in(4),
+            copies: dice.once_in(3),
+        };
         // also while it opens, and before a crash was recovered from
         let words = if dice.once_in(6) { 1 } else { 2 + dice.below(600) };
         println!("round {round}: killed after {words} words");
-        run_and_kill(&orders, words).into_iter().for_each(|word| checker.hear(word));
+        let heard = run_and_kill(&orders, words);
+        heard.iter().for_each(|word| checker.hear(word.clone()));
+        if let Some(revision) = heard.iter().find_map(Word::copied) {
+            println!("round {round}: copied as of revision {}", revision.0);
+            runtime.block_on(checker.check_copy(&orders.copy(), revision));
+        }
         if !dice.once_in(4) {
             runtime.block_on(checker.check(directory.path()));
         }

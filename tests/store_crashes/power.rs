@@ -73,7 +73,15 @@ impl Traced {
         copy(&directory.path().join("store"), &directory.path().join("before"));
 
         let trace = directory.path().join("trace");
-        let orders = Orders { directory: directory.path().to_owned(), round: 1, seed: 1, each: 8 };
+        let orders = Orders {
+            directory: directory.path().to_owned(),
+            round: 1,
+            seed: 1,
+            each: 8,
+            purgeable: checker.checked(),
+            compacts: false,
+            copies: false,
+        };
         let mut strace = Command::new("strace");
         strace.args(["-f", "-y", "-xx", "-s16777216", "-etrace=pwrite64,fdatasync,fsync,write", "-o"]);
         strace.arg(&trace).arg(child::myself());

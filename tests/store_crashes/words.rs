@@ -1,6 +1,11 @@
 //! What the child is told and tells, and the store that both open.
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use claviger::{
     audit::Chain,
@@ -20,15 +25,29 @@ use crate::child;
 /// What a child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Orders {
-    pub(crate) directory: std::path::PathBuf,
+    pub(crate) directory: PathBuf,
     pub(crate) round: u32,
     pub(crate) seed: u64,
     /// Change sets that each task tries; then the store is closed.
     pub(crate) each: u32,
+    /// Events and audit records up to here have been checked, and may be purged.
+    pub(crate) purgeable: (Revision, u64),
+    /// The files are written anew before the store is opened.
+    pub(crate) compacts: bool,
+    /// A copy is taken while the others write.
+    pub(crate) copies: bool,
+}
+
+impl Orders {
+    /// Where the copy goes.
+    pub(crate) fn copy(&self) -> PathBuf {
+        self.directory.join(format!("copy {}", self.round))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Word {
+    Compacting,
     Opening,
     Opened,
     Begun {
@@ -48,6 +67,10 @@ pub(crate) enum Word {
     Announced {
         revision: Revision,
     },
+    /// The copy is whole, as of this revision.
+    Copied {
+        revision: Revision,
+    },
 }
 
 /// One attempt to change something. It stands in everything that the change set writes.
@@ -65,6 +88,8 @@ pub(crate) struct Effects {
     pub(crate) made: Vec<JobId>,
     pub(crate) done: Vec<JobId>,
     pub(crate) audit: usize,
+    /// Events up to this revision and audit records up to this number are gone.
+    pub(crate) purged: (Revision, u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +103,10 @@ impl Word {
     pub(crate) fn tell(&self) {
         // nobody listens any more when the parent is gone
         child::tell(&serde_json::to_string(self).unwrap()).unwrap_or_else(|_| std::process::exit(1));
+    }
+
+    pub(crate) fn copied(&self) -> Option<Revision> {
+        if let Self::Copied { revision } = self { Some(*revision) } else { None }
     }
 
     pub(crate) fn read(word: &str) -> Self {

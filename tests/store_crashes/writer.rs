@@ -11,6 +11,10 @@ use claviger::{
         CredentialId, CredentialStatus, EventKind, Granted, Job, JobId, JobKind, RefreshToken, Revision, ScopeSet,
         Timestamp,
     },
+    store::{
+        Copied, Purge, Store,
+        sled::{self, Import},
+    },
     vault::{Change, DueRecord, Stored, TokenSet, Tokens, Vault, VaultError},
 };
 
@@ -33,6 +37,10 @@ pub(crate) async fn prepare(directory: &Path) -> Revision {
 pub(crate) fn work(orders: &Orders) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     runtime.block_on(async {
+        if orders.compacts {
+            Word::Compacting.tell();
+            sled::compact(&orders.directory.join("store"), |_| {}).unwrap();
+        }
         Word::Opening.tell();
         let (store, vault) = open(&orders.directory).await.unwrap();
         Word::Opened.tell();
@@ -52,16 +60,35 @@ pub(crate) fn work(orders: &Orders) {
                     name: begin,
                     dice: Dice(orders.seed ^ u64::from(task) << 32),
                     jobs: Vec::new(),
+                    purgeable: orders.purgeable,
                 };
                 tokio::spawn(writer.run(orders.each))
             })
             .collect();
+        if orders.copies {
+            copy(&*store, &orders.copy().join("store")).await;
+        }
         for task in tasks {
             task.await.unwrap();
         }
         store.close().await;
         listener.abort();
     });
+}
+
+async fn copy(store: &dyn Store, into: &Path) {
+    let mut import = Import::begin(into).unwrap();
+    let mut copying = store.copy().await.unwrap();
+    while let Some(part) = copying.next().await {
+        match part.unwrap() {
+            Copied::Rows(rows) => tokio::task::block_in_place(|| import.add(&rows)).unwrap(),
+            Copied::End { head } => {
+                tokio::task::block_in_place(|| import.finish(head)).unwrap();
+                return Word::Copied { revision: head.revision }.tell();
+            }
+        }
+    }
+    panic!("the copy has no end");
 }
 
 struct Writer {
@@ -71,6 +98,7 @@ struct Writer {
     dice: Dice,
     /// Jobs that may still be there.
     jobs: Vec<JobId>,
+    purgeable: (Revision, u64),
 }
 
 impl Writer {
@@ -103,6 +131,11 @@ impl Writer {
         self.move_jobs(&mut change, &mut effects).await;
         effects.audit = 1 + usize::from(self.dice.once_in(3));
         (0..effects.audit).for_each(|_| change.audit(&audit_record(name)));
+        if self.dice.once_in(6) {
+            let (Revision(events), audit) = self.purgeable;
+            effects.purged = (Revision(self.dice.below(events + 1)), self.dice.below(audit + 1));
+            change.purge(Purge { events: effects.purged.0, audit: effects.purged.1 });
+        }
         Word::Begun { name, effects }.tell();
         match change.commit().await {
             Ok(receipt) => Word::Acknowledged { name, revision: receipt.revision, audit: receipt.audit }.tell(),
