@@ -8,7 +8,7 @@ use protox::{
     prost_reflect::{DescriptorPool, FieldDescriptor, Kind, Value},
 };
 
-const FILES: &[&str] = &["token_broker", "connection", "watch", "error"];
+const FILES: &[&str] = &["token_broker", "connection", "watch", "operations", "error"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

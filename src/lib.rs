@@ -1,4 +1,5 @@
 pub mod app;
+pub mod archive;
 pub mod audit;
 pub mod broker;
 pub mod cli;

@@ -121,6 +121,7 @@ fn the_set_for_reflection_is_complete() {
     let expected = [
         "claviger/v1/connection.proto",
         "claviger/v1/error.proto",
+        "claviger/v1/operations.proto",
         "claviger/v1/token_broker.proto",
         "claviger/v1/watch.proto",
         "google/protobuf/any.proto",

@@ -70,6 +70,11 @@ pub enum BrokerError {
     RateLimited { retry_after: Duration },
     #[error("too many open flows")]
     FlowQuota { retry_after: Duration },
+    #[error("a backup is being taken already")]
+    BackupRunning,
+    /// Its reader was too slow for the writers.
+    #[error("more was written than the backup could follow")]
+    BackupOutrun,
     #[error("too many watch streams")]
     StreamQuota { retry_after: Duration },
     #[error("events up to {compacted:?} are gone")]
@@ -140,6 +145,8 @@ impl BrokerError {
             Self::RateLimited { .. } => Reason::RateLimited,
             Self::FlowQuota { .. } => Reason::FlowQuota,
             Self::StreamQuota { .. } => Reason::StreamQuota,
+            Self::BackupRunning => Reason::BackupRunning,
+            Self::BackupOutrun => Reason::BackupOutrun,
             Self::RevisionCompacted { .. } => Reason::RevisionCompacted,
             Self::AheadOfLog { .. } => Reason::AheadOfLog,
             Self::KeyUnknown => Reason::KeyUnknown,

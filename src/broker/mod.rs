@@ -4,6 +4,7 @@
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
+//! - [`get_status`], [`create_backup`]: for operators
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
@@ -13,12 +14,14 @@ mod authorize;
 mod browser;
 mod catalog;
 mod connections;
+mod create_backup;
 mod erase_subject;
 mod error;
 mod exchange;
 mod flights;
 mod get_plugin_token;
 mod get_plugin_tokens;
+mod get_status;
 mod jobs;
 mod list_keys;
 mod reconfigure;
@@ -51,9 +54,11 @@ pub use browser::{
 };
 pub use catalog::{Catalog, Tenant, UrlRule};
 pub use connections::LONGEST_WAIT;
+pub use create_backup::{BackupPart, BackupSummary};
 pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
 pub use get_plugin_tokens::MOST_TOKENS;
+pub use get_status::Status;
 pub use retention::Retention;
 pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
@@ -119,6 +124,8 @@ struct Inner {
     attended: Flights<DueRecord, ()>,
     held: HeldPlace,
     quota: watch::Quota,
+    backups: create_backup::Backups,
+    started_at: Timestamp,
     opening: start_authorization::Turns,
     suspended: Mutex<HashMap<ProviderId, Timestamp>>,
     /// How often each flow's sign-in was answered, until the flow is over.
@@ -141,6 +148,8 @@ impl Broker {
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
             quota: watch::Quota::default(),
+            backups: create_backup::Backups::default(),
+            started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
             suspended: Mutex::default(),
             sign_ins: Mutex::default(),
@@ -170,6 +179,11 @@ impl Broker {
         if let Err(error) = self.record_repeated(last).await {
             tracing::warn!(%error, "the last audit windows could not be closed");
         }
+    }
+
+    /// How often something was found in the store, since this process opened it, that no change set leaves there.
+    pub fn alarms(&self) -> u64 {
+        self.vault().alarms()
     }
 
     /// What is in force now; whoever needs a consistent view keeps it for the whole call.
@@ -239,6 +253,10 @@ impl Broker {
 
     fn quota(&self) -> &watch::Quota {
         &self.0.quota
+    }
+
+    fn backups(&self) -> &create_backup::Backups {
+        &self.0.backups
     }
 
     fn opening(&self) -> &start_authorization::Turns {

@@ -15,7 +15,8 @@ use super::{
     output::{self, harmless},
 };
 use crate::{
-    app::{NotConfigured, NotListening},
+    app::{NotConfigured, NotListening, NotReplaced, NotRestored},
+    archive::ArchiveError,
     client::{ClientError, ConnectError},
     sealing::root_key::file::RootKeyFileError,
     store::sled::OpenError,
@@ -28,6 +29,8 @@ const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
 const EX_NOINPUT: u8 = 66;
 const EX_UNAVAILABLE: u8 = 69;
+const EX_CANTCREAT: u8 = 73;
+const EX_IOERR: u8 = 74;
 const EX_TEMPFAIL: u8 = 75;
 const EX_NOPERM: u8 = 77;
 const EX_CONFIG: u8 = 78;
@@ -39,6 +42,12 @@ pub(super) enum Failure {
     TokenMissing,
     #[error("cannot read {}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: check the directory and the disk", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} is there already and is not overwritten: choose another name", path.display())]
+    FileExists { path: PathBuf },
+    #[error("the broker ended the copy before it was whole: look at its log, and take another")]
+    Unfinished,
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -77,8 +86,25 @@ pub(super) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         ExitCode::from(EX_UNAVAILABLE)
     } else if matches!(error.downcast_ref(), Some(OpenError::InUse { .. })) {
         ExitCode::from(EX_TEMPFAIL)
+    } else if let Some(error) = error.downcast_ref() {
+        of_archive(error)
+    } else if matches!(error.downcast_ref(), Some(NotRestored::Unreadable { .. })) {
+        ExitCode::from(EX_NOINPUT)
+    } else if error.is::<NotRestored>() || error.is::<NotReplaced>() {
+        ExitCode::from(EX_CANTCREAT)
     } else {
         ExitCode::FAILURE
+    }
+}
+
+fn of_archive(error: &ArchiveError) -> ExitCode {
+    match error {
+        ArchiveError::WrongRootKey { .. } => ExitCode::from(EX_CONFIG),
+        ArchiveError::Unreadable(_) => ExitCode::from(EX_IOERR),
+        ArchiveError::NotAnArchive
+        | ArchiveError::UnknownVersion { .. }
+        | ArchiveError::Damaged { .. }
+        | ArchiveError::Truncated => ExitCode::from(EX_DATAERR),
     }
 }
 
@@ -87,9 +113,11 @@ impl Failure {
         match self {
             Self::TokenMissing | Self::Connect(_) | Self::NotLoopback => ExitCode::from(EX_CONFIG),
             Self::File { .. } => ExitCode::from(EX_NOINPUT),
+            Self::Write { .. } => ExitCode::from(EX_IOERR),
+            Self::FileExists { .. } => ExitCode::from(EX_CANTCREAT),
             Self::SeveralHeaders => ExitCode::from(EX_USAGE),
             Self::NoAnswer(_) | Self::ForeignAnswer => ExitCode::from(EX_DATAERR),
-            Self::Listen { .. } => ExitCode::from(EX_UNAVAILABLE),
+            Self::Listen { .. } | Self::Unfinished => ExitCode::from(EX_UNAVAILABLE),
             Self::TimedOut => ExitCode::from(EX_TEMPFAIL),
             Self::Denied { .. } | Self::SomeRefused { .. } => ExitCode::FAILURE,
             Self::Refused(refused) => match refused.code {

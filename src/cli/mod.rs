@@ -2,10 +2,12 @@
 //!
 //! - [`options`]: what every client command takes, and the [`Session`] it makes of that
 //! - [`connect`] (with [`loopback`]), [`token`], [`connections`], [`watch`], [`revoke`]: one file a command
+//! - [`backup`], [`keys`]: for operators of a running broker · [`restore`], [`store`]: of one that is stopped
 //! - [`serve`]: the broker · [`check_config`], [`doctor`], [`generate_key`]
 //! - [`dev`]: the broker with a provider, for development · [`signals`]: what ends both
-//! - [`output`]: tables, JSON, colour · [`failure`]: what went wrong and the exit code
+//! - [`output`]: tables, JSON, colour · [`progress`]: long work · [`failure`]: what went wrong and the exit code
 
+mod backup;
 mod check_config;
 mod connect;
 mod connections;
@@ -13,12 +15,16 @@ mod dev;
 mod doctor;
 mod failure;
 mod generate_key;
+mod keys;
 mod loopback;
 mod options;
 mod output;
+mod progress;
+mod restore;
 mod revoke;
 mod serve;
 mod signals;
+mod store;
 mod token;
 mod watch;
 
@@ -58,11 +64,17 @@ pub enum Command {
     Watch(watch::Watch),
     /// End connections, here and at their providers
     Revoke(revoke::Revoke),
+    Keys(keys::Keys),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    /// Write a store's files anew
+    Store(store::Store),
 }
 
 /// Runs the command of this process's arguments, says what went wrong, and turns it into an exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     match cli.command {
+        Command::Backup(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Serve(command) => edge(command.run().await),
         Command::CheckConfig(command) => edge(command.run()),
         Command::Connect(command) => client(&command.options, async |session| command.run(session).await).await,
@@ -71,6 +83,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Dev(command) => edge(command.run().await),
         Command::Doctor(command) => command.run().await,
         Command::GenerateKey(command) => edge(command.run()),
+        Command::Keys(command) => client(command.options(), async |session| command.run(session).await).await,
+        Command::Restore(command) => edge(command.run().await),
+        Command::Store(command) => edge(command.run()),
         Command::Watch(command) => client(&command.options, async |session| command.run(session).await).await,
         Command::Revoke(command) => client(&command.options, async |session| command.run(session).await).await,
     }

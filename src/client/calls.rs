@@ -29,6 +29,10 @@ unary! {
     connections.get_authorization(GetAuthorizationRequest) -> GetAuthorizationResponse;
     connections.list_connections(ListConnectionsRequest) -> ListConnectionsResponse;
     connections.get_connection(GetConnectionRequest) -> GetConnectionResponse;
+    operations.get_status(GetStatusRequest) -> GetStatusResponse;
+    operations.rotate_key(RotateKeyRequest) -> RotateKeyResponse;
+    operations.retire_key(RetireKeyRequest) -> RetireKeyResponse;
+    operations.list_keys(ListKeysRequest) -> ListKeysResponse;
 }
 
 impl Client {
@@ -41,6 +45,17 @@ impl Client {
         request: v1::WatchCredentialStatusRequest,
     ) -> Result<Streaming<v1::WatchCredentialStatusResponse>, ClientError> {
         answer(self.broker.clone().watch_credential_status(request).await)
+    }
+
+    /// The archive, as it is made.
+    ///
+    /// # Errors
+    /// What the broker refused with, or that it cannot be reached.
+    pub async fn create_backup(
+        &self,
+        request: v1::CreateBackupRequest,
+    ) -> Result<Streaming<v1::CreateBackupResponse>, ClientError> {
+        answer(self.operations.clone().create_backup(request).await)
     }
 }
 

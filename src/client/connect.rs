@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use crate::{
     domain::PresentedToken,
     proto::v1::{
-        connection_service_client::ConnectionServiceClient, token_broker_service_client::TokenBrokerServiceClient,
+        connection_service_client::ConnectionServiceClient, operations_service_client::OperationsServiceClient,
+        token_broker_service_client::TokenBrokerServiceClient,
     },
 };
 
@@ -69,6 +70,7 @@ pub enum ConnectError {
 pub struct Client {
     pub(super) broker: TokenBrokerServiceClient<InterceptedService<Channel, Bearer>>,
     pub(super) connections: ConnectionServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(super) operations: OperationsServiceClient<InterceptedService<Channel, Bearer>>,
     bearer: Bearer,
 }
 
@@ -87,7 +89,8 @@ impl Connect {
         let intercepted = InterceptedService::new(channel, bearer.clone());
         Ok(Client {
             broker: TokenBrokerServiceClient::new(intercepted.clone()),
-            connections: ConnectionServiceClient::new(intercepted),
+            connections: ConnectionServiceClient::new(intercepted.clone()),
+            operations: OperationsServiceClient::new(intercepted),
             bearer,
         })
     }

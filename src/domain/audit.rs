@@ -29,7 +29,8 @@ pub struct AuditRecord {
     pub plugin: Option<PluginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
-    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force.
+    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force, for
+    /// [`AuditAction::BackupEnded`] and [`AuditAction::StoreRestored`] the revision that the copy shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +102,13 @@ pub enum AuditAction {
     RefreshSettled,
     WatchOpened,
     ConfigurationChanged,
+    StatusRead,
+    /// An operator began to copy the whole store.
+    BackupBegun,
+    /// The copying ended, and how.
+    BackupEnded,
+    /// The store was filled from a backup; all records up to here were in it.
+    StoreRestored,
     /// Records that reached the end of their retention were removed: a checkpoint of the chain.
     AuditPurged,
     KeyRotated,

@@ -119,6 +119,8 @@ pub(super) const fn reason(reason: Reason) -> ErrorReason {
         Reason::StreamQuota => ErrorReason::StreamQuota,
         Reason::RateLimited => ErrorReason::RateLimited,
         Reason::FlowQuota => ErrorReason::FlowQuota,
+        Reason::BackupRunning => ErrorReason::BackupRunning,
+        Reason::BackupOutrun => ErrorReason::BackupOutrun,
         Reason::Conflict => ErrorReason::Conflict,
         Reason::InvalidArgument => ErrorReason::InvalidArgument,
         Reason::Internal => ErrorReason::Internal,

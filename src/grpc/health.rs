@@ -15,6 +15,7 @@ use crate::{
     domain::{Clock, Reason},
     proto::v1::{
         connection_service_server::SERVICE_NAME as CONNECTION_SERVICE,
+        operations_service_server::SERVICE_NAME as OPERATIONS_SERVICE,
         token_broker_service_server::SERVICE_NAME as TOKEN_BROKER_SERVICE,
     },
 };
@@ -95,7 +96,7 @@ impl Watcher {
 }
 
 fn is_known(service: &str) -> bool {
-    ["", TOKEN_BROKER_SERVICE, CONNECTION_SERVICE].contains(&service)
+    ["", TOKEN_BROKER_SERVICE, CONNECTION_SERVICE, OPERATIONS_SERVICE].contains(&service)
 }
 
 fn serving(broker: &Broker) -> ServingStatus {

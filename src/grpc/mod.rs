@@ -5,16 +5,21 @@
 //! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
 
 mod coalesced;
+mod create_backup;
 mod encode;
 mod fields;
 mod get_authorization;
 mod get_connection;
 mod get_plugin_token;
 mod get_plugin_tokens;
+mod get_status;
 mod health;
 mod layers;
 mod list_connections;
+mod list_keys;
+mod retire_key;
 mod revoke;
+mod rotate_key;
 mod server;
 mod service;
 mod start_authorization;

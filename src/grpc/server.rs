@@ -35,7 +35,8 @@ use crate::{
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
-            connection_service_server::ConnectionServiceServer, token_broker_service_server::TokenBrokerServiceServer,
+            connection_service_server::ConnectionServiceServer, operations_service_server::OperationsServiceServer,
+            token_broker_service_server::TokenBrokerServiceServer,
         },
     },
 };
@@ -114,7 +115,8 @@ impl Server {
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
         let routes =
             Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(ConnectionServiceServer::new(rpcs).max_decoding_message_size(longest_message))
+                .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
+                .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
                 .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off {

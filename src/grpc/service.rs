@@ -1,4 +1,4 @@
-//! The two services: one line an RPC.
+//! The services: one line an RPC.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -6,13 +6,17 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    get_authorization, get_connection, get_plugin_token, get_plugin_tokens, layers::RateLimit, list_connections,
-    revoke, start_authorization, status, store_auth_code, validate_platform_token, watch_credential_status,
+    create_backup, get_authorization, get_connection, get_plugin_token, get_plugin_tokens, get_status,
+    layers::RateLimit, list_connections, list_keys, retire_key, revoke, rotate_key, start_authorization, status,
+    store_auth_code, validate_platform_token, watch_credential_status,
 };
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Call, Clock, Reason},
-    proto::v1::{self, connection_service_server::ConnectionService, token_broker_service_server::TokenBrokerService},
+    proto::v1::{
+        self, connection_service_server::ConnectionService, operations_service_server::OperationsService,
+        token_broker_service_server::TokenBrokerService,
+    },
 };
 
 /// What the RPCs have at hand.
@@ -24,6 +28,7 @@ pub(super) struct Rpcs {
     pub(super) rate_limit: Option<RateLimit>,
 }
 
+pub(super) type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::CreateBackupResponse, Status>> + Send>>;
 pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchCredentialStatusResponse, Status>> + Send>>;
 
 /// Turns what a use case refused into what the caller sees.
@@ -110,5 +115,39 @@ impl ConnectionService for Rpcs {
         request: Request<v1::GetConnectionRequest>,
     ) -> Result<Response<v1::GetConnectionResponse>, Status> {
         get_connection::answer(self, request).await
+    }
+}
+
+#[async_trait]
+impl OperationsService for Rpcs {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        get_status::answer(self, request).await
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        rotate_key::answer(self, request).await
+    }
+
+    async fn retire_key(
+        &self,
+        request: Request<v1::RetireKeyRequest>,
+    ) -> Result<Response<v1::RetireKeyResponse>, Status> {
+        retire_key::answer(self, request).await
+    }
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        list_keys::answer(self, request).await
+    }
+
+    type CreateBackupStream = BackupStream;
+
+    async fn create_backup(&self, request: Request<v1::CreateBackupRequest>) -> Result<Response<BackupStream>, Status> {
+        create_backup::answer(self, request).await
     }
 }

@@ -63,6 +63,8 @@ pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
         | BrokerError::SignInNotConfigured
         | BrokerError::ProviderSuspended
         | BrokerError::ProviderReplyInvalid
+        | BrokerError::BackupRunning
+        | BrokerError::BackupOutrun
         | BrokerError::KeyUnknown
         | BrokerError::NoNewRootKey
         | BrokerError::SubjectErased
@@ -242,8 +244,8 @@ const fn code(reason: Reason) -> Code {
         R::ProviderUnreachable | R::ProviderRateLimited | R::ProviderReplyInvalid => Code::Unavailable,
         R::JwksUnavailable | R::ShuttingDown | R::StoreUnavailable => Code::Unavailable,
         R::RevisionCompacted | R::AheadOfLog => Code::OutOfRange,
-        R::StreamQuota | R::RateLimited | R::FlowQuota => Code::ResourceExhausted,
-        R::Conflict => Code::Aborted,
+        R::StreamQuota | R::RateLimited | R::FlowQuota | R::BackupRunning => Code::ResourceExhausted,
+        R::Conflict | R::BackupOutrun => Code::Aborted,
         R::AccountMismatch => Code::AlreadyExists,
         R::InvalidArgument => Code::InvalidArgument,
         R::Internal => Code::Internal,
@@ -296,6 +298,8 @@ const fn sentence(reason: Reason) -> &'static str {
         R::StreamQuota => "too many streams are open; end one first",
         R::RateLimited => "too many calls; call again later",
         R::FlowQuota => "too many authorizations are open; finish one or wait for it to expire",
+        R::BackupRunning => "a backup is being taken already; wait for its end and call again",
+        R::BackupOutrun => "more was written than the backup could follow; take it again when less is written",
         R::Conflict => "the record changed at the same time; call again",
         R::AccountMismatch => "another account was authorized than the connected one; authorize with that one",
         R::InvalidArgument => "the request is not valid; correct it and call again",
@@ -360,8 +364,8 @@ mod tests {
             ],
         ),
         (Code::OutOfRange, &["REVISION_COMPACTED", "AHEAD_OF_LOG"]),
-        (Code::ResourceExhausted, &["STREAM_QUOTA", "RATE_LIMITED", "FLOW_QUOTA"]),
-        (Code::Aborted, &["CONFLICT"]),
+        (Code::ResourceExhausted, &["STREAM_QUOTA", "RATE_LIMITED", "FLOW_QUOTA", "BACKUP_RUNNING"]),
+        (Code::Aborted, &["CONFLICT", "BACKUP_OUTRUN"]),
         (Code::AlreadyExists, &["ACCOUNT_MISMATCH"]),
         (Code::InvalidArgument, &["INVALID_ARGUMENT"]),
         (Code::Internal, &["INTERNAL"]),

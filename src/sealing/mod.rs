@@ -16,7 +16,7 @@ mod random;
 pub mod root_key;
 
 pub use installation::{AuditKey, BrowserPurpose, InstallationKeys, InstallationSecret};
-pub use key::{AssociatedData, Key, Unsealable, sealed_key_id};
+pub use key::{AssociatedData, Key, SEALED_OVERHEAD, Unsealable, sealed_key_id};
 pub use keyed_hash::KeyedHash;
 pub use random::{FillRandom, Random, RandomUnavailable};
 pub use root_key::{RootKey, RootKeys};

@@ -17,13 +17,21 @@ impl Vault {
     /// Raises an alarm when the error says that somebody, or a disk, has changed the store.
     pub(super) fn watched<T>(&self, result: Result<T, VaultError>) -> Result<T, VaultError> {
         if let Err(error) = &result
-            && let Some(name) = name(error)
+            && tell(error)
         {
             self.alarms_raised().0.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(alarm = name, %error, "the store holds what was not written there");
         }
         result
     }
+}
+
+/// Logs the error when it is an alarm; false: it is none.
+pub(super) fn tell(error: &VaultError) -> bool {
+    let name = name(error);
+    if let Some(name) = name {
+        tracing::error!(alarm = name, %error, "the store holds what was not written there");
+    }
+    name.is_some()
 }
 
 fn name(error: &VaultError) -> Option<&'static str> {

@@ -186,14 +186,16 @@ impl Keyring {
         Ok((in_force && newer.version != held.version).then_some(newer))
     }
 
-    /// `None` when the key's row, or a row of its parents, is gone.
+    /// `None` when the key's row is gone.
     pub(super) async fn key(&self, id: KeyId) -> Result<Option<Arc<HeldKey>>, VaultError> {
         let mut orphan = None;
         loop {
             match self.walk(id).await? {
                 Walk::Found(held) => return Ok(Some(held)),
                 Walk::Gone => return Ok(None),
-                Walk::Orphan(child, version) if orphan == Some((child, version)) => return Ok(None),
+                Walk::Orphan(child, version) if orphan == Some((child, version)) => {
+                    return Err(VaultError::unsealable(&place::key_row(child)));
+                }
                 Walk::Orphan(child, version) => orphan = Some((child, version)),
             }
         }

@@ -2,9 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{VaultError, alarms::Alarms, jobs::Planned, keyring::Keyring, records::OpenedRecords, roots};
+use super::{
+    VaultError,
+    alarms::{self, Alarms},
+    jobs::Planned,
+    keyring::Keyring,
+    records::OpenedRecords,
+    roots,
+};
 use crate::{
-    sealing::{AuditKey, InstallationKeys, Random, RootKeys},
+    domain::{KeyId, Sealed},
+    sealing::{AssociatedData, AuditKey, InstallationKeys, Key, Random, RootKeys},
     store::Store,
 };
 
@@ -35,7 +43,9 @@ impl Vault {
         audit_key: &AuditKey,
     ) -> Result<Self, VaultError> {
         let roots = roots::GivenRoots::new(roots.into());
-        let (secret, ledger) = roots::open(store.as_ref(), &roots, &random).await?;
+        let (secret, ledger) = roots::open(store.as_ref(), &roots, &random).await.inspect_err(|error| {
+            alarms::tell(error);
+        })?;
         let keys = secret.keys();
         audit_key.set(&keys);
         let keyring = Keyring::new(store.clone(), roots, ledger, keys.clone(), random.clone());
@@ -60,6 +70,16 @@ impl Vault {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The root key in force, as last seen.
+    pub fn root_key(&self) -> Result<KeyId, VaultError> {
+        Ok(self.0.keyring.root()?.key.id())
+    }
+
+    /// Seals a key of the caller's under the root key in force, for what leaves the store as a whole.
+    pub fn wrap_under_root(&self, place: &AssociatedData<'_>, key: &Key) -> Result<Sealed, VaultError> {
+        Ok(self.0.keyring.root()?.key.wrap(place, key, &self.0.random)?)
     }
 
     pub(super) fn planned(&self) -> &Planned {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     VaultError,
     keyring::{HeldKey, KeyOwner},
-    place, records,
+    place, records, witness,
 };
 use crate::{
     domain::{KeyId, Revision, Timestamp},
@@ -103,7 +103,7 @@ pub(super) async fn open(
     // Read before the row: the secret is the first thing ever written, so a log without it has lost it.
     let written = store.head().revision > Revision::default();
     let key = place::installation_row();
-    let row = match store.row(key.clone()).await? {
+    let row = match witness::row(store, &key).await? {
         Some(row) => row,
         None if written => return Err(VaultError::InstallationMissing),
         None => {
@@ -158,7 +158,7 @@ fn unwrap(roots: &GivenRoots, row: &Row) -> Result<InstallationSecret, VaultErro
 
 pub(super) async fn read_ledger(store: &dyn Store, roots: &GivenRoots) -> Result<LedgerAt, VaultError> {
     let key = place::root_keys_row();
-    let row = store.row(key.clone()).await?.ok_or_else(|| VaultError::corrupt(&key))?;
+    let row = witness::row(store, &key).await?.ok_or_else(|| VaultError::corrupt(&key))?;
     let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(&key))?;
     let expected = sealed_key_id(sealed).map_err(|_| VaultError::corrupt(&key))?;
     let root = roots.get(expected)?;

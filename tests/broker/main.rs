@@ -16,10 +16,13 @@ mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
+mod backing_up;
 mod connecting;
 mod doctor;
+mod erasing;
 mod error_reasons;
 mod installation;
+mod keys;
 mod observer;
 mod providers;
 mod refreshing;

@@ -11,6 +11,7 @@ use std::{
 
 use claviger::{
     app::{App, Listeners},
+    broker::Broker,
     client::{Client, ClientError, Connect},
     config::{
         AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
@@ -100,6 +101,7 @@ pub(crate) struct World {
 
 struct Running {
     grpc: SocketAddr,
+    broker: Broker,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -170,8 +172,9 @@ impl World {
         let grpc = listeners.grpc.local_addr().unwrap();
         let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
+        let broker = app.broker().clone();
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
-        self.running = Some(Running { grpc, shutdown, serving });
+        self.running = Some(Running { grpc, broker, shutdown, serving });
     }
 
     /// Starts the broker again with another configuration.
@@ -187,6 +190,11 @@ impl World {
 
     pub(crate) fn grpc(&self) -> SocketAddr {
         self.running.as_ref().expect("the broker runs").grpc
+    }
+
+    /// For what no call asks for yet.
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.running.as_ref().expect("the broker runs").broker
     }
 
     pub(crate) fn directory(&self) -> PathBuf {

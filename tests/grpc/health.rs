@@ -16,7 +16,9 @@ fn of(service: &str) -> HealthCheckRequest {
 async fn anybody_may_ask_whether_a_service_serves() {
     let rig = Rig::start().await;
     let mut client = HealthClient::new(rig.channel());
-    for service in ["", "claviger.v1.TokenBrokerService", "claviger.v1.ConnectionService"] {
+    for service in
+        ["", "claviger.v1.TokenBrokerService", "claviger.v1.ConnectionService", "claviger.v1.OperationsService"]
+    {
         assert_eq!(client.check(of(service)).await.unwrap().into_inner().status(), ServingStatus::Serving, "{service}");
     }
     assert_eq!(client.check(of("claviger.v1.Other")).await.unwrap_err().code(), Code::NotFound);

@@ -1,17 +1,21 @@
-//! What a store takes in memory while its disk stands still.
+//! What a store takes in memory while its disk stands still, and while it is filled and compacted.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use bytes::Bytes;
 use claviger::{
-    domain::Sealed,
-    store::{ChangeSet, Expect, FieldTag, Store, Write},
+    domain::{EntryId, InstallationId, Revision, Sealed},
+    store::{
+        ChangeSet, CopiedRow, Expect, FieldTag, Head, Row, Store, Write,
+        codec::{self, Place},
+        sled::{Import, compact},
+    },
 };
 
 use tokio::task::unconstrained;
 
 use crate::{
-    child::{Traced, block_on, commit_and_close, key, open, poll_once, tell, told_directory},
+    child::{Traced, block_on, commit_and_close, key, myself, open, poll_once, tell, this_test, told, told_directory},
     tools::there_is,
 };
 
@@ -55,6 +59,43 @@ fn callers_that_give_up_and_ask_again_do_not_fill_the_memory() {
         tell("committed");
         store.close().await;
     });
+}
+
+/// 80 MB of rows through a page cache of 64, twice.
+#[test]
+fn filling_and_compacting_a_store_take_little_more_memory_than_their_cache() {
+    const ROWS: u64 = 40_000;
+    const MOST: u64 = 224 << 20;
+    let test = "waiting::filling_and_compacting_a_store_take_little_more_memory_than_their_cache";
+    let Some(directory) = told_directory() else {
+        let directory = tempfile::tempdir().unwrap();
+        let output = this_test(test, directory.path(), Command::new(myself())).output().unwrap();
+        return assert_eq!(told(output.stdout), ["filled", "compacted"]);
+    };
+    let before = peak_memory();
+    let taken = || (peak_memory() - before) >> 20;
+    let path = directory.join("store");
+    let mut import = Import::begin(&path).unwrap();
+    for first in (0..ROWS).step_by(1_000) {
+        let rows: Vec<_> = (first..first + 1_000).map(row).collect();
+        import.add(&rows).unwrap();
+    }
+    let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
+    let (revision, compacted) = (Revision(1), Revision(0));
+    import
+        .finish(Head { installation, epoch, revision, compacted, audit: 0, audit_purged: 0, available: true })
+        .unwrap();
+    assert!(taken() < MOST >> 20, "{} MB", taken());
+    tell("filled");
+    assert_eq!(compact(&path, |_| ()).unwrap().rows, ROWS);
+    assert!(taken() < MOST >> 20, "{} MB", taken());
+    tell("compacted");
+}
+
+fn row(number: u64) -> CopiedRow {
+    let fields = vec![(FieldTag::Record, Sealed::from_bytes(Bytes::from(vec![number as u8; 2_000])))];
+    let value = codec::encode_row(&key(number), &Row { version: 1, revision: Revision(1), fields, index: Vec::new() });
+    CopiedRow { place: Place::Record(key(number)).encode().into(), value: Some(value) }
 }
 
 /// The most that this process ever had in memory, in bytes.

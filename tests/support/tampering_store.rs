@@ -12,6 +12,7 @@ use claviger::{
         AuditEntry, ChangeSet, CommitError, Copying, EventEntry, FieldTag, Head, IndexEntry, IndexKind, Receipt,
         RecordKey, RecordKind, Row, Store, StoreError, WriteAction,
     },
+    vault::LinkedAudit,
 };
 
 pub(crate) struct TamperingStore {
@@ -28,6 +29,8 @@ struct Hands {
     forged: HashMap<RecordKey, Option<Row>>,
     /// The events of this revision are read with a bit flipped.
     spoiled: Option<Revision>,
+    /// Event and audit entries are read with each other's bodies, the first with the last one's.
+    exchanged: bool,
     /// Answers reads of this row only once that many have come together.
     gate: Option<(RecordKind, Arc<tokio::sync::Barrier>)>,
 }
@@ -66,6 +69,11 @@ impl TamperingStore {
     /// From now on the events of this revision do not open.
     pub(crate) fn spoil_events(&self, revision: Revision) {
         self.hands().spoiled = Some(revision);
+    }
+
+    /// From now on each log is read with its bodies in reverse.
+    pub(crate) fn exchange_bodies(&self) {
+        self.hands().exchanged = true;
     }
 
     pub(crate) fn repent(&self) {
@@ -139,12 +147,26 @@ impl Store for TamperingStore {
                 *body.last_mut().expect("a sealed body ends with its tag") ^= 1;
                 entry.body = Sealed::from_bytes(body.into());
             }
+            if self.hands().exchanged {
+                let bodies: Vec<_> = entries.iter().rev().map(|entry| entry.body.clone()).collect();
+                entries.iter_mut().zip(bodies).for_each(|(entry, body)| entry.body = body);
+            }
             Ok(entries)
         })
     }
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
-        self.inner.audit(after, limit)
+        Box::pin(async move {
+            let mut entries = self.inner.audit(after, limit).await?;
+            if self.hands().exchanged {
+                let read = |entry: &AuditEntry| LinkedAudit::decode(&entry.linked).expect("the chain made it");
+                let bodies: Vec<_> = entries.iter().rev().map(|entry| read(entry).body).collect();
+                for (entry, body) in entries.iter_mut().zip(bodies) {
+                    entry.linked = LinkedAudit { body, ..read(entry) }.encode().into();
+                }
+            }
+            Ok(entries)
+        })
     }
 
     fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>> {

@@ -37,14 +37,14 @@ pub(super) async fn examine(config: &Config, roots: Option<RootKeys>, random: &R
     let audit_key = AuditKey::default();
     let store = match build::open_store(config, &audit_key, random).await {
         Ok(store) => store,
-        Err(error) => return vec![about.fail(format!("it does not open: {error:#}"), "restore it from its copy")],
+        Err(error) => return vec![about.fail(format!("it does not open: {error:#}"), "restore a backup with `claviger restore --replace`")],
     };
     let findings = match Vault::open(Arc::clone(&store), roots, random.clone(), &audit_key).await {
         Err(error) => {
             let cure = "put back the root key that it was made with, or the directory that belongs to this key";
             vec![about.fail(error.to_string(), cure)]
         }
-        Ok(vault) => vec![about.ok("it opens under its root keys"), audit_chain(&chain, &vault).await],
+        Ok(vault) => vec![keys(&about, &vault).await, audit_chain(&chain, &vault).await],
     };
     store.close().await;
     findings
@@ -56,12 +56,26 @@ fn is_in_use(config: &Config) -> bool {
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// Every tenant's keys open, and what was not written there is found in none of their rows.
+async fn keys(about: &About, vault: &Vault) -> Finding {
+    match (vault.list_keys().await, vault.rotations().await) {
+        (Ok(_), Ok(under_way)) if under_way.is_empty() => about.ok("it opens under its root keys"),
+        (Ok(_), Ok(under_way)) => {
+            let left: u64 = under_way.iter().map(|(_, rotation)| rotation.left).sum();
+            about.ok(format!("it opens under its root keys; {left} rows are on their way to newer keys"))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            about.fail(error.to_string(), "restore the store from its copy, and find out who has edited its files")
+        }
+    }
+}
+
 async fn audit_chain(about: &About, vault: &Vault) -> Finding {
     let mut end: Option<Position> = None;
     loop {
         let after = end.map_or(0, |end| end.sequence);
         let Ok(page) = vault.store().audit(after, PAGE).await else {
-            return about.fail(format!("records after {after} cannot be read"), "restore the store from its copy");
+            return about.fail(format!("records after {after} cannot be read"), "restore a backup with `claviger restore --replace`");
         };
         if page.is_empty() {
             return about.ok(format!("{after} records hold together"));
@@ -69,7 +83,7 @@ async fn audit_chain(about: &About, vault: &Vault) -> Finding {
         match audit::check(vault.keys().audit(), end, page.iter().map(|entry| &*entry.linked)) {
             Ok(position) => end = position,
             Err(broken) => {
-                let cure = "somebody has edited the store's files: compare them with the last copy, and find out who";
+                let cure = "somebody has edited the store's files: compare them with the last backup, and find out who";
                 return about.fail(broken.to_string(), cure);
             }
         }

@@ -92,20 +92,6 @@ impl Engine {
         &self,
         rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> Result<(), EngineError> {
-        self.write(rows)?;
-        guarded(|| {
-            // hands the pages to the kernel (`pwrite`, `sync_file_range`), which is not an fsync
-            self.db.flush()?;
-            self.data.sync_data()?;
-            Ok(())
-        })
-    }
-
-    /// Writes the rows; they are on the disk after the next [`Engine::apply`], or in part before it.
-    pub(super) fn write<'a>(
-        &self,
-        rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-    ) -> Result<(), EngineError> {
         let mut batch = Batch::default();
         for (place, value) in rows {
             match value {
@@ -113,7 +99,30 @@ impl Engine {
                 None => batch.remove(place),
             }
         }
-        guarded(|| Ok(self.db.apply_batch(batch)?))
+        guarded(|| {
+            self.db.apply_batch(batch)?;
+            // hands the pages to the kernel (`pwrite`, `sync_file_range`), which is not an fsync
+            self.db.flush()?;
+            self.data.sync_data()?;
+            Ok(())
+        })
+    }
+
+    /// Writes rows one by one; they are on the disk after the next [`Engine::apply`], or in part before it. In batches
+    /// sled would keep every page that it replaces: it frees them a few with each call, whatever the call's size.
+    pub(super) fn write<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for (place, value) in rows {
+                match value {
+                    Some(value) => self.db.insert(place, value)?,
+                    None => self.db.remove(place)?,
+                };
+            }
+            Ok(())
+        })
     }
 
     pub(super) fn close(self, directory: &Directory) {
