@@ -185,7 +185,7 @@ fn the_configuration_is_the_values_and_what_the_chart_sets() {
     expected["grpc"]["tls"]["client_ca_file"] = "/run/claviger-tls/ca.crt".into();
     expected["grpc"]["tls"]["client_certificates"] = "optional".into();
     expected["store"]["directory"] = "/var/lib/claviger/store".into();
-    expected["sealing"] = json!({ "root_keys": ["/run/claviger/root.key"] });
+    expected["sealing"] = json!({ "root_keys": ["/run/claviger/newer.key", "/run/claviger/key"] });
     expected["providers"][0]["client_secret_file"] = "/run/claviger/provider.github".into();
     expected["identity"][0]["sign_in"]["client_secret_file"] = "/run/claviger/sign-in.platform".into();
     for helm in HELMS {
@@ -202,8 +202,9 @@ fn what_is_rendered_is_what_serve_takes() {
     let directory = TempDir::with_prefix("claviger-helm-").unwrap();
     let place = directory.path();
     fs::create_dir(place.join("tls")).unwrap();
-    let key = place.join("root.key");
-    assert!(claviger().arg("generate-key").arg(key).status().unwrap().success());
+    for key in ["root.key", "key", "newer.key"] {
+        assert!(claviger().arg("generate-key").arg(place.join(key)).status().unwrap().success());
+    }
     let certificate = rcgen::generate_simple_self_signed(["claviger.example.com".to_owned()]).unwrap();
     let (public, private) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
     for (file, text) in [

@@ -23,12 +23,14 @@ use claviger::{
         Attempt, AuditAction, AuditRecord, Connection, ConnectionId, EntryId, EventKind, FLOW_MEMORY, Flow, FlowState,
         InstallationId, Job, JobKind, Revision, ScopeSet, Sealed, SubjectId, Timestamp,
     },
-    sealing::{AuditKey, Random, RandomUnavailable, RootKey},
+    sealing::{AuditKey, Random, RandomUnavailable, RootKey, RootKeys},
     store::{
-        ChangeSet, FieldTag, RecordKey, RecordKind, Row, Store, Write,
+        ChangeSet, Copied, FieldTag, RecordKey, RecordKind, Row, Store, Write,
         sled::{SledOptions, SledStore},
     },
-    vault::{DueRecord, FlowIntent, FlowTokens, Misuse, Parked, Stored, TokenSet, Tokens, Vault, VaultError},
+    vault::{
+        DueRecord, ErasureList, FlowIntent, FlowTokens, Misuse, Parked, Stored, TokenSet, Tokens, Vault, VaultError,
+    },
 };
 use support::{
     memory_store::MemoryStore,
@@ -66,7 +68,7 @@ async fn nothing_in_the_store_names_anyone_or_anything() {
 }
 
 #[tokio::test]
-async fn nothing_in_the_files_of_the_embedded_store_names_anyone_or_anything() {
+async fn nothing_in_the_embedded_store_names_anyone_or_anything_in_its_rows_or_its_files() {
     let directory = tempfile::tempdir().unwrap();
     let options = SledOptions {
         directory: directory.path().join("store"),
@@ -79,12 +81,26 @@ async fn nothing_in_the_files_of_the_embedded_store_names_anyone_or_anything() {
     let store = Arc::new(SledStore::open(options.clone(), Box::new(Chain::new(audit_key.clone()))).await.unwrap());
     let vault = Vault::open(store.clone(), root(1), Random::system(), &audit_key).await.unwrap();
     write_one_of_each(&vault).await;
+    // What moves and destroys keys leaves rows of its own.
+    let roots = RootKeys::new(root(2), vec![root(1)]);
+    let vault = Vault::open(store.clone(), roots, Random::system(), &audit_key).await.unwrap();
+    vault.change(&acme(), Some(bob())).await.unwrap();
+    let erasures = ErasureList::new(options.directory.join("erasures"));
+    vault.erase_subject(&acme(), bob(), &audit_record(), &erasures).await.unwrap();
+    vault.begin_root_rotation(&audit_record()).await.unwrap();
+    vault.begin_tenant_rotation(&acme(), &audit_record()).await.unwrap();
+    for (what, _) in vault.rotations().await.unwrap() {
+        while vault.go_on_rotating(&what).await.unwrap() {}
+    }
+    let rows = dump(&*store).await;
+    assert!(rows.len() > 50, "{}", rows.len());
     let row = store.row(connection(1).key()).await.unwrap().unwrap();
     store.close().await;
 
     let files = files_under(&options.directory);
     for needle in needles() {
-        assert!(!found(&files, &needle), "{}", String::from_utf8_lossy(&needle));
+        assert!(!found(&rows, &needle), "{} in a row", String::from_utf8_lossy(&needle));
+        assert!(!found(&files, &needle), "{} in a file", String::from_utf8_lossy(&needle));
     }
     // What was written is there to be found.
     assert!(found(&files, row.field(FieldTag::AccessToken).unwrap().as_bytes()));
@@ -720,6 +736,23 @@ async fn an_event_that_does_not_open_ends_the_log_for_nobody() {
 }
 
 #[tokio::test]
+async fn log_entries_do_not_open_in_each_others_place() {
+    let fixture = Fixture::new().await;
+    for _ in 0..2 {
+        let mut change = fixture.change().await;
+        change.event(&event(&connection(1), EventKind::Refreshed));
+        change.audit(&audit_record());
+        change.commit().await.unwrap();
+    }
+    fixture.store.exchange_bodies();
+    let events = fixture.vault.events(Revision::default(), 10).await.unwrap();
+    assert!(events.len() == 2 && events.iter().all(|(_, events)| events.is_empty()));
+    assert_eq!(fixture.vault.alarms(), 2);
+    assert!(matches!(fixture.vault.audit(0, 10).await, Err(VaultError::Unsealable { .. })));
+    assert_eq!(fixture.vault.alarms(), 3);
+}
+
+#[tokio::test]
 async fn audit_records_come_back_numbered_and_chained() {
     let fixture = Fixture::new().await;
     let mut change = fixture.change().await;
@@ -844,8 +877,19 @@ fn needles() -> Vec<Vec<u8>> {
         "browser-canary",
         "connected",
     ];
-    let ids = [alice().as_bytes().to_vec(), connection(1).credential.id.as_bytes().to_vec()];
+    let ids = [alice().as_bytes().to_vec(), bob().as_bytes().to_vec(), connection(1).credential.id.as_bytes().to_vec()];
     texts.into_iter().map(|text| text.as_bytes().to_vec()).chain(ids).collect()
+}
+
+/// Every key and every value.
+async fn dump(store: &dyn Store) -> Vec<Bytes> {
+    let mut dump = Vec::new();
+    let mut copying = store.copy().await.unwrap();
+    while let Some(part) = copying.next().await {
+        let Copied::Rows(rows) = part.unwrap() else { continue };
+        dump.extend(rows.into_iter().flat_map(|row| [Some(row.place), row.value]).flatten());
+    }
+    dump
 }
 
 fn files_under(directory: &Path) -> Vec<Bytes> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Broker, BrokerError, trail::by_broker};
 use crate::{
     domain::{
-        AuditAction, AuditResult, ConnectionId, CredentialState, Job, JobId, JobKind, ProviderId, RemoteRevocation,
-        SubjectId, TenantId,
+        AuditAction, AuditRecord, AuditResult, ConnectionId, CredentialState, Job, JobId, JobKind, ProviderId,
+        RemoteRevocation, SubjectId, TenantId,
     },
     vault::Stored,
 };
@@ -77,7 +77,13 @@ impl Broker {
         connection: Option<ConnectionId>,
     ) -> Result<bool, BrokerError> {
         let Some(tokens) = self.vault().job_tokens(job).await? else { return Ok(true) };
-        let provider = self.provider(provider)?;
+        let provider = match self.provider(provider) {
+            // Taken out of the configuration: an erased subject's tokens are not kept for the day that it comes back.
+            Err(BrokerError::ProviderUnknown) if job.value.owner().is_none() && job.value.failures >= MOST_FAILURES => {
+                return Ok(true);
+            }
+            other => other?,
+        };
         let result = match self.tell_of_tokens(&provider, &tokens).await {
             Ok(RemoteRevocation::Failed) => AuditResult::Failed,
             Ok(_) => AuditResult::Allowed,
@@ -89,11 +95,23 @@ impl Broker {
                 AuditResult::Failed
             }
         };
-        if let Some(id) = connection
-            && let Some(stored) = self.vault().any_connection(id).await?
-        {
+        let (action, now) = (AuditAction::RevocationSettled, self.now());
+        let record = match connection {
+            Some(id) => {
+                let stored = self.vault().any_connection(id).await?;
+                stored.map(|stored| by_broker(&stored.value, action, result, now))
+            }
+            None if job.value.owner().is_none() => Some(AuditRecord {
+                subject: Some(job.value.subject),
+                provider: Some(provider.id.clone()),
+                result,
+                ..AuditRecord::by_broker(job.value.tenant.clone(), action, now)
+            }),
+            None => None,
+        };
+        if let Some(record) = record {
             let mut change = self.vault().change(&job.value.tenant, None).await?;
-            change.audit(&by_broker(&stored.value, AuditAction::RevocationSettled, result, self.now()));
+            change.audit(&record);
             change.commit().await?;
         }
         Ok(true)

@@ -181,6 +181,11 @@ impl Broker {
         }
     }
 
+    /// How often something was found in the store, since this process opened it, that no change set leaves there.
+    pub fn alarms(&self) -> u64 {
+        self.vault().alarms()
+    }
+
     /// What is in force now; whoever needs a consistent view keeps it for the whole call.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.0.catalog.load_full()

@@ -39,6 +39,9 @@ impl Broker {
         let record = allowed(call, AuditAction::KeyRotated, About::default(), self.now());
         let tenants = match key {
             RotateKey::Root => return Ok(self.vault().begin_root_rotation(&record).await?),
+            RotateKey::Tenants(Some(tenant)) if !self.vault().tenants().await?.contains(tenant) => {
+                return Err(BrokerError::Invalid { field: "tenant", problem: "has no keys" });
+            }
             RotateKey::Tenants(Some(tenant)) => vec![tenant.clone()],
             RotateKey::Tenants(None) => self.vault().tenants().await?,
         };

@@ -121,7 +121,7 @@ async fn another_root_key_opens_nothing_and_holds_nothing() {
     root_key::file::create(&config.sealing.root_keys[0], &Random::system()).unwrap();
     let error = refused(&world, config).await;
     let directory = world.config().store.directory.display().to_string();
-    assert!(error.contains(&directory) && error.contains("was sealed under root key"), "{error}");
+    assert!(error.contains(&directory) && error.contains("is sealed under root key"), "{error}");
     // At once, and unharmed.
     world.run().await;
     assert!(world.client("alice").get_plugin_token(ask(PLUGIN)).await.is_ok());

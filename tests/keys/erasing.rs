@@ -5,8 +5,8 @@ use std::{fs, path::Path, sync::Arc};
 use claviger::{
     audit::Chain,
     domain::{
-        AuditAction, AuditRecord, AuditTarget, EntryId, EventKind, InstallationId, JobKind, KeyId, Revision, SubjectId,
-        TenantId, Timestamp,
+        AuditAction, AuditRecord, AuditTarget, EntryId, EventKind, Flow, FlowId, InstallationId, JobKind, KeyId,
+        Revision, SubjectId, TenantId, Timestamp,
     },
     sealing::{AuditKey, Random, RootKeys, sealed_key_id},
     store::{
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::{
     populated::{
         LATER, Populated, assert_logs_hold, assert_readable, assert_readable_of, connection_of, finish, flow_of,
-        job_of, people, roots, rotate_everything, said,
+        job_of, live_rows, people, roots, rotate_everything, said,
     },
     specimens::{acme, alice, bob, root, state, tokens, umbrella},
     stopping_store::StoppingStore,
@@ -108,6 +108,37 @@ async fn an_erasure_that_is_cut_off_after_any_commit_is_finished_by_the_next_pro
             return;
         }
         assert_eq!(replayed, 1);
+    }
+}
+
+/// Nothing may be left under a key that is gone: nobody could read it, and nobody would remove it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_a_subject_is_erased_is_refused_or_goes_with_the_rest() {
+    for _ in 0..30 {
+        let world = Populated::new().await;
+        let key = world.vault.subject(&acme(), alice()).await.unwrap().unwrap().value.key;
+        let writing = tokio::spawn(write_until_refused(world.vault.clone()));
+        erase(&world.vault, &world.erasures(), &acme(), alice()).await.unwrap();
+        assert_eq!(writing.await.unwrap(), VaultError::SubjectErased);
+        assert_eq!(live_rows(&*world.store, key).await, 0);
+    }
+}
+
+async fn write_until_refused(vault: Vault) -> VaultError {
+    let mut number = 0_u16;
+    loop {
+        let mut change = match vault.change(&acme(), Some(alice())).await {
+            Ok(change) => change,
+            Err(refused) => return refused,
+        };
+        let mut id = [0xEE; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        change.insert_flow(&Flow { id: FlowId::from_bytes(id), ..flow_of(1) });
+        if let Err(refused) = change.commit().await {
+            return refused;
+        }
+        number += 1;
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The life of the sealing keys: superseded while the store is in use, retired, destroyed; and what then still opens.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../support/memory_store.rs"]
 mod memory_store;

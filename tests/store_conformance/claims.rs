@@ -6,13 +6,16 @@ use bytes::Bytes;
 use claviger::{
     domain::{AuditLinker, Revision},
     store::{
-        CommitError, EventEntry, Expect, FieldTag, IndexKind, StoreError, Write,
+        CommitError, EventEntry, Expect, FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind, StoreError, Write,
         change::{LINK_ROOM, MAX_ROW},
         codec,
+        key::{MAX_ID, MAX_INDEX_KEY, MAX_INDEX_VALUE},
     },
 };
 
-use crate::words::{AnyStore, Chain, EPOCH, INSTALLATION, Set, fields, key, listed, listing, page, poll_once, sealed};
+use crate::words::{
+    AnyStore, Chain, EPOCH, GREEDY, INSTALLATION, Set, fields, key, listed, listing, page, poll_once, sealed,
+};
 
 pub(crate) async fn an_absent_row_is_none(store: AnyStore) {
     assert!(store.row(key(1)).await.unwrap().is_none());
@@ -43,6 +46,32 @@ pub(crate) async fn deleting_a_row_removes_it_and_its_index_entries(store: AnySt
     // the next life of the record starts at version 1
     Set::default().create(1, "anew").on(&*store).await;
     assert_eq!(store.row(key(1)).await.unwrap().unwrap().version, 1);
+}
+
+/// Whoever holds on to a row may take it for unchanged when the store gives out the very same again.
+pub(crate) async fn a_row_in_the_same_place_of_memory_is_the_same_row(store: AnyStore) {
+    Set::default().create(1, "1").create(2, "other").on(&*store).await;
+    for version in 1..20 {
+        let before = store.row(key(1)).await.unwrap().unwrap();
+        assert!(*store.row(key(1)).await.unwrap().unwrap() == *before);
+        Set::default().replace(1, version, "again").on(&*store).await;
+        let after = store.row(key(1)).await.unwrap().unwrap();
+        assert!(!Arc::ptr_eq(&before, &after) && before.version == version && after.version == version + 1);
+    }
+    let before = store.row(key(1)).await.unwrap().unwrap();
+    Set::default().delete(1, 20).on(&*store).await;
+    Set::default().create(1, "next life").on(&*store).await;
+    assert!(!Arc::ptr_eq(&before, &store.row(key(1)).await.unwrap().unwrap()));
+}
+
+pub(crate) async fn deleting_what_is_expected_to_be_absent_removes_nothing(store: AnyStore) {
+    let delete = |id| Set::default().write(Write { expect: Expect::Absent, ..Write::delete(key(id), 0) });
+    assert_eq!(delete(1).on(&*store).await.revision, Revision(1));
+    assert!(store.row(key(1)).await.unwrap().is_none());
+    Set::default().list(1, Expect::Absent, &["a"]).on(&*store).await;
+    refuses(&store, delete(1), CommitError::Conflict { key: key(1) }).await;
+    assert!(store.row(key(1)).await.unwrap().is_some());
+    assert_eq!(listing(&*store, "").await, ["a"]);
 }
 
 pub(crate) async fn creating_a_row_that_exists_is_a_conflict(store: AnyStore) {
@@ -308,7 +337,7 @@ pub(crate) async fn index_entries_follow_their_row(store: AnyStore) {
     Set::default().list(1, Expect::Version(1), &["kept", "taken"]).on(&*store).await;
     assert_eq!(listing(&*store, "").await, ["kept", "taken"]);
     // the value follows too
-    let changed = claviger::store::IndexEntry { value: Bytes::from_static(b"new"), ..listed(1, "kept") };
+    let changed = IndexEntry { value: Bytes::from_static(b"new"), ..listed(1, "kept") };
     Set::default().write(Write::put(key(1), Expect::Version(2), fields("x"), vec![changed.clone()])).on(&*store).await;
     let found = store.index(IndexKind::ConnectionsOfSubject, Bytes::new(), None, 10).await.unwrap();
     assert_eq!(found, std::slice::from_ref(&changed));
@@ -323,6 +352,41 @@ pub(crate) async fn an_index_key_of_another_record_is_a_conflict(store: AnyStore
     assert!(store.row(key(2)).await.unwrap().is_none());
     let found = store.index(IndexKind::ConnectionsOfSubject, Bytes::new(), None, 10).await.unwrap();
     assert_eq!(found, [listed(1, "mine")]);
+}
+
+pub(crate) async fn an_index_key_is_unique_within_its_index_alone(store: AnyStore) {
+    Set::default().list(1, Expect::Absent, &["key"]).on(&*store).await;
+    let elsewhere = IndexEntry { index: IndexKind::FlowsByIntent, ..listed(2, "key") };
+    Set::default().write(Write::put(key(2), Expect::Absent, fields("x"), vec![elsewhere.clone()])).on(&*store).await;
+    for (index, entry) in [(IndexKind::ConnectionsOfSubject, listed(1, "key")), (IndexKind::FlowsByIntent, elsewhere)] {
+        assert_eq!(store.index(index, Bytes::new(), None, 9).await.unwrap(), [entry]);
+    }
+}
+
+pub(crate) async fn keys_and_values_of_the_longest_length_are_taken(store: AnyStore) {
+    let record = RecordKey::new(RecordKind::Connection, [1; MAX_ID]);
+    let entry = IndexEntry {
+        index: IndexKind::ConnectionsOfSubject,
+        key: vec![2; MAX_INDEX_KEY].into(),
+        record: record.clone(),
+        value: vec![3; MAX_INDEX_VALUE].into(),
+    };
+    Set::default()
+        .write(Write::put(record.clone(), Expect::Absent, fields("x"), vec![entry.clone()]))
+        .on(&*store)
+        .await;
+    assert_eq!(store.row(record).await.unwrap().unwrap().index, std::slice::from_ref(&entry));
+    assert_eq!(store.index(IndexKind::ConnectionsOfSubject, entry.key.clone(), None, 9).await.unwrap(), [entry]);
+}
+
+/// A linker that adds more than it may has the set refused, and leaves no hole.
+pub(crate) async fn a_link_without_room_is_too_large(store: AnyStore) {
+    let body = "x".repeat(MAX_ROW - LINK_ROOM - codec::entry_size(0));
+    let greedy = [GREEDY, &body[GREEDY.len()..]].concat();
+    let refused = store.commit(Set::default().audit(1, "first").audit(2, &greedy).event(1, "never").0).await;
+    assert!(matches!(refused, Err(CommitError::TooLarge { size }) if size > MAX_ROW), "{refused:?}");
+    assert!(numbers(&store).await.is_empty() && revisions(&store).await.is_empty());
+    assert_eq!(Set::default().audit(3, &body).on(&*store).await.audit, [1]);
 }
 
 pub(crate) async fn an_entry_that_moves_within_a_set_is_no_conflict(store: AnyStore) {
@@ -414,7 +478,10 @@ pub(crate) async fn a_row_beyond_the_limit_is_too_large(store: AnyStore) {
 pub(crate) async fn a_set_that_contradicts_itself_is_malformed(store: AnyStore) {
     let put = |index, fields| Set::default().write(Write::put(key(1), Expect::Absent, fields, index));
     let twice = |index| vec![index, listed(1, "a")];
-    let long = |key, value| claviger::store::IndexEntry { key, value, ..listed(1, "") };
+    let long = |key, value| IndexEntry { key, value, ..listed(1, "") };
+    let long_id = RecordKey::new(RecordKind::Connection, [1; MAX_ID + 1]);
+    let named = Write::put(long_id.clone(), Expect::Absent, fields("long id"), Vec::new());
+    refuses(&store, Set::default().write(named), CommitError::Malformed { key: long_id }).await;
     let sets = [
         Set::default().create(1, "a").create(1, "b"),
         put(twice(listed(1, "a")), fields("same index key")),

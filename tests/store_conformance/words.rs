@@ -14,12 +14,13 @@ use claviger::{
     store::{
         ChangeSet, Expect, FieldTag, IndexEntry, IndexKind, NewEntry, Precondition, Purge, Receipt, RecordKey,
         RecordKind, RowFields, Store, Write,
+        change::LINK_ROOM,
         sled::{OpenError, SledOptions, SledStore},
     },
 };
 use tempfile::TempDir;
 
-use crate::support::memory_store::MemoryStore;
+use crate::{full_store::FullStore, memory_store::MemoryStore, tampering_store::TamperingStore};
 
 pub(crate) const INSTALLATION: InstallationId = InstallationId::from_bytes([7; 16]);
 pub(crate) const EPOCH: EntryId = EntryId::from_bytes([8; 16]);
@@ -33,6 +34,16 @@ pub(crate) struct Opened {
 
 pub(crate) async fn open_memory() -> Opened {
     Opened { store: Arc::new(MemoryStore::new(INSTALLATION, EPOCH, Box::new(Chain))), _directory: None }
+}
+
+/// Memory behind the store that a test can fill.
+pub(crate) async fn open_full_store() -> Opened {
+    Opened { store: FullStore::over(open_memory().await.store), _directory: None }
+}
+
+/// Memory behind the store that a test can tamper with.
+pub(crate) async fn open_tampering_store() -> Opened {
+    Opened { store: Arc::new(TamperingStore::over(open_memory().await.store)), _directory: None }
 }
 
 pub(crate) async fn open_sled() -> Opened {
@@ -62,16 +73,20 @@ pub(crate) fn options(directory: &Path) -> SledOptions {
     }
 }
 
-/// Links a record to all before it: number, hash over number, previous form and body.
+/// Links a record to all before it: number, hash over number, previous form and body. Takes more room than it may for
+/// a body that begins with [`GREEDY`].
 pub(crate) struct Chain;
 
 impl AuditLinker for Chain {
     fn link(&self, sequence: u64, previous: Option<&[u8]>, body: &Sealed) -> Vec<u8> {
         let mut hasher = DefaultHasher::new();
         (sequence, previous, &body.as_bytes()[..]).hash(&mut hasher);
-        [&sequence.to_be_bytes()[..], &hasher.finish().to_be_bytes(), body.as_bytes()].concat()
+        let more = if body.as_bytes().starts_with(GREEDY.as_bytes()) { LINK_ROOM } else { 0 };
+        [&sequence.to_be_bytes()[..], &hasher.finish().to_be_bytes(), &vec![0; more], body.as_bytes()].concat()
     }
 }
+
+pub(crate) const GREEDY: &str = "a greedy link";
 
 pub(crate) fn key(id: u8) -> RecordKey {
     RecordKey::new(RecordKind::Connection, [id; 16])

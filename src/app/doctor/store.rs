@@ -49,7 +49,7 @@ pub(super) async fn examine(config: &Config, roots: Option<RootKeys>, random: &R
             let cure = "put back the root key that it was made with, or the directory that belongs to this key";
             vec![about.fail(error.to_string(), cure)]
         }
-        Ok(vault) => vec![about.ok("it opens under its root keys"), audit_chain(&chain, &vault).await],
+        Ok(vault) => vec![keys(&about, &vault).await, audit_chain(&chain, &vault).await],
     };
     store.close().await;
     findings
@@ -59,6 +59,20 @@ pub(super) async fn examine(config: &Config, roots: Option<RootKeys>, random: &R
 fn is_in_use(config: &Config) -> bool {
     let lock = OpenOptions::new().read(true).write(true).open(config.store.directory.join("lock"));
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Every tenant's keys open, and what was not written there is found in none of their rows.
+async fn keys(about: &About, vault: &Vault) -> Finding {
+    match (vault.list_keys().await, vault.rotations().await) {
+        (Ok(_), Ok(under_way)) if under_way.is_empty() => about.ok("it opens under its root keys"),
+        (Ok(_), Ok(under_way)) => {
+            let left: u64 = under_way.iter().map(|(_, rotation)| rotation.left).sum();
+            about.ok(format!("it opens under its root keys; {left} rows are on their way to newer keys"))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            about.fail(error.to_string(), "restore the store from its copy, and find out who has edited its files")
+        }
+    }
 }
 
 async fn audit_chain(about: &About, vault: &Vault) -> Finding {

@@ -3,11 +3,15 @@
 
 use std::{fs, sync::Arc};
 
-use claviger::broker::{Broker, BrokerError, PluginToken};
+use claviger::{
+    broker::{Broker, BrokerError, PluginToken},
+    domain::{AuditAction, AuditRecord},
+    vault::ErasureList,
+};
 
 use super::{Endpoint, HoldPoint, IN_MARGIN, LIFETIME, in_time};
 use crate::{
-    installation::{FullStore, Installation, authorize, serves, store, token},
+    installation::{FullStore, Installation, authorize, call, serves, store, token},
     world::MINUTE,
 };
 
@@ -62,6 +66,51 @@ async fn fresh_tokens_that_the_store_never_took_are_applied_by_the_next_process(
     installation.world.clock.advance(LIFETIME);
     serves(&installation.world, &token(&broker, USER).await.unwrap(), 3);
     assert_eq!((installation.world.refreshes(), installation.world.live_refresh_tokens()), (2, 1));
+}
+
+#[tokio::test]
+async fn fresh_tokens_of_a_subject_who_was_erased_meanwhile_go_to_their_provider_and_nowhere_else() {
+    let installation = Installation::new().await;
+    let (broker, disk, waiting) = refreshed_onto_a_full_disk(&installation).await;
+    erase_user(&installation).await;
+    let hold = installation.world.provider.faults().hold(Endpoint::Revoke, HoldPoint::Request);
+    let scheduler = tokio::spawn(broker.clone().run_scheduler());
+    disk.empty();
+    assert!(in_time(waiting).await.unwrap().is_err());
+    // The tokens that were in the store, and those that came when it was too late.
+    in_time(hold.arrived(2)).await;
+    hold.release();
+    in_time(async {
+        while installation.world.live_refresh_tokens() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    installation.held_files(0).await;
+    assert!(broker.is_ready());
+    broker.stop().await;
+    scheduler.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_held_file_of_a_subject_who_was_erased_meanwhile_is_removed_at_the_next_start() {
+    let installation = Installation::new().await;
+    let (_dying, _disk, waiting) = refreshed_onto_a_full_disk(&installation).await;
+    waiting.abort();
+    erase_user(&installation).await;
+    let (broker, _disk) = installation.start().await;
+    assert!(broker.is_ready());
+    installation.held_files(0).await;
+}
+
+/// Past the broker, which would wait for the refresh to land.
+async fn erase_user(installation: &Installation) {
+    let vault = installation.vault(Arc::clone(&installation.disk)).await;
+    let (tenant, subject) = (call(USER).caller.tenant.clone(), call(USER).caller.subject);
+    let now = installation.world.now();
+    let record = AuditRecord::by_broker(tenant.clone(), AuditAction::SubjectErased, now);
+    let list = ErasureList::new(installation.world.directory().join("erasures"));
+    vault.erase_subject(&tenant, subject, &record, &list).await.unwrap();
 }
 
 #[tokio::test]
