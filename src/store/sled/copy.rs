@@ -5,7 +5,7 @@
 //! from being applied: that fixes the revision, and is the only moment in which a writer waits for a copy.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -148,9 +148,9 @@ pub(super) fn check(place: &[u8], value: &Bytes) -> Result<(), EngineError> {
 
 impl Copies {
     /// Tells the copies what a durable group changed, before anyone may read it.
-    pub(super) fn note<'a>(&self, places: &(impl Iterator<Item = &'a Vec<u8>> + Clone)) {
+    pub(super) fn note(&self, changed: &HashMap<Vec<u8>, Option<Bytes>>) {
         self.each(|track| {
-            let behind = places.clone().filter(|place| (&BEGIN[..]..&END[..]).contains(&&place[..]));
+            let behind = changed.keys().filter(|place| (&BEGIN[..]..&END[..]).contains(&&place[..]));
             track.changed.extend(behind.filter(|place| place[..] <= track.through[..]).map(|place| place[..].into()));
             if track.changed.len() > MOST {
                 track.end(CopyError::Outrun { places: MOST });
@@ -198,3 +198,29 @@ const SOON: usize = 16 * 1024;
 const LAST: usize = 4 * 1024;
 /// Changed places that are remembered, about 40 MB.
 const MOST: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The writer's memory is bounded, whatever a copy's reader does.
+    #[test]
+    fn a_copy_that_falls_too_far_behind_is_given_up() {
+        let (copies, behind) = (Copies::default(), Arc::new(Behind(Mutex::new(Track::new()))));
+        copies.lock().push(Arc::downgrade(&behind));
+        let place = |number: usize| [&BEGIN[..], &number.to_be_bytes()].concat();
+        let change = |numbers: std::ops::Range<usize>| numbers.map(|number| (place(number), None)).collect();
+        behind.lock().through = place(MOST).into();
+        copies.note(&change(0..MOST));
+        // twice the same, and what the scan has still before it
+        copies.note(&change(0..9));
+        copies.note(&change(MOST + 1..MOST + 9));
+        assert!(behind.lock().ended.is_none() && behind.lock().changed.len() == MOST);
+        copies.note(&change(MOST..MOST + 1));
+        assert_eq!(behind.lock().ended, Some(CopyError::Outrun { places: MOST }));
+        assert!(behind.lock().changed.is_empty());
+        drop(behind);
+        copies.note(&change(0..1));
+        assert!(copies.lock().is_empty());
+    }
+}

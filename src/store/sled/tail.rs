@@ -1,10 +1,7 @@
 //! What is checked when the files are opened: that they are a store of ours, and that the change sets at the end of its
 //! log were written whole.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    ops::Bound,
-};
+use std::{collections::BTreeMap, ops::Bound, panic::resume_unwind, thread};
 
 use bytes::Bytes;
 
@@ -116,21 +113,37 @@ fn whole(log: &Log, meta: Meta) -> Result<Tail, OpenError> {
 }
 
 /// Holds when every row is as the newest change set left it. The content of a row is not looked at: a damaged one is
-/// named by whoever reads it.
+/// named by whoever reads it. The rows lie all over a file that may be cold, so several threads wait for the disk.
 fn unchanged(engine: &Engine, log: &Log, tail: &Tail) -> Result<(), OpenError> {
-    let mut seen = HashSet::new();
+    let mut newest = BTreeMap::new();
     for revision in tail.kept().rev() {
         for footprint in log.get(&revision).into_iter().flatten().flat_map(|part| &part.footprints) {
-            if !seen.insert(&footprint.place) {
-                continue;
-            }
-            let stored = engine.value(&footprint.place)?;
-            if stored.map(|value| codec::checksum(&value)) != footprint.checksum.map(Some) {
-                return Err(OpenError::TornChangeSet { revision });
-            }
+            newest.entry(&footprint.place).or_insert((revision, footprint.checksum));
         }
     }
-    Ok(())
+    let rows: Vec<_> = newest.into_iter().collect();
+    let share = rows.len().div_ceil(READERS).max(READERS);
+    let torn: Vec<_> = thread::scope(|scope| {
+        let readers: Vec<_> = rows.chunks(share).map(|share| scope.spawn(|| changed(engine, share))).collect();
+        let found = readers.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        found.collect::<Result<_, EngineError>>()
+    })?;
+    match torn.into_iter().flatten().max() {
+        Some(revision) => Err(OpenError::TornChangeSet { revision }),
+        None => Ok(()),
+    }
+}
+
+/// The newest revision that did not leave one of these rows as it is.
+fn changed(engine: &Engine, rows: &[(&Bytes, (Revision, Option<u32>))]) -> Result<Option<Revision>, EngineError> {
+    let mut torn = None;
+    for (place, (revision, checksum)) in rows {
+        let stored = engine.value(place)?;
+        if stored.map(|value| codec::checksum(&value)) != checksum.map(Some) {
+            torn = torn.max(Some(*revision));
+        }
+    }
+    Ok(torn)
 }
 
 /// Holds when the newest change set is the last that left events or audit records.
@@ -148,3 +161,6 @@ fn nothing_beyond(engine: &Engine, tail: &Tail) -> Result<(), OpenError> {
     }
     Ok(())
 }
+
+/// Threads that check rows at open.
+const READERS: usize = 16;
