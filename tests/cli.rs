@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     pin::Pin,
     process::{Child, Command, Output, Stdio},
 };
@@ -12,6 +13,7 @@ use claviger::proto::v1::{
     CredentialStatus, LocalOutcome, RemoteOutcome, RevokeResult, TokenUsage, WatchBatch, WatchCredentialStatusResponse,
     WatchOpened,
     connection_service_server::{ConnectionService, ConnectionServiceServer},
+    operations_service_server::{OperationsService, OperationsServiceServer},
     revoke_request::Target,
     start_authorization_request::Target as StartTarget,
     store_auth_code_request::Flow,
@@ -198,6 +200,63 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_its_name_when_it_is_whole_and_is_its_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("monday.archive");
+    let named = file.to_str().unwrap();
+    std::fs::write(directory.path().join("monday.archive.part"), "left of an earlier try").unwrap();
+    let broker = Broker::start().await;
+    let output = broker.run(&["backup", named, "--output", "json"]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(document["file"], named);
+    assert_eq!((&document["revision"], &document["rows"], &document["bytes"]), (&7.into(), &3.into(), &10.into()));
+    assert_eq!(std::fs::read(&file).unwrap(), b"first last");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+
+    let again = broker.run(&["backup", named]);
+    assert_eq!(again.status.code(), Some(73));
+    assert_eq!(std::fs::read(&file).unwrap(), b"first last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_breaks_off_leaves_nothing_behind() {
+    for (ends, message) in [(End::Early, "before it was whole"), (End::WithAnError, "BACKUP_OUTRUN")] {
+        let broker = Broker::start_with(Operations { ends }).await;
+        let directory = tempfile::tempdir().unwrap();
+        let output = broker.run(&["backup", directory.path().join("archive").to_str().unwrap()]);
+        assert!(matches!(output.status.code(), Some(69 | 75)), "{:?}", output.status);
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_told_with_what_they_still_seal() {
+    let broker = Broker::start().await;
+    let output = broker.run(&["keys", "status"]);
+    let table = stdout(&output);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["key_1", "ROOT", "-", "ROTATING", "12", "-"]);
+    assert_eq!(rows[2], ["key_2", "TENANT", "acme", "PRESENT", "3", "2027-01-15T08:00:00Z"]);
+    assert_eq!(stderr(&output), "a rotation is under way: 12 of 20 rows are left\n");
+    let document: Value = serde_json::from_str(&stdout(&broker.run(&["keys", "status", "--output", "json"]))).unwrap();
+    assert_eq!((&document["keys"][0]["tenant"], &document["keys"][1]["tenant"]), (&Value::Null, &"acme".into()));
+    assert_eq!(document["rotation"]["left_rows"], 12);
+
+    let document: Value =
+        serde_json::from_str(&stdout(&broker.run(&["keys", "rotate", "--root", "--output", "json"]))).unwrap();
+    assert_eq!((&document["begun_rows"], &document["left_rows"]), (&20.into(), &20.into()));
+    assert_eq!(broker.run(&["keys", "rotate"]).status.code(), Some(2), "which is for its caller to say");
+    assert_eq!(broker.run(&["keys", "rotate", "--root", "--all-tenants"]).status.code(), Some(2));
+    assert!(stdout(&broker.run(&["keys", "retire", "key_1"])).contains("destroy the key's file"));
+    let refused = broker.run(&["keys", "retire", "key_2"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("KEY_IN_USE"), "{}", stderr(&refused));
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
@@ -210,6 +269,10 @@ struct Broker {
 
 impl Broker {
     async fn start() -> Self {
+        Self::start_with(Operations { ends: End::Well }).await
+    }
+
+    async fn start_with(operations: Operations) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is there");
         let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
         let accepted = watch::Sender::new(TOKEN);
@@ -218,7 +281,8 @@ impl Broker {
         let check = move |request| authenticated(*current.borrow(), request);
         let server = Server::builder()
             .add_service(TokenBrokerServiceServer::with_interceptor(answers.clone(), check.clone()))
-            .add_service(ConnectionServiceServer::with_interceptor(answers, check));
+            .add_service(ConnectionServiceServer::with_interceptor(answers, check.clone()))
+            .add_service(OperationsServiceServer::with_interceptor(operations, check));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self { endpoint, accepted }
     }
@@ -409,5 +473,81 @@ impl ConnectionService for Answers {
         _: Request<v1::GetConnectionRequest>,
     ) -> Result<Response<v1::GetConnectionResponse>, Status> {
         Err(Status::unimplemented("no command asks"))
+    }
+}
+
+/// How the stream of a backup ends.
+#[derive(Clone, Copy)]
+enum End {
+    Well,
+    /// In good order, and without its end.
+    Early,
+    WithAnError,
+}
+
+/// What an operator is answered.
+struct Operations {
+    ends: End,
+}
+
+#[tonic::async_trait]
+impl OperationsService for Operations {
+    type CreateBackupStream = Pin<Box<dyn Stream<Item = Result<v1::CreateBackupResponse, Status>> + Send>>;
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(v1::GetStatusResponse::default()))
+    }
+
+    async fn create_backup(
+        &self,
+        _: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let part = |archive: &[u8], end| Ok(v1::CreateBackupResponse { archive: archive.to_vec(), rows: 3, end });
+        let end = v1::BackupSummary { revision: 7, rows: 3, bytes: 10, finished_at: None };
+        let last = match self.ends {
+            End::Well => part(b"last", Some(end)),
+            End::Early => part(b"more", None),
+            End::WithAnError => Err(refusal(Code::Aborted, "BACKUP_OUTRUN", "too slow", None)),
+        };
+        Ok(Response::new(stream::iter([part(b"first ", None), last]).boxed()))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        assert_eq!(request.into_inner().target, Some(v1::rotate_key_request::Target::Root(true)));
+        let rotation = v1::KeyRotation { begun_rows: 20, left_rows: 20, started_at: None };
+        Ok(Response::new(v1::RotateKeyResponse { rotation: Some(rotation) }))
+    }
+
+    async fn retire_key(
+        &self,
+        request: Request<v1::RetireKeyRequest>,
+    ) -> Result<Response<v1::RetireKeyResponse>, Status> {
+        if request.into_inner().key_id == "key_1" {
+            return Ok(Response::new(v1::RetireKeyResponse {}));
+        }
+        Err(refusal(Code::FailedPrecondition, "KEY_IN_USE", "the key is still needed", None))
+    }
+
+    async fn list_keys(&self, _: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let root = v1::SealingKey {
+            key_id: "key_1".to_owned(),
+            kind: v1::SealingKeyKind::Root.into(),
+            state: v1::SealingKeyState::Rotating.into(),
+            live_rows: 12,
+            ..Default::default()
+        };
+        let tenant = v1::SealingKey {
+            key_id: "key_2".to_owned(),
+            kind: v1::SealingKeyKind::Tenant.into(),
+            tenant: "acme".to_owned(),
+            state: v1::SealingKeyState::Present.into(),
+            live_rows: 3,
+            made_at: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+        };
+        let rotation = v1::KeyRotation { begun_rows: 20, left_rows: 12, started_at: None };
+        Ok(Response::new(v1::ListKeysResponse { keys: vec![root, tenant], rotation: Some(rotation) }))
     }
 }

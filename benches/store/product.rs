@@ -142,7 +142,7 @@ fn catalog() -> Catalog {
             "#
         )
     });
-    let rest = "store = { directory = \"store\" }\nsealing = { root_key = \"root.key\" }\n";
+    let rest = "store = { directory = \"store\" }\nsealing = { root_keys = [\"root.key\"] }\n";
     let config: Config = toml::from_str(&format!("{rest}{}", sections.concat())).unwrap();
     let providers = config.providers.iter().map(|section| Provider {
         id: section.id.clone(),

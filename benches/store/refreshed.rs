@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use claviger::{
     domain::{AuditAction, AuditRecord, Clock, Connection, CredentialEvent, CredentialStatus, EventKind, Timestamp},
+    store::sled,
     vault::{Tokens, Vault},
 };
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     child::ask_one,
-    measure::{disk, live, mib},
+    measure::{disk, live, mib, timed},
     place,
     population::{self, connection_id, due, for_each, granted, scattered, subject, tenant, tokens},
     product::{DAY, KEPT, Product, make_place, store_of},
@@ -36,6 +37,10 @@ pub(super) fn measure(credentials: u64) {
     println!("| on the disk after the rounds, MiB | {:.0} |", mib(disk));
     println!("| live data, MiB | {:.0} |", mib(live));
     println!("| **disk by live data** | **{:.2}** |", disk as f64 / live as f64);
+    let (compacted, time) = timed(|| sled::compact(&store_of(&place), |_| {}).unwrap());
+    println!("| after `claviger store compact`, MiB | {:.0} |", mib(compacted.after));
+    println!("| **disk by live data then** | **{:.2}** |", compacted.after as f64 / live as f64);
+    println!("| `claviger store compact`, s | {:.1} |", time.as_secs_f64());
     println!("| refreshes/s | {:.0} |", (credentials * ROUNDS) as f64 / number(&went, "seconds"));
     println!("| cutting the logs, share of the time | {:.2} |", number(&went, "cutting") / number(&went, "seconds"));
     fs::remove_dir_all(&place).unwrap();

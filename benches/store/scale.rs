@@ -170,7 +170,7 @@ impl Reader {
                 })
             }
             _ => {
-                self.calls(SPREAD, |call| scattered(SPREAD + call) % self.connections);
+                self.records(SPREAD);
                 let (now, most) = resident();
                 json!({ "resident": now, "most": most })
             }

@@ -43,6 +43,8 @@ pub enum NotReplaced {
         "the filesystem of {directory} cannot exchange directories; move {directory} away by hand and restore again"
     )]
     NoExchange { directory: PathBuf },
+    #[error("a store was made in {directory} meanwhile; stop what makes it, and restore again")]
+    Appeared { directory: PathBuf },
 }
 
 impl Replacement {
@@ -79,7 +81,14 @@ impl Replacement {
     }
 
     /// Puts the new directory in place, durably. Gives the path of the store that was there.
-    pub(super) fn finish(mut self) -> Result<Option<PathBuf>, NotReplaced> {
+    pub(super) fn finish(mut self) -> anyhow::Result<Option<PathBuf>> {
+        if self.held.is_none() {
+            // There was no store to hold, so a broker may have been started and have made one.
+            self.held = hold(&self.directory)?;
+            if self.has_store() {
+                return Err(NotReplaced::Appeared { directory: self.directory.clone() }.into());
+            }
+        }
         let replaced = self.put_in_place()?;
         self.filled = true;
         // A directory that was made for a store and never had one is not worth keeping.

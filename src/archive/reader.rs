@@ -60,7 +60,7 @@ impl<R: Read> Reader<R> {
                     return Ok(Entry::Row(row));
                 }
                 Taken::Entry(Entry::End(end), _) if self.last && end.rows == self.rows => {
-                    self.expect_nothing()?;
+                    self.nothing_follows()?;
                     return Ok(Entry::End(end));
                 }
                 Taken::Unfinished if !self.last => self.open_chunk()?,
@@ -92,7 +92,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// What follows the last chunk was never authenticated, so somebody else put it there.
-    fn expect_nothing(&mut self) -> Result<(), ArchiveError> {
+    fn nothing_follows(&mut self) -> Result<(), ArchiveError> {
         match read_full(&mut self.source, &mut [0])? {
             0 => Ok(()),
             _ => Err(ArchiveError::Damaged { part: Part::AfterEnd }),

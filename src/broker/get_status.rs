@@ -8,7 +8,7 @@ use crate::{
     store::Head,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Status {
     pub version: &'static str,
     pub started_at: Timestamp,

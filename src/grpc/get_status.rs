@@ -16,7 +16,18 @@ pub(super) async fn answer(
 }
 
 fn response(status: broker::Status) -> v1::GetStatusResponse {
-    let broker::Status { version, started_at, uptime, ready, head, backup_running, last_backup, .. } = status;
+    let broker::Status {
+        version,
+        started_at,
+        uptime,
+        ready,
+        head,
+        backup_running,
+        last_backup,
+        root_key,
+        rotation,
+        alarms,
+    } = status;
     v1::GetStatusResponse {
         version: version.to_owned(),
         started_at: Some(encode::timestamp(started_at)),
@@ -33,8 +44,8 @@ fn response(status: broker::Status) -> v1::GetStatusResponse {
         }),
         backup_running,
         last_backup: last_backup.map(create_backup::summary),
-        root_key_id: status.root_key.map(|key| key.to_string()).unwrap_or_default(),
-        rotation: status.rotation.map(rotate_key::rotation),
-        alarms: status.alarms,
+        root_key_id: root_key.map(|key| key.to_string()).unwrap_or_default(),
+        rotation: rotation.map(rotate_key::rotation),
+        alarms,
     }
 }

@@ -12,13 +12,13 @@ use claviger::{
     client::{Client, ClientError},
     config::Config,
     dev::PlatformClaims,
-    domain::{AuditAction, AuditRecord, AuditResult, Role, Sealed, installation_tenant},
+    domain::{AuditAction, AuditRecord, AuditResult, Role, Sealed, TenantId, installation_tenant},
     identity::RoleRule,
     proto::v1::{self, ErrorReason, watch_credential_status_request::Start, watch_credential_status_response::Body},
     sealing::{Random, RootKey, RootKeys, root_key},
     store::{ChangeSet, Expect, FieldTag, RecordKey, RecordKind, Write},
+    vault::ErasureList,
 };
-use serde_json::json;
 use tonic::Streaming;
 
 use crate::{
@@ -38,8 +38,7 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) fn operator(world: &World) -> Client {
-    let mut claims: PlatformClaims = claims();
-    claims.claim_overrides.insert("roles".to_owned(), json!(["operator"]));
+    let claims = PlatformClaims { roles: vec!["operator".to_owned()], ..claims() };
     world.client_with(&world.token("olga", &claims))
 }
 
@@ -73,13 +72,22 @@ fn roots(world: &World) -> RootKeys {
 }
 
 async fn restore(world: &World, archive: &[u8], replace: bool) -> anyhow::Result<Restored> {
+    restore_with(world, archive, replace, None).await
+}
+
+async fn restore_with(
+    world: &World,
+    archive: &[u8],
+    replace: bool,
+    erasures: Option<&Path>,
+) -> anyhow::Result<Restored> {
     let path = world.directory().join("archive");
     fs::write(&path, archive).unwrap();
     let restore = Restore {
         config: &world.config(),
         archive: &path,
         replace,
-        erasures: None,
+        erasures,
         clock: &world.clock,
         random: &Random::system(),
         progress: &mut |_, _, _| {},
@@ -331,6 +339,53 @@ async fn an_attempt_that_was_cut_off_is_not_taken_for_a_store() {
     let restored = restore(&world, &archive, false).await.unwrap();
     assert_eq!(restored.kept, None, "there was nothing to keep");
     world.run().await;
+}
+
+/// Without the store that was there, the list that was kept beside the archives does the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_erased_since_the_backup_is_erased_again() {
+    let mut world = world().await;
+    let (operator, alice) = (operator(&world), world.client("alice"));
+    world.connect(&alice, "alice").await;
+    world.connect(&world.client("bob"), "bob").await;
+    let validated = alice.validate_platform_token(v1::ValidatePlatformTokenRequest::default()).await.unwrap();
+    let (archive, _) = backup(&operator).await;
+    world.stop().await;
+    let store = world.config().store.directory;
+    let records = Records::open(&world).await;
+    let (tenant, subject): (TenantId, _) = (validated.tenant.parse().unwrap(), validated.subject.parse().unwrap());
+    let record = AuditRecord::by_broker(tenant.clone(), AuditAction::SubjectErased, world.now());
+    let list = ErasureList::new(store.join("erasures"));
+    records.vault.erase_subject(&tenant, subject, &record, &list).await.unwrap();
+    records.close().await;
+    let beside = world.directory().join("erasures");
+    fs::copy(list.path(), &beside).unwrap();
+
+    let restored = restore(&world, &archive, true).await.unwrap();
+    assert_eq!(restored.erased, Some(1));
+    fs::remove_dir_all(restored.kept.unwrap()).unwrap();
+    only_bob_is_left(&mut world).await;
+
+    fs::remove_dir_all(&store).unwrap();
+    let forgotten = restore(&world, &archive, false).await.unwrap();
+    assert_eq!(forgotten.erased, None, "nobody told of her");
+    fs::remove_dir_all(&store).unwrap();
+    let restored = restore_with(&world, &archive, false, Some(&beside)).await.unwrap();
+    assert_eq!(restored.erased, Some(1));
+    only_bob_is_left(&mut world).await;
+
+    fs::write(&beside, "claviger-erasure-v1 00 0 00\n").unwrap();
+    let told = restore_with(&world, &archive, true, Some(&beside)).await.unwrap_err().to_string();
+    assert!(told.contains("is not authentic"), "{told}");
+    only_bob_is_left(&mut world).await;
+}
+
+async fn only_bob_is_left(world: &mut World) {
+    world.run().await;
+    let refused = world.client("alice").get_plugin_token(ask(PLUGIN)).await;
+    assert_eq!(reason(refused), ErrorReason::SubjectErased);
+    world.client("bob").get_plugin_token(ask(PLUGIN)).await.unwrap();
+    world.stop().await;
 }
 
 /// A position in the log as it is now.

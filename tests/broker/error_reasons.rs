@@ -28,9 +28,6 @@ const UNREACHED: &[(ErrorReason, &str)] = &[
     (ErrorReason::StoreUnavailable, "needs a disk that fails; the store's own tests let it fail"),
     (ErrorReason::RevisionCompacted, "nothing compacts the event log yet"),
     (ErrorReason::BackupOutrun, "needs more writes than a test has time for; the store's own tests outrun a copy"),
-    (ErrorReason::KeyInUse, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
-    (ErrorReason::KeyUnknown, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
-    (ErrorReason::NoNewRootKey, "no call asks about keys yet; tests/broker/keys.rs asks the use cases"),
     (ErrorReason::SubjectErased, "no call erases anybody yet; tests/broker/erasing.rs asks the use cases"),
     (ErrorReason::Conflict, "every use case tries again by itself; it is left for a race that is lost over and over"),
 ];
@@ -60,7 +57,7 @@ async fn every_reason_is_reached_or_accounted_for() {
     connections(&mut reached).await;
     providers(&mut reached).await;
     streams(&mut reached).await;
-    backups(&mut reached).await;
+    operators(&mut reached).await;
     broken_row(&mut reached).await;
 
     let all = (1..1000).filter(|number| ErrorReason::try_from(*number).is_ok());
@@ -266,13 +263,21 @@ async fn streams(reached: &mut Reached) {
     reached.by(R::AheadOfLog, timeout(SOON, ahead).await.unwrap().unwrap());
 }
 
-async fn backups(reached: &mut Reached) {
+async fn operators(reached: &mut Reached) {
+    use ErrorReason as R;
     let mut world = backing_up::world().await;
     backing_up::fill(&mut world).await;
     let operator = backing_up::operator(&world);
     let first = backing_up::begin(&operator).await.unwrap();
-    reached.by(ErrorReason::BackupRunning, backing_up::begin(&operator).await);
+    reached.by(R::BackupRunning, backing_up::begin(&operator).await);
     drop(first);
+    let root = v1::RotateKeyRequest { target: Some(v1::rotate_key_request::Target::Root(true)) };
+    reached.by(R::NoNewRootKey, operator.rotate_key(root).await);
+    let present = operator.list_keys(v1::ListKeysRequest {}).await.unwrap().keys.swap_remove(0).key_id;
+    let unknown = format!("key_{}", "0".repeat(present.len() - 4));
+    let retire = async |key_id| operator.retire_key(v1::RetireKeyRequest { key_id }).await;
+    reached.by(R::KeyInUse, retire(present).await);
+    reached.by(R::KeyUnknown, retire(unknown).await);
 }
 
 /// Somebody has edited the store's files: the row is whole, and does not open.

@@ -2,7 +2,7 @@
 //!
 //! - `configured`: `serve` and `check-config` · `reloading`: SIGHUP · `dev`: the harness · `starting`, `stopping`: good
 //!   and bad starts, ends · `tour` · `pasted`: the quick start's lines · `killed`: what a kill leaves
-//! - `commands`: the client commands · `doctor` · `secrets`: what nobody may find
+//! - `recovery`: backups and what is made of them · `commands`: the client commands · `doctor` · `secrets`: what nobody may find
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
@@ -13,6 +13,7 @@ mod doctor;
 mod killed;
 mod pasted;
 mod process;
+mod recovery;
 mod reloading;
 mod secrets;
 mod starting;

@@ -15,8 +15,9 @@ use base64::{
 use claviger::proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        self, connection_service_client::ConnectionServiceClient, own_code::Target, plugin_token_result,
-        store_auth_code_request::Flow, token_broker_service_client::TokenBrokerServiceClient,
+        self, connection_service_client::ConnectionServiceClient, operations_service_client::OperationsServiceClient,
+        own_code::Target, plugin_token_result, rotate_key_request::Target as KeyTarget, store_auth_code_request::Flow,
+        token_broker_service_client::TokenBrokerServiceClient,
     },
 };
 use prost::Message as _;
@@ -46,6 +47,7 @@ async fn no_secret_is_found_outside_its_place() {
         drive.refuse_a_refresh(&answer).await;
     }
     drive.watch().await;
+    drive.operate().await;
     drive.revoke().await;
     assert_eq!(drive.driven, every_rpc(), "every RPC is driven");
     drop(drive);
@@ -61,6 +63,7 @@ struct Drive<'d> {
     dev: &'d Dev<'d>,
     broker: TokenBrokerServiceClient<Channel>,
     connections: ConnectionServiceClient<Channel>,
+    operations: OperationsServiceClient<Channel>,
     token: String,
     refusals: Emitted,
     driven: BTreeSet<&'static str>,
@@ -74,7 +77,8 @@ impl<'d> Drive<'d> {
         Self {
             dev,
             broker: TokenBrokerServiceClient::new(channel.clone()),
-            connections: ConnectionServiceClient::new(channel),
+            connections: ConnectionServiceClient::new(channel.clone()),
+            operations: OperationsServiceClient::new(channel),
             token: dev.token(),
             refusals: Emitted::of("refusals"),
             driven: BTreeSet::new(),
@@ -263,6 +267,30 @@ impl<'d> Drive<'d> {
         let stream = self.broker.watch_credential_status(request).await;
         let mut stream = self.took("WatchCredentialStatus", stream);
         assert!(stream.message().await.unwrap().is_some());
+    }
+
+    /// Alice is an operator here. Her archive holds everything there is, sealed.
+    async fn operate(&mut self) {
+        let status = self.operations.get_status(self.request(v1::GetStatusRequest {})).await;
+        self.took("GetStatus", status);
+        let parts = self.operations.create_backup(self.request(v1::CreateBackupRequest {})).await;
+        let mut parts = self.took("CreateBackup", parts);
+        let mut archive = Vec::new();
+        while let Some(part) = parts.message().await.unwrap() {
+            archive.extend_from_slice(&part.archive);
+        }
+        assert!(!archive.is_empty());
+        self.refusals.outputs.add("archive", archive, &[]);
+        let tenants = v1::RotateKeyRequest { target: Some(KeyTarget::AllTenants(true)) };
+        let rotated = self.operations.rotate_key(self.request(tenants)).await;
+        self.took("RotateKey", rotated);
+        let listed = self.operations.list_keys(self.request(v1::ListKeysRequest {})).await;
+        let root = self.took("ListKeys", listed).keys.swap_remove(0).key_id;
+        know("no key", canary("no key"));
+        for key_id in [root, canary("no key")] {
+            let retired = self.operations.retire_key(self.request(v1::RetireKeyRequest { key_id })).await;
+            self.refused("RetireKey", retired);
+        }
     }
 
     async fn revoke(&mut self) {

@@ -1,5 +1,5 @@
-//! kill -9 at random moments, while change sets are written, the logs are purged, a copy is taken, or the files are
-//! written anew. It does not test an fsync, for the page cache survives the process: see `power`.
+//! kill -9 at random moments, while change sets are written, the logs are purged, keys are superseded, a copy is
+//! taken, or the files are written anew. It does not test an fsync, for the page cache survives the process: see `power`.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -48,6 +48,8 @@ fn whatever_kill_9_leaves_agrees_with_what_was_acknowledged() {
             purgeable: checker.checked(),
             compacts: dice.once_in(4),
             copies: dice.once_in(3),
+            roots: if dice.once_in(4) { checker.add_root() } else { checker.roots() },
+            rotates: dice.once_in(2),
         };
         // also while it opens, and before a crash was recovered from
         let words = if dice.once_in(6) { 1 } else { 2 + dice.below(600) };

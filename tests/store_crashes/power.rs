@@ -81,6 +81,8 @@ impl Traced {
             purgeable: checker.checked(),
             compacts: false,
             copies: false,
+            roots: 1,
+            rotates: false,
         };
         let mut strace = Command::new("strace");
         strace.args(["-f", "-y", "-xx", "-s16777216", "-etrace=pwrite64,fdatasync,fsync,write", "-o"]);

@@ -10,7 +10,7 @@ use std::{
 use claviger::{
     audit::Chain,
     domain::{ConnectionId, EntryId, InstallationId, JobId, Revision, SubjectId, TenantId, Timestamp},
-    sealing::{AuditKey, Random, RootKey},
+    sealing::{AuditKey, Random, RootKey, RootKeys},
     store::{
         Store,
         sled::{OpenError, SledOptions, SledStore},
@@ -36,6 +36,10 @@ pub(crate) struct Orders {
     pub(crate) compacts: bool,
     /// A copy is taken while the others write.
     pub(crate) copies: bool,
+    /// So many root keys are given; the newest is taken into force.
+    pub(crate) roots: u8,
+    /// Keys are superseded again and again while the others write.
+    pub(crate) rotates: bool,
 }
 
 impl Orders {
@@ -161,7 +165,7 @@ impl Dice {
 }
 
 /// Small caches, so that work reaches the files.
-pub(crate) async fn open(directory: &Path) -> Result<(Arc<dyn Store>, Vault), OpenError> {
+pub(crate) async fn open(directory: &Path, roots: u8) -> Result<(Arc<dyn Store>, Vault), OpenError> {
     let (key, random) = (AuditKey::default(), Random::system());
     let options = SledOptions {
         directory: directory.join("store"),
@@ -171,8 +175,9 @@ pub(crate) async fn open(directory: &Path) -> Result<(Arc<dyn Store>, Vault), Op
         epoch: EntryId::from_bytes([2; 16]),
     };
     let store: Arc<dyn Store> = Arc::new(SledStore::open(options, Box::new(Chain::new(key.clone()))).await?);
-    let root = RootKey::from_secret(&Zeroizing::new([7; 32]));
-    let vault = Vault::open(Arc::clone(&store), root, random, &key).await.unwrap();
+    let root = |number| RootKey::from_secret(&Zeroizing::new([number; 32]));
+    let roots = RootKeys::new(root(roots), (1..roots).rev().map(root).collect());
+    let vault = Vault::open(Arc::clone(&store), roots, random, &key).await.unwrap();
     Ok((store, vault))
 }
 

@@ -9,7 +9,7 @@ use claviger::{
     domain::{
         AccessToken, AuditAction, AuditRecord, Connection, ConnectionId, Consent, Credential, CredentialEvent,
         CredentialId, CredentialStatus, EventKind, Granted, Job, JobId, JobKind, RefreshToken, Revision, ScopeSet,
-        Timestamp,
+        Timestamp, installation_tenant,
     },
     store::{
         Copied, Purge, Store,
@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 12;
 
 /// Makes the keys of all the tenants and subjects, so that every later change set is one of [`work`]; returns the head.
 pub(crate) async fn prepare(directory: &Path) -> Revision {
-    let (store, vault) = open(directory).await.unwrap();
+    let (store, vault) = open(directory, 1).await.unwrap();
     for number in 0..SUBJECTS {
         vault.change(&tenant(), Some(subject(number))).await.unwrap();
     }
@@ -42,7 +42,7 @@ pub(crate) fn work(orders: &Orders) {
             sled::compact(&orders.directory.join("store"), |_| {}).unwrap();
         }
         Word::Opening.tell();
-        let (store, vault) = open(&orders.directory).await.unwrap();
+        let (store, vault) = open(&orders.directory, orders.roots).await.unwrap();
         Word::Opened.tell();
         let mut head = store.watch_head();
         let listener = tokio::spawn(async move {
@@ -65,15 +65,32 @@ pub(crate) fn work(orders: &Orders) {
                 tokio::spawn(writer.run(orders.each))
             })
             .collect();
+        let rotating = orders.rotates.then(|| tokio::spawn(rotate(vault.clone())));
         if orders.copies {
             copy(&*store, &orders.copy().join("store")).await;
         }
         for task in tasks {
             task.await.unwrap();
         }
+        rotating.inspect(|rotating| rotating.abort());
         store.close().await;
         listener.abort();
     });
+}
+
+/// Goes on with what an earlier child began; then supersedes the tenant's key again and again.
+async fn rotate(vault: Vault) {
+    let record = |tenant| AuditRecord::by_broker(tenant, AuditAction::KeyRotated, Timestamp::EPOCH);
+    match vault.begin_root_rotation(&record(installation_tenant())).await {
+        Ok(_) | Err(VaultError::NoNewRootKey { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    loop {
+        for (what, _) in vault.rotations().await.unwrap() {
+            while vault.go_on_rotating(&what).await.unwrap() {}
+        }
+        vault.begin_tenant_rotation(&tenant(), &record(tenant())).await.unwrap();
+    }
 }
 
 async fn copy(store: &dyn Store, into: &Path) {
@@ -119,7 +136,10 @@ impl Writer {
         let name = self.name;
         let owner = subject(self.owner);
         let existing = self.vault.connections(&tenant(), owner, None).await.unwrap();
-        let mut change = self.vault.change(&tenant(), Some(owner)).await.unwrap();
+        let mut change = match self.vault.change(&tenant(), Some(owner)).await {
+            Err(VaultError::Conflict { .. } | VaultError::PreconditionFailed { .. }) => return,
+            change => change.unwrap(),
+        };
         let mut effects = Effects::default();
         if existing.len() < 3 || existing.len() < CONNECTIONS && self.dice.once_in(5) {
             self.insert(&mut change, &mut effects);

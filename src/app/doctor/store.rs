@@ -37,7 +37,12 @@ pub(super) async fn examine(config: &Config, roots: Option<RootKeys>, random: &R
     let audit_key = AuditKey::default();
     let store = match build::open_store(config, &audit_key, random).await {
         Ok(store) => store,
-        Err(error) => return vec![about.fail(format!("it does not open: {error:#}"), "restore it from its copy")],
+        Err(error) => {
+            return vec![
+                about
+                    .fail(format!("it does not open: {error:#}"), "restore a backup with `claviger restore --replace`"),
+            ];
+        }
     };
     let findings = match Vault::open(Arc::clone(&store), roots, random.clone(), &audit_key).await {
         Err(error) => {
@@ -75,7 +80,10 @@ async fn audit_chain(about: &About, vault: &Vault) -> Finding {
     loop {
         let after = end.map_or(0, |end| end.sequence);
         let Ok(page) = vault.store().audit(after, PAGE).await else {
-            return about.fail(format!("records after {after} cannot be read"), "restore the store from its copy");
+            return about.fail(
+                format!("records after {after} cannot be read"),
+                "restore a backup with `claviger restore --replace`",
+            );
         };
         if page.is_empty() {
             return about.ok(format!("{after} records hold together"));

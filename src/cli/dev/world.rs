@@ -23,8 +23,8 @@ use crate::{
         TracesSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{Endpoints, PresentedToken, PublicUrl, Scope, TokenUsage},
-    identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
+    domain::{Endpoints, PresentedToken, PublicUrl, Role, Scope, TokenUsage},
+    identity::{Algorithm, Family, Issuer, IssuerName, Keys, RoleRule, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
 };
@@ -210,7 +210,12 @@ fn family(provider: &DevProvider) -> anyhow::Result<Family> {
             keys: Keys::Discovery,
             tenant: TenantRule::Fixed("dev".parse()?),
             agent_claims: vec!["azp".to_owned()],
-            roles: Vec::new(),
+            // Whoever tries the operators' commands needs no second token.
+            roles: vec![RoleRule {
+                role: Role::Operator,
+                claim: "sub".to_owned(),
+                values: ["alice".to_owned()].into(),
+            }],
             token_types: vec!["at+jwt".to_owned()],
             access_token_claims: Vec::new(),
         }],

@@ -148,7 +148,7 @@ pub(super) fn check(place: &[u8], value: &Bytes) -> Result<(), EngineError> {
 
 impl Copies {
     /// Tells the copies what a durable group changed, before anyone may read it.
-    pub(super) fn note<'a>(&self, places: impl Iterator<Item = &'a Vec<u8>> + Clone) {
+    pub(super) fn note<'a>(&self, places: &(impl Iterator<Item = &'a Vec<u8>> + Clone)) {
         self.each(|track| {
             let behind = places.clone().filter(|place| (&BEGIN[..]..&END[..]).contains(&&place[..]));
             track.changed.extend(behind.filter(|place| place[..] <= track.through[..]).map(|place| place[..].into()));

@@ -169,7 +169,7 @@ impl Writer {
             self.discard(slot.take());
             return Err(error);
         }
-        shared.copies.note(changed.values.keys());
+        shared.copies.note(&changed.values.keys());
         // The revision is announced before anything of it can be read, or a reader would take newer rows for older
         // ones; and who hears of it reads nothing older, because what changed is in memory no more and the lock is held.
         shared.hot.forget(changed.rows.keys(), changed.entries);

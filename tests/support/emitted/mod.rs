@@ -37,8 +37,8 @@ static KNOWN: LazyLock<Mutex<Secrets>> = LazyLock::new(|| {
     Mutex::new(secrets)
 });
 
-/// Files that are there to hold a secret: root keys, alice's platform token, the development provider's state.
-const MADE_TO_HOLD: &[&str] = &["root.key", "other.key", "alice.token", "provider"];
+/// Files that are there to hold a secret: root keys, platform tokens, a client secret, the development provider's state.
+const MADE_TO_HOLD: &[&str] = &["root.key", "other.key", "alice.token", "operator.token", "dev.secret", "provider"];
 
 /// From now on it must not be found anywhere. `name` is what is told of a find, never the secret. Under the name
 /// `code_challenge` it is the verifier that must not be found.
