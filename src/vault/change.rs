@@ -168,7 +168,7 @@ impl Change {
 async fn commit_sealed(keyring: &Keyring, set: ChangeSet, mut keys: Vec<Arc<HeldKey>>) -> Result<Receipt, VaultError> {
     loop {
         let mut attempt = set.clone();
-        attempt.preconditions.extend(keys.iter().map(|held| keyring.unmoved(held)));
+        attempt.preconditions.extend(keys.iter().map(|held| held.unmoved()));
         let moved = match keyring.store.commit(attempt).await {
             Err(CommitError::PreconditionFailed { key }) if key.kind() == RecordKind::Key => key,
             other => return Ok(other?),

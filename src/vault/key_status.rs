@@ -76,7 +76,7 @@ impl Vault {
             }
             let mut ledger = before.ledger.clone();
             ledger.roots[at].retired_at = Some(audit.at);
-            let root = self.keyring().root()?;
+            let (root, _) = self.keyring().root()?;
             let write = ledger.write(&root.key, Expect::Version(before.version), self.random())?;
             let audit = vec![self.audit_entry(audit).await?];
             let set = ChangeSet { writes: vec![write], audit, ..ChangeSet::default() };

@@ -31,11 +31,12 @@ pub(super) struct Keyring {
     pub(super) installation: InstallationKeys,
     pub(super) random: Random,
     held: Cache<KeyId, Arc<HeldKey>>,
-    /// The present keys of a tenant, and the key of a subject by the row that says so. May be stale: a change set
-    /// requires the key's row at the version seen here, so a stale entry costs a failed commit, never a record under a
-    /// retired key.
+    /// The present keys of a tenant, and the key of a subject by the row that says so, each with the version that the
+    /// key's row had before that row was last read. May be stale: superseding a key or closing a subject gives the key's
+    /// row another version, and a change set requires the one seen here, so a stale entry costs a failed commit, never a
+    /// record under a key that goes.
     pub(super) tenants: Cache<TenantId, TenantKeyIds>,
-    pub(super) subjects: Cache<RecordKey, KeyId>,
+    pub(super) subjects: Cache<RecordKey, (KeyId, u64)>,
 }
 
 /// The keys of a tenant that are in force.
@@ -43,6 +44,8 @@ pub(super) struct Keyring {
 pub(super) struct TenantKeyIds {
     pub(super) key: KeyId,
     pub(super) log: KeyId,
+    /// Of the row of `key`; `None`: not looked at yet.
+    pub(super) version: Option<u64>,
 }
 
 /// An unwrapped key and whose it is.
@@ -95,6 +98,12 @@ impl KeyOwner {
 }
 
 impl HeldKey {
+    /// That the key has not been rewrapped, superseded or destroyed since it was read. Not for root keys, which have no
+    /// rows: see [`Keyring::root`].
+    pub(super) fn unmoved(&self) -> Precondition {
+        Precondition { key: place::key_row(self.key.id()), expect: Expect::Version(self.version) }
+    }
+
     pub(super) fn is_of_subject(&self) -> bool {
         matches!(self.owner, KeyOwner::Subject { .. })
     }
@@ -120,9 +129,12 @@ impl Keyring {
         }
     }
 
-    /// The root key in force, as last seen; what is sealed under it must require [`Keyring::unmoved`].
-    pub(super) fn root(&self) -> Result<Arc<HeldKey>, VaultError> {
-        self.roots.get(self.ledger.load().ledger.present().id).cloned()
+    /// The root key in force, as last seen, and that it still is: what everything needs that is sealed under it.
+    pub(super) fn root(&self) -> Result<(Arc<HeldKey>, Precondition), VaultError> {
+        let ledger = self.ledger.load();
+        let expect = Expect::Version(ledger.version);
+        let root = self.roots.get(ledger.ledger.present().id)?;
+        Ok((Arc::clone(root), Precondition { key: place::root_keys_row(), expect }))
     }
 
     /// Reads again which root key is in force.
@@ -130,17 +142,6 @@ impl Keyring {
         let ledger = Arc::new(read_ledger(self.store.as_ref(), &self.roots).await?);
         self.ledger.store(Arc::clone(&ledger));
         Ok(ledger)
-    }
-
-    /// That the key has not been rewrapped, superseded, retired or destroyed since it was read; of a root key, that it
-    /// is still in force.
-    pub(super) fn unmoved(&self, held: &HeldKey) -> Precondition {
-        match held.owner {
-            KeyOwner::Installation => {
-                Precondition { key: place::root_keys_row(), expect: Expect::Version(self.ledger.load().version) }
-            }
-            _ => Precondition { key: place::key_row(held.key.id()), expect: Expect::Version(held.version) },
-        }
     }
 
     /// The key that `sealed` names, for opening a field of `record`.

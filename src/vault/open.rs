@@ -74,12 +74,12 @@ impl Vault {
 
     /// The root key in force, as last seen.
     pub fn root_key(&self) -> Result<KeyId, VaultError> {
-        Ok(self.0.keyring.root()?.key.id())
+        Ok(self.0.keyring.root()?.0.key.id())
     }
 
     /// Seals a key of the caller's under the root key in force, for what leaves the store as a whole.
     pub fn wrap_under_root(&self, place: &AssociatedData<'_>, key: &Key) -> Result<Sealed, VaultError> {
-        Ok(self.0.keyring.root()?.key.wrap(place, key, &self.0.random)?)
+        Ok(self.0.keyring.root()?.0.key.wrap(place, key, &self.0.random)?)
     }
 
     pub(super) fn planned(&self) -> &Planned {

@@ -8,7 +8,8 @@ use crate::{
     domain::KeyId,
     sealing::sealed_key_id,
     store::{
-        ChangeSet, CommitError, Expect, FieldTag, IndexEntry, IndexKind, RecordKey, RecordKind, Row, RowFields, Write,
+        ChangeSet, CommitError, Expect, FieldTag, IndexEntry, IndexKind, Precondition, RecordKey, RecordKind, Row,
+        RowFields, Write,
     },
 };
 
@@ -24,17 +25,28 @@ struct Outline {
 
 impl Vault {
     /// Moves rows from one key to another. False: some may be left. One that a change set has written meanwhile stays
-    /// for the next time; so does all of it when `to` is no longer in force.
-    pub(super) async fn move_rows(&self, from: KeyId, to: &HeldKey) -> Result<bool, VaultError> {
+    /// for the next time; so does all of it when `to` is not in force any more, as `in_force` says.
+    pub(super) async fn move_rows(
+        &self,
+        from: KeyId,
+        to: &HeldKey,
+        in_force: &Precondition,
+    ) -> Result<bool, VaultError> {
         let page = super::roots::under(self.store().as_ref(), from, None, AT_ONCE).await?;
         let ended = page.len() < AT_ONCE;
-        let moves = page.iter().map(|entry| self.move_row(&entry.record, from, to));
+        let moves = page.iter().map(|entry| self.move_row(&entry.record, from, to, in_force));
         let moved: Vec<bool> = join_all(moves).await.into_iter().collect::<Result<_, _>>()?;
         Ok(ended && moved.into_iter().all(|moved| moved))
     }
 
     /// False: not now.
-    async fn move_row(&self, record: &RecordKey, from: KeyId, to: &HeldKey) -> Result<bool, VaultError> {
+    async fn move_row(
+        &self,
+        record: &RecordKey,
+        from: KeyId,
+        to: &HeldKey,
+        in_force: &Precondition,
+    ) -> Result<bool, VaultError> {
         let Some(row) = witness::row(self.store().as_ref(), record).await? else { return Ok(true) };
         if under_of(&row) != Some(from) {
             return Ok(true);
@@ -42,7 +54,7 @@ impl Vault {
         let Some(holder) = self.keyring().key(from).await? else { return Err(VaultError::unsealable(record)) };
         let set = ChangeSet {
             writes: vec![self.resealed(record, &row, &holder, to)?],
-            preconditions: vec![self.keyring().unmoved(to)],
+            preconditions: vec![in_force.clone()],
             ..ChangeSet::default()
         };
         let committed = self.store().commit(set).await;

@@ -81,7 +81,7 @@ impl Vault {
             }
             let old = self.keyring().key(before.key).await?;
             let old = old.ok_or_else(|| VaultError::unsealable(&place::key_row(before.key)))?;
-            let (root, key) = (self.keyring().root()?, Key::generate(tenant.clone(), self.random())?);
+            let ((root, in_force), key) = (self.keyring().root()?, Key::generate(tenant.clone(), self.random())?);
             let begun = live(self.store().as_ref(), before.key, u64::MAX).await?;
             let mut record = TenantRecord { key: key.id(), since: Some(now), marked_at: None, ..before };
             record.older.push((old.key.id(), Superseded { at: now, begun }));
@@ -93,7 +93,7 @@ impl Vault {
                 // Whoever is about to seal something under the old key must see that it is no longer in force.
                 self.touched(&old.key, &root.key).await?,
             ];
-            let preconditions = vec![self.keyring().unmoved(&root)];
+            let preconditions = vec![in_force];
             let audit = vec![self.audit_entry(audit).await?];
             let set = ChangeSet { writes, preconditions, audit, ..ChangeSet::default() };
             let begun = self.commit_or_again(set).await?;
@@ -167,10 +167,10 @@ impl Vault {
 
     async fn go_on_with_roots(&self) -> Result<bool, VaultError> {
         let ledger = self.keyring().read_ledger().await?;
-        let root = self.keyring().root()?;
+        let (root, in_force) = self.keyring().root()?;
         let mut more = false;
         for (old, _) in ledger.ledger.superseded() {
-            more |= !self.move_rows(old.id, &root).await?;
+            more |= !self.move_rows(old.id, &root, &in_force).await?;
         }
         Ok(more)
     }
@@ -178,10 +178,12 @@ impl Vault {
     async fn go_on_with_tenant(&self, tenant: &TenantId) -> Result<bool, VaultError> {
         let Some((_, record)) = self.keyring().read_tenant(tenant).await? else { return Ok(false) };
         let Some((old, _)) = record.older.first() else { return Ok(false) };
-        let present = self.keyring().key(record.key).await?;
-        let present = present.ok_or_else(|| VaultError::unsealable(&place::key_row(record.key)))?;
-        if self.move_rows(*old, &present).await? {
+        let present = self.keyring().tenant(tenant).await?.key;
+        if self.move_rows(*old, &present, &present.unmoved()).await? {
             self.destroy_tenant_key(tenant, *old).await?;
+        } else {
+            // It may have been superseded itself.
+            self.keyring().forget(&present);
         }
         Ok(true)
     }
@@ -190,14 +192,12 @@ impl Vault {
     async fn destroy_tenant_key(&self, tenant: &TenantId, old: KeyId) -> Result<(), VaultError> {
         let Some((row, mut record)) = self.keyring().read_tenant(tenant).await? else { return Ok(()) };
         let key_row = place::key_row(old);
-        let (Some(stored), root) = (self.store().row(key_row.clone()).await?, self.keyring().root()?) else {
-            return Ok(());
-        };
+        let (root, in_force) = self.keyring().root()?;
+        let Some(stored) = self.store().row(key_row.clone()).await? else { return Ok(()) };
         if live(self.store().as_ref(), old, 1).await? > 0 {
             return Ok(());
         }
-        let present = self.keyring().key(record.key).await?;
-        let present = present.ok_or_else(|| VaultError::unsealable(&place::key_row(record.key)))?;
+        let present = self.keyring().tenant(tenant).await?.key;
         record.older.retain(|(key, _)| *key != old);
         record.gone.push((old, root.key.id()));
         let forgotten = record.gone.len().saturating_sub(REMEMBERED);
@@ -206,7 +206,7 @@ impl Vault {
         let put = self.keyring().owner_row(&present.key, tenant_row, Expect::Version(row.version), &record)?;
         let set = ChangeSet {
             writes: vec![put, Write::delete(key_row, stored.version)],
-            preconditions: vec![self.keyring().unmoved(&present), self.keyring().unmoved(&root)],
+            preconditions: vec![present.unmoved(), in_force],
             ..ChangeSet::default()
         };
         if self.commit_or_again(set).await? {

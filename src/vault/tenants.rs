@@ -79,7 +79,7 @@ impl Keyring {
             let envelope = Envelope { value: record, parked: None };
             let put = self.owner_row(&tenant.key, row.clone(), Expect::Absent, &envelope)?;
             let writes = vec![self.key_row(&key, &owner, &tenant.key)?, put];
-            let preconditions = vec![self.unmoved(&tenant)];
+            let preconditions = vec![tenant.unmoved()];
             if !self.create(ChangeSet { writes, preconditions, ..ChangeSet::default() }).await? {
                 self.forget(&tenant);
                 tenant = self.tenant(&keys.tenant).await?.key;
@@ -121,7 +121,7 @@ impl Keyring {
     }
 
     async fn create_tenant(&self, tenant: &TenantId) -> Result<(), VaultError> {
-        let root = self.root()?;
+        let (root, in_force) = self.root()?;
         let (key, log) = (Key::generate(tenant.clone(), &self.random)?, Key::generate(tenant.clone(), &self.random)?);
         let record = TenantRecord {
             tenant: tenant.clone(),
@@ -138,56 +138,67 @@ impl Keyring {
             self.key_row(&log, &KeyOwner::Log { tenant: tenant.clone() }, &root.key)?,
             self.owner_row(&key, row, Expect::Absent, &record)?,
         ];
-        let preconditions = vec![self.unmoved(&root)];
+        let preconditions = vec![in_force];
         if !self.create(ChangeSet { writes, preconditions, ..ChangeSet::default() }).await? {
             self.read_ledger().await?;
         }
         Ok(())
     }
 
+    /// `None` when the tenant has no keys yet.
     async fn present_tenant(&self, tenant: &TenantId) -> Result<Option<TenantKeys>, VaultError> {
-        let ids = match self.tenants.get(tenant) {
-            Some(ids) => ids,
-            None => match self.read_tenant(tenant).await? {
-                Some((_, record)) => TenantKeyIds { key: record.key, log: record.log },
-                None => return Ok(None),
-            },
-        };
-        let (Some(key), Some(log)) = (self.key(ids.key).await?, self.key(ids.log).await?) else {
-            // A stale name is read again; one that was just read names a key that is lost.
-            let row = place::tenant_row(&self.installation, tenant);
-            return self.tenants.remove(tenant).map(|_| None).ok_or_else(|| VaultError::unsealable(&row));
-        };
-        if !key.owner.holds(tenant, None) || !log.owner.logs(tenant) {
-            return Err(VaultError::corrupt(&place::tenant_row(&self.installation, tenant)));
+        let row = place::tenant_row(&self.installation, tenant);
+        let mut known = self.tenants.get(tenant);
+        loop {
+            let ids = match known {
+                Some(ids) => ids,
+                None => match self.read_tenant(tenant).await? {
+                    Some((_, record)) => TenantKeyIds { key: record.key, log: record.log, version: None },
+                    None => return Ok(None),
+                },
+            };
+            let (key, log) = (self.key(ids.key).await?, self.key(ids.log).await?);
+            // Read after the key: if it is superseded after this look, it has another version by then.
+            let confirmed = key.as_ref().is_some_and(|key| ids.version == Some(key.version))
+                || self.read_tenant(tenant).await?.is_some_and(|(_, record)| record.key == ids.key);
+            if !confirmed {
+                known = None;
+                continue;
+            }
+            let (Some(key), Some(log)) = (key, log) else { return Err(VaultError::unsealable(&row)) };
+            if !key.owner.holds(tenant, None) || !log.owner.logs(tenant) {
+                return Err(VaultError::corrupt(&row));
+            }
+            self.tenants.insert(tenant.clone(), TenantKeyIds { version: Some(key.version), ..ids });
+            return Ok(Some(TenantKeys { tenant: tenant.clone(), key, log }));
         }
-        self.tenants.insert(tenant.clone(), ids);
-        Ok(Some(TenantKeys { tenant: tenant.clone(), key, log }))
     }
 
     /// `None` when the subject has no row yet.
     async fn present_subject(&self, row: &RecordKey, owner: &KeyOwner) -> Result<Option<Arc<HeldKey>>, VaultError> {
-        if let Some(id) = self.subjects.get(row) {
-            if let Some(held) = self.key(id).await? {
-                return Ok(Some(held));
-            }
-            self.subjects.remove(row);
+        if let Some((id, version)) = self.subjects.get(row)
+            && let Some(held) = self.key(id).await?
+            && held.version == version
+        {
+            return Ok(Some(held));
         }
+        self.subjects.remove(row);
         let Some((_, Envelope { value: subject, .. })) = self.read_owner::<Envelope<Subject>>(row).await? else {
             return Ok(None);
         };
-        if subject.erased.is_some() {
-            return Err(VaultError::SubjectErased);
-        }
         let id = subject.key;
-        if *owner != (KeyOwner::Subject { tenant: subject.tenant, subject: subject.subject }) {
+        if *owner != (KeyOwner::Subject { tenant: subject.tenant.clone(), subject: subject.subject }) {
             return Err(VaultError::corrupt(row));
         }
         let held = self.key(id).await?.ok_or(VaultError::SubjectErased)?;
+        // Read after the key: if the subject is closed after this look, the key has another version by then.
+        if subject.erased.is_some() || self.is_closed(&subject.tenant, subject.subject).await? {
+            return Err(VaultError::SubjectErased);
+        }
         if held.owner != *owner {
             return Err(VaultError::corrupt(row));
         }
-        self.subjects.insert(row.clone(), id);
+        self.subjects.insert(row.clone(), (id, held.version));
         Ok(Some(held))
     }
 

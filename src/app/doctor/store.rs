@@ -91,7 +91,7 @@ async fn audit_chain(about: &About, vault: &Vault) -> Finding {
         match audit::check(vault.keys().audit(), end, page.iter().map(|entry| &*entry.linked)) {
             Ok(position) => end = position,
             Err(broken) => {
-                let cure = "somebody has edited the store's files: compare them with the last copy, and find out who";
+                let cure = "somebody has edited the store's files: compare them with the last backup, and find out who";
                 return about.fail(broken.to_string(), cure);
             }
         }
