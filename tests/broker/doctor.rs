@@ -148,7 +148,7 @@ async fn a_forged_audit_record_breaks_the_chain() {
     let audit = vec![NewEntry { id: EntryId::from_bytes([3; 16]), body }];
     store.commit(ChangeSet { audit, ..ChangeSet::default() }).await.unwrap();
     store.close().await;
-    told(&now(&world.config()).await, "audit chain", Verdict::Fail, &["not what was recorded", "copy"]);
+    told(&now(&world.config()).await, "audit chain", Verdict::Fail, &["not what was recorded", "backup"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
