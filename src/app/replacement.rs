@@ -156,3 +156,35 @@ fn hold(directory: &Path) -> anyhow::Result<Option<File>> {
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> NotReplaced {
     move |source| NotReplaced::Unusable { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_made_meanwhile_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("store");
+        let place = Replacement::begin(&directory, "restoring", "before-restore").unwrap();
+        fs::create_dir(place.staging()).unwrap();
+        fs::create_dir(&directory).unwrap();
+        ["lock", "db"].iter().for_each(|name| fs::write(directory.join(name), "made meanwhile").unwrap());
+        let refused = place.finish().unwrap_err();
+        assert!(matches!(refused.downcast_ref(), Some(NotReplaced::Appeared { .. })), "{refused}");
+        assert_eq!(fs::read_to_string(directory.join("db")).unwrap(), "made meanwhile");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "what was filled is gone");
+    }
+
+    #[test]
+    fn an_empty_directory_is_not_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("store");
+        fs::create_dir(&directory).unwrap();
+        let place = Replacement::begin(&directory, "restoring", "before-restore").unwrap();
+        fs::create_dir(place.staging()).unwrap();
+        fs::write(place.staging().join("db"), "new").unwrap();
+        assert_eq!(place.finish().unwrap(), None);
+        assert_eq!(fs::read_to_string(directory.join("db")).unwrap(), "new");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}

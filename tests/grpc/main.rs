@@ -14,5 +14,6 @@ mod endings;
 mod health;
 mod input;
 mod limits;
+mod operations;
 mod reflection;
 mod rig;

@@ -16,7 +16,10 @@ use claviger::{
         connection_service_client::ConnectionServiceClient, token_broker_service_client::TokenBrokerServiceClient,
     },
     sealing::{AuditKey, Random, RootKey},
-    store::sled::{SledOptions, SledStore},
+    store::{
+        Store,
+        sled::{SledOptions, SledStore},
+    },
     vault::{ErasureList, Vault},
 };
 use tempfile::TempDir;
@@ -49,6 +52,7 @@ pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    pub(crate) store: Arc<dyn Store>,
     platform: DevProvider,
     channel: Channel,
     _directory: TempDir,
@@ -68,7 +72,7 @@ impl Rig {
             DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
         let emitted = Emitted::of("rig").below(directory.path());
-        let (broker, authenticator) = broker(&directory, &platform, &clock, &random).await;
+        let (broker, authenticator, store) = broker(&directory, &platform, &clock, &random).await;
         let server = Server::new(grpc::Parts {
             broker: broker.clone(),
             authenticator,
@@ -82,7 +86,7 @@ impl Rig {
         let stop = shutdown.clone().cancelled_owned();
         let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { emitted, clock, broker, address, shutdown, serving, platform, channel, _directory: directory }
+        Self { emitted, clock, broker, address, shutdown, serving, store, platform, channel, _directory: directory }
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -155,7 +159,7 @@ async fn broker(
     platform: &DevProvider,
     clock: &ManualClock,
     random: &Random,
-) -> (Broker, Arc<Authenticator>) {
+) -> (Broker, Arc<Authenticator>, Arc<dyn Store>) {
     let audit_key = AuditKey::default();
     let options = SledOptions {
         directory: directory.path().join("store"),
@@ -165,8 +169,9 @@ async fn broker(
         epoch: EntryId::from_bytes(random.bytes().unwrap()),
     };
     let store = SledStore::open(options, Box::new(Chain::new(audit_key.clone()))).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
     let root = RootKey::from_secret(&random.secret().unwrap());
-    let vault = Vault::open(Arc::new(store), root, random.clone(), &audit_key).await.unwrap();
+    let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key).await.unwrap();
     let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
     let keys = vault.keys().clone();
     let authenticator = Authenticator::new(
@@ -195,12 +200,13 @@ async fn broker(
             public_url: None,
         },
     };
-    (Broker::start(parts).await.unwrap(), authenticator)
+    (Broker::start(parts).await.unwrap(), authenticator, store)
 }
 
 fn family(platform: &DevProvider) -> Family {
     let text = format!(
-        "id = \"platform\"\n[[issuers]]\nissuer = \"{}\"\naudiences = [\"claviger\"]\ntenant = {{ fixed = \"acme\" }}",
+        "id = \"platform\"\n[[issuers]]\nissuer = \"{}\"\naudiences = [\"claviger\"]\ntenant = {{ fixed = \"acme\" }}\n\
+         roles = [{{ role = \"operator\", claim = \"sub\", values = [\"alice\"] }}]",
         platform.platform_issuer()
     );
     toml::from_str(&text).unwrap()
