@@ -22,7 +22,7 @@ async fn an_erased_subjects_tokens_die_at_the_provider_and_nothing_is_found_or_s
     let (tenant, subject) = who(&mut world).await;
     let (alice, bob) = (world.client("alice"), world.client("bob"));
     let mut observer = Observer::of(&alice).await;
-    refused(world.broker().erase_subject(&call_of(Role::User), &tenant, subject).await);
+    refused(&world.broker().erase_subject(&call_of(Role::User), &tenant, subject).await);
 
     let operator = call_of(Role::Operator);
     assert_eq!(world.broker().erasure_receipt(&operator, &tenant, subject).await.unwrap(), None);

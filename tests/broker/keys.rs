@@ -88,10 +88,10 @@ async fn keys_are_for_operators_and_what_they_do_is_on_record() {
     let unknown = KeyId::from_bytes([9; 16]);
     let tenants = RotateKey::Tenants(Some("acme".parse().unwrap()));
     let broker = world.broker();
-    refused(broker.rotate_key(&user, tenants.clone()).await);
-    refused(broker.list_keys(&user).await);
-    refused(broker.retire_key(&user, present).await);
-    refused(broker.key_rotation(&user).await);
+    refused(&broker.rotate_key(&user, tenants.clone()).await);
+    refused(&broker.list_keys(&user).await);
+    refused(&broker.retire_key(&user, present).await);
+    refused(&broker.key_rotation(&user).await);
 
     assert!(matches!(broker.rotate_key(&operator, RotateKey::Root).await, Err(BrokerError::NoNewRootKey)));
     assert!(matches!(broker.retire_key(&operator, unknown).await, Err(BrokerError::KeyUnknown)));
@@ -146,7 +146,7 @@ async fn until_rotated(world: &World) {
     .await;
 }
 
-pub(crate) fn refused<T>(result: Result<T, BrokerError>) {
+pub(crate) fn refused<T>(result: &Result<T, BrokerError>) {
     let Err(BrokerError::Refused { link, reason }) = result else { panic!("it is not for this caller") };
-    assert_eq!((link, reason), (Link::Session, Reason::RoleMissing));
+    assert_eq!((*link, *reason), (Link::Session, Reason::RoleMissing));
 }
