@@ -11,10 +11,13 @@ tree=$place/tree
 export CARGO_TARGET_DIR=$place/build
 unset CLAVIGER_LOG CLAVIGER_SOAK
 
+# What is tested, wherever HEAD goes meanwhile.
+head=$(git rev-parse HEAD)
+
 copy_head() {
     rm -rf "$tree"
     mkdir -p "$tree"
-    git archive HEAD | tar -x -C "$tree"
+    git archive "$head" | tar -x -C "$tree"
 }
 
 # What the tree's own build has of dependencies need not be built again. Cargo replaces files, so links are safe.
@@ -29,7 +32,7 @@ borrow_dependencies() {
 
 # plant FILE PERL: applies a substitution that must match exactly once.
 plant() {
-    git show "HEAD:$1" >"$tree/$1"
+    git show "$head:$1" >"$tree/$1"
     perl -0777 -pi -e "\$planted = $2; END { exit(\$planted != 1) }" "$tree/$1" || {
         echo "the defect does not fit $1 any more: $2" >&2
         exit 1
@@ -37,7 +40,7 @@ plant() {
 }
 
 heal() {
-    git show "HEAD:$1" >"$tree/$1"
+    git show "$head:$1" >"$tree/$1"
 }
 
 in_tree() {
