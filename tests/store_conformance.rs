@@ -40,7 +40,7 @@ macro_rules! claims_hold_for {
 /// `store_durability`.
 macro_rules! every_claim_holds_for {
     ($open:path) => {
-        // `commit`
+        // `Store::commit`
         claims_hold_for! { $open, claims:
             a_refused_change_set_writes_nothing_at_all,
             the_head_follows_every_commit,
@@ -49,29 +49,29 @@ macro_rules! every_claim_holds_for {
             a_refusal_concerns_only_the_refused,
             a_started_commit_that_is_dropped_still_commits,
         }
-        // `row`
+        // `Store::row`
         claims_hold_for! { $open, claims:
             an_absent_row_is_none,
             a_row_in_the_same_place_of_memory_is_the_same_row,
         }
-        // `index`
+        // `Store::index`
         claims_hold_for! { $open, claims:
             a_listing_shows_its_prefix_in_key_order,
             a_page_resumes_after_its_last_entry,
             a_page_resumes_after_a_deletion,
         }
-        // `events`, `audit`
+        // `Store::events`, `Store::audit`
         claims_hold_for! { $open, claims:
             events_come_in_whole_revisions,
             events_resume_after_a_revision,
             audit_records_resume_after_a_number,
         }
-        // `copy`
+        // `Store::copy`
         claims_hold_for! { $open, copies:
             a_copy_holds_everything_and_ends_with_the_head,
             a_copy_does_not_keep_the_writers_waiting,
         }
-        // `close`
+        // `Store::close`
         claims_hold_for! { $open, claims:
             closing_finishes_what_is_waiting_and_refuses_what_follows,
         }

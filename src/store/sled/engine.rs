@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     OpenError,
     directory::{Directory, unreadable},
+    watchdog::Watchdog,
 };
 use crate::store::{StoreError, codec::Place};
 
@@ -29,6 +30,7 @@ pub(super) const SEGMENT: usize = 8 * 1024 * 1024;
 /// An open sled database. After the first [`EngineError::Failed`] it must be closed and opened anew.
 pub(super) struct Engine {
     db: Db,
+    watchdog: Watchdog,
     /// Our own handle of the data file, for the fsync that sled's flush is not.
     data: File,
 }
@@ -49,7 +51,7 @@ impl Engine {
         let path = directory.data();
         let data = File::options().read(true).write(true).open(&path).map_err(unreadable(&path));
         match data.and_then(|data| directory.sync().map(|()| data)) {
-            Ok(data) => Ok(Self { db, data }),
+            Ok(data) => Ok(Self { watchdog: Watchdog::over(db.clone()), db, data }),
             Err(error) => {
                 release(db, directory);
                 Err(error)
@@ -102,7 +104,7 @@ impl Engine {
         guarded(|| {
             self.db.apply_batch(batch)?;
             // hands the pages to the kernel (`pwrite`, `sync_file_range`), which is not an fsync
-            self.db.flush()?;
+            self.watchdog.during(|| self.db.flush())?;
             self.data.sync_data()?;
             Ok(())
         })
@@ -126,6 +128,7 @@ impl Engine {
     }
 
     pub(super) fn close(self, directory: &Directory) {
+        drop(self.watchdog);
         drop(self.data);
         release(self.db, directory);
     }

@@ -1,7 +1,7 @@
 //! The embedded store on sled 0.34: one tree, one writer thread, one batch and one fsync for all waiting change sets.
 //!
 //! - [`SledStore`]: the store · [`SledOptions`], [`OpenError`]: opening it
-//! - `directory`: who may use the files · `recovery`: whether they can be read · `engine`: sled itself, and what makes a batch durable
+//! - `watchdog`: wakes a flush that sled forgot · `directory`: who may use the files · `recovery`: whether they can be read · `engine`: sled itself, and what makes a batch durable
 //! - `writer`: the thread · `group`: judging change sets · `tail`: what is checked at open
 //! - [`Import`], [`compact`]: filling a directory from a copy, or from what its files hold
 //! - `shared`, `cache`, `scan`: reading · `copy`: reading all of it as of one revision
@@ -22,6 +22,7 @@ mod scan;
 mod shared;
 mod store;
 mod tail;
+mod watchdog;
 mod writer;
 
 pub use engine::files;
