@@ -22,7 +22,7 @@ pub(super) struct Allowed<'a> {
 
 impl Broker {
     /// The session link: a caller of a known tenant, in the role that the operation needs, whose token was issued
-    /// after the subject's sessions were last ended.
+    /// after the subject's sessions were last ended, and who was not erased.
     pub(super) async fn authorize_session(&self, call: &Call, role: Role) -> Result<(), BrokerError> {
         let refused = |reason| BrokerError::Refused { link: Link::Session, reason };
         let caller = &call.caller;
@@ -33,7 +33,12 @@ impl Broker {
             return Err(refused(Reason::RoleMissing));
         }
         let subject = self.vault().subject(&caller.tenant, caller.subject).await?;
-        match subject.and_then(|stored| stored.value.not_before) {
+        let Some(subject) = subject else { return Ok(()) };
+        // Also while the erasure is not at its end.
+        if subject.value.erased.is_some() {
+            return Err(BrokerError::SubjectErased);
+        }
+        match subject.value.not_before {
             Some(not_before) if caller.issued_at < not_before => Err(refused(Reason::TokenExpired)),
             _ => Ok(()),
         }

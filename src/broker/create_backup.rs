@@ -156,8 +156,12 @@ impl Backup {
             Err(Unfinished::Failed(error)) => Err(error),
             Err(Unfinished::Abandoned) => return,
         };
-        // Whoever is gone by now has all but the end, and will not take it for whole.
-        self.parts.send(last).await.ok();
+        match last {
+            // Whoever is gone by now has all but the end, and will not take it for whole.
+            Ok(_) => drop(self.parts.send(last).await),
+            // A reader who stands still, which may be why, must not keep the turn nor the shutdown waiting.
+            Err(_) => drop(self.parts.try_send(last)),
+        }
     }
 
     /// Sends everything but the last part, which it gives.

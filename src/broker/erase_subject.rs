@@ -28,7 +28,6 @@ impl Broker {
         if let Err(error) = &outcome {
             self.record_refusal(call, AuditAction::SubjectErased, About::default(), error).await;
         }
-        self.key_work().notify_one();
         outcome
     }
 
@@ -45,8 +44,9 @@ impl Broker {
 
     async fn erase(&self, call: &Call, tenant: &TenantId, subject: SubjectId) -> Result<ErasureReceipt, BrokerError> {
         self.authorize_session(call, Role::Operator).await?;
-        // What goes to the provider must be the newest refresh token, so a refresh on its way lands first.
-        for connection in self.vault().connections(tenant, subject, None).await? {
+        // What goes to the provider should be the newest refresh token, so a refresh on its way lands first. Whoever has
+        // a record that cannot be read is erased all the same.
+        for connection in self.vault().connections(tenant, subject, None).await.unwrap_or_default() {
             self.flights().join(&connection.value.id).await;
         }
         // In the log of whoever was erased: the trail of the operator's own tenant has nothing of other tenants.
@@ -59,7 +59,9 @@ impl Broker {
         let (broker, tenant) = (self.clone(), tenant.clone());
         let erasing = self.0.tasks.spawn(async move {
             let list = &broker.settings().erasures;
-            broker.vault().erase_subject(&tenant, subject, &record, list).await
+            let erased = broker.vault().erase_subject(&tenant, subject, &record, list).await;
+            broker.key_work().notify_one();
+            erased
         });
         Ok(erasing.await.unwrap_or(Err(crate::vault::VaultError::OutcomeUnknown))?)
     }

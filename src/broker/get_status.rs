@@ -33,6 +33,11 @@ impl Broker {
             Ok(status) => Ok(status),
             // The chain refuses a caller without the role before it looks into the store.
             Err(BrokerError::StoreUnavailable) => Ok(self.status()),
+            // A damaged row among the keys: the count of alarms is what the operator needs to see.
+            Err(BrokerError::Vault(error)) => {
+                tracing::error!(%error, "the keys cannot be read");
+                Ok(self.status())
+            }
             Err(error) => {
                 self.record_refusal(call, AuditAction::StatusRead, About::default(), &error).await;
                 Err(error)

@@ -159,8 +159,9 @@ impl Broker {
             catalog: ArcSwap::new(Arc::clone(&parts.catalog)),
             parts,
         }));
-        broker.replay_erasures().await?;
+        // Before an interrupted erasure is finished: afterwards held tokens do not open, and nobody could revoke them.
         broker.recover_held().await?;
+        broker.replay_erasures().await?;
         Ok(broker)
     }
 

@@ -30,15 +30,25 @@ impl Broker {
         if let Err(error) = &outcome {
             self.record_refusal(call, AuditAction::KeyRotated, About::default(), error).await;
         }
-        self.key_work().notify_one();
         outcome
     }
 
     async fn begin_rotation(&self, call: &Call, key: &RotateKey) -> Result<KeyRotation, BrokerError> {
         self.authorize_session(call, Role::Operator).await?;
         let record = allowed(call, AuditAction::KeyRotated, About::default(), self.now());
+        // A task of its own: what was begun must be gone on with, also for a caller who goes away.
+        let (broker, key) = (self.clone(), key.clone());
+        let beginning = self.0.tasks.spawn(async move {
+            let begun = broker.begin_rotations(&record, &key).await;
+            broker.key_work().notify_one();
+            begun
+        });
+        beginning.await.unwrap_or(Err(BrokerError::ShuttingDown))
+    }
+
+    async fn begin_rotations(&self, record: &AuditRecord, key: &RotateKey) -> Result<KeyRotation, BrokerError> {
         let tenants = match key {
-            RotateKey::Root => return Ok(self.vault().begin_root_rotation(&record).await?),
+            RotateKey::Root => return Ok(self.vault().begin_root_rotation(record).await?),
             RotateKey::Tenants(Some(tenant)) if !self.vault().tenants().await?.contains(tenant) => {
                 return Err(BrokerError::Invalid { field: "tenant", problem: "has no keys" });
             }
@@ -74,21 +84,21 @@ impl Broker {
         }
     }
 
-    /// When the next one is to begin by itself.
+    /// When the next one is to begin by itself. One that cannot go on keeps no other from it.
     async fn rotate_what_is_begun(&self) -> Result<Timestamp, BrokerError> {
-        let mut next = Timestamp::NEVER;
+        let (mut next, mut stuck) = (Timestamp::NEVER, None);
         for (tenant, since) in self.vault().marked_tenants().await? {
             let at = since.plus(MARKED);
             if at <= self.now() {
-                self.begin_marked(&tenant).await?;
+                stuck = self.begin_marked(&tenant).await.err().or(stuck);
             } else {
                 next = next.min(at);
             }
         }
         for (what, _) in self.vault().rotations().await? {
-            self.rotate_to_the_end(&what).await?;
+            stuck = self.rotate_to_the_end(&what).await.err().or(stuck);
         }
-        Ok(next)
+        stuck.map_or(Ok(next), Err)
     }
 
     async fn begin_marked(&self, tenant: &TenantId) -> Result<(), BrokerError> {

@@ -5,6 +5,8 @@
 //! it: the key, the records with their index entries, the tombstone, the events, the audit record, the mark that the
 //! tenant's key is to be rotated, and, sealed under that key, the tokens that their providers are yet to take back.
 
+use std::sync::PoisonError;
+
 use super::{
     Change, ErasureList, Stored, TokenSet, Vault, VaultError, place, roots,
     stored::{Envelope, Erased, Subject},
@@ -54,7 +56,11 @@ impl Vault {
         let mut erased = 0;
         for listed in self.listed(list).await? {
             let found = self.watched(self.keyring().read_owner::<Envelope<Subject>>(&listed.row).await)?;
-            let Some((_, Envelope { value: Subject { tenant, subject, .. }, .. })) = found else { continue };
+            let Some((_, Envelope { value: Subject { tenant, subject, .. }, .. })) = found else {
+                // Whose they were, the list does not say; who comes with this row's name is refused.
+                self.keyring().barred.lock().unwrap_or_else(PoisonError::into_inner).insert(listed.row);
+                continue;
+            };
             if self.is_erased(&listed.row).await? {
                 continue;
             }
@@ -154,7 +160,7 @@ impl Vault {
         let tenant_key = change.tenant_key(row, tenant)?.id();
         let found = self.keyring().read_owner::<Envelope<Subject>>(row).await?;
         let (stored, Envelope { value, .. }) = found.ok_or_else(|| VaultError::corrupt(row))?;
-        let tombstone = Subject { erased: Some(Erased { at: audit.at, tenant_key }), not_before: None, ..value };
+        let tombstone = Subject { erased: Some(Erased { at: audit.at, tenant_key }), ..value };
         self.put_subject(&mut change, row, Expect::Version(stored.version), tombstone)?;
         self.mark_for_rotation(&mut change, tenant, audit.at).await?;
         let records = self.records_under(key).await?;

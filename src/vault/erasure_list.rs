@@ -80,8 +80,9 @@ fn parse(keys: &InstallationKeys, line: &str) -> Option<Listed> {
 }
 
 fn append(path: &Path, line: &str) -> io::Result<()> {
-    let is_new = !path.try_exists()?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // Erasures at once write one after the other.
+    file.lock()?;
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     // What a crash cut off would spoil the line that follows it.
@@ -91,8 +92,8 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
     file.write_all(line.as_bytes())?;
     file.sync_all()?;
     match path.parent() {
-        Some(directory) if is_new => File::open(directory)?.sync_all(),
-        _ => Ok(()),
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The key hierarchy: root → tenant → subject, and a log key beside each tenant key. Keys are kept wrapped in the store
 //! and, unwrapped, in a bounded cache that zeroizes what it evicts.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
@@ -20,6 +23,8 @@ use crate::{
 
 /// Unwrapped keys kept in memory; about 200 bytes each.
 const CACHED_KEYS: usize = 65_536;
+/// How often a key that moved is read again.
+const LOOKS: usize = 8;
 /// Root, tenant, subject: no chain of wrapped keys is longer.
 const DEEPEST: usize = 2;
 
@@ -37,6 +42,9 @@ pub(super) struct Keyring {
     /// record under a key that goes.
     pub(super) tenants: Cache<TenantId, TenantKeyIds>,
     pub(super) subjects: Cache<RecordKey, (KeyId, u64)>,
+    /// Rows of subjects who are on the list of erasures and whom this store does not have, because it was restored from a
+    /// copy of before they came. They are as erased as the others.
+    pub(super) barred: Mutex<HashSet<RecordKey>>,
 }
 
 /// The keys of a tenant that are in force.
@@ -125,6 +133,7 @@ impl Keyring {
             random,
             held: Cache::new(CACHED_KEYS),
             tenants: Cache::new(CACHED_KEYS),
+            barred: Mutex::default(),
             subjects: Cache::new(CACHED_KEYS),
         }
     }
@@ -174,17 +183,29 @@ impl Keyring {
     /// The same key as its row has it now, after that row turned out to have moved. `None`: it may not be sealed with any
     /// more, because it was destroyed or superseded.
     pub(super) async fn again(&self, held: &HeldKey) -> Result<Option<Arc<HeldKey>>, VaultError> {
-        self.forget(held);
-        let Some(newer) = self.key(held.key.id()).await? else { return Ok(None) };
-        let in_force = match &newer.owner {
+        for _ in 0..LOOKS {
+            self.forget(held);
+            let Some(newer) = self.key(held.key.id()).await? else { return Ok(None) };
+            if !self.is_in_force(&newer).await? {
+                return Ok(None);
+            }
+            // Else somebody who had read the row before it moved has put what they read at hand.
+            if newer.version != held.version {
+                return Ok(Some(newer));
+            }
+        }
+        Err(VaultError::Conflict { record: format!("{:?}", place::key_row(held.key.id())) })
+    }
+
+    async fn is_in_force(&self, held: &HeldKey) -> Result<bool, VaultError> {
+        Ok(match &held.owner {
             KeyOwner::Tenant { tenant } => {
-                self.read_tenant(tenant).await?.is_some_and(|(_, record)| record.key == newer.key.id())
+                self.read_tenant(tenant).await?.is_some_and(|(_, record)| record.key == held.key.id())
             }
             KeyOwner::Subject { tenant, subject } => !self.is_closed(tenant, *subject).await?,
             KeyOwner::Log { .. } => true,
             KeyOwner::Installation => false,
-        };
-        Ok((in_force && newer.version != held.version).then_some(newer))
+        })
     }
 
     /// `None` when the key's row is gone.

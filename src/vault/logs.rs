@@ -28,7 +28,8 @@ impl Vault {
         limit: usize,
     ) -> Result<Vec<(Revision, Vec<CredentialEvent>)>, VaultError> {
         let mut revisions: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
-        for entry in self.store().events(after, limit).await? {
+        let page = self.store().events(after, limit).await.map_err(VaultError::from);
+        for entry in self.watched(page)? {
             let place = place::event(&entry.id);
             let event = match self.entry::<CredentialEvent>("event", &entry.id, place, &entry.body).await {
                 Ok(event) => Some(event),
@@ -50,7 +51,8 @@ impl Vault {
     /// is for `audit` to say.
     pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, VaultError> {
         let mut records = Vec::new();
-        for entry in self.store().audit(after, limit).await? {
+        let page = self.store().audit(after, limit).await.map_err(VaultError::from);
+        for entry in self.watched(page)? {
             records.push((entry.sequence, self.audit_record(&entry).await?));
         }
         Ok(records)
@@ -59,7 +61,8 @@ impl Vault {
     /// As [`Vault::audit`], with the form that the chain is checked by, and beside it the record or why it does not open.
     pub async fn trail(&self, after: u64, limit: usize) -> Result<Vec<TrailEntry>, VaultError> {
         let mut entries = Vec::new();
-        for entry in self.store().audit(after, limit).await? {
+        let page = self.store().audit(after, limit).await.map_err(VaultError::from);
+        for entry in self.watched(page)? {
             let record = match self.audit_record(&entry).await {
                 Err(error @ (VaultError::Corrupt { .. } | VaultError::Unsealable { .. })) => Err(error),
                 other => Ok(other?),

@@ -58,8 +58,12 @@ impl Vault {
             let ledger = ledger.write(&root.key, Expect::Version(before.version), self.random())?;
             let audit = vec![self.audit_entry(audit).await?];
             let set = ChangeSet { writes: vec![secret, ledger], audit, ..ChangeSet::default() };
-            if self.commit_or_again(set).await? {
-                self.keyring().read_ledger().await?;
+            let done = self.commit_or_again(set).await?;
+            self.keyring().read_ledger().await?;
+            if done {
+                // Small stores may be moved by the time that anybody looks.
+                let left = self.root_rotation().await?.map_or(0, |rotation| rotation.left);
+                return Ok(KeyRotation { begun, left, started_at: now });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The present keys of tenants and subjects, made when they are first needed.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,9 @@ impl Keyring {
         for _ in 0..RACES {
             if let Some(held) = self.present_subject(&row, &owner).await? {
                 return Ok(held);
+            }
+            if self.barred.lock().unwrap_or_else(PoisonError::into_inner).contains(&row) {
+                return Err(VaultError::SubjectErased);
             }
             let key = Key::generate(keys.tenant.clone(), &self.random)?;
             let record = Subject::new(keys.tenant.clone(), subject, key.id());

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, PostedResponse, Timestamp},
+    sealing::sealed_key_id,
     store::{Expect, FieldTag, IndexEntry, RecordKey, Row, RowFields, Write},
 };
 
@@ -172,6 +173,11 @@ impl Change {
     fn put<T: Owned>(&mut self, draft: Draft<'_, T>) -> Result<(), VaultError> {
         let Draft { key, expect, value, parked, secrets, mut index } = draft;
         let holder = self.holder(&key, value)?;
+        // What is taken over unopened may be under a superseded key. The index would list the row under the present one
+        // alone, and the old key would be destroyed with the secret: the rotation has to move the row first.
+        if secrets.iter().any(|(_, sealed)| sealed_key_id(sealed) != Ok(holder.id())) {
+            return Err(VaultError::PreconditionFailed { record: format!("{key:?}") });
+        }
         index.push(IndexEntry::sealed_under(holder.id(), key.clone(), None));
         let envelope = Envelope { value, parked };
         let record = records::seal(holder, &key, expect.next_version(), &envelope, self.vault.random())?;

@@ -99,6 +99,12 @@ impl Broker {
     ) -> Result<Option<Flown>, BrokerError> {
         match self.store_held(held).await {
             Err(BrokerError::StoreUnavailable) => {}
+            // The provider may have rotated: what no record takes is kept for whoever mends that.
+            Err(BrokerError::Vault(error)) => {
+                tracing::error!(%error, "fresh tokens cannot be stored; they are left in a file");
+                self.write_held(&held.0, beside).await;
+                return Err(error.into());
+            }
             other => return other,
         }
         self.held().count.fetch_add(1, Ordering::Relaxed);

@@ -87,7 +87,7 @@ impl Track {
             return Ok(Err(ended.clone()));
         }
         let scanned = self.through >= END[..];
-        if self.changed.len() > if scanned { LAST.max(self.again / 4) } else { SOON } {
+        if self.changed.len() > if scanned { LAST.max((self.again / 4).min(SOON)) } else { SOON } {
             let rows = self.changed_rows(engine, PAGE)?;
             self.again += if scanned { rows.len() } else { 0 };
             return Ok(Ok(Visit::Rows(rows)));
