@@ -4,7 +4,10 @@
 //! tenant here runs without agents, and the user's own token passes those links.
 
 use super::{Broker, BrokerError, Catalog};
-use crate::domain::{Call, Link, Plugin, PluginId, Reason, Role, ScopeSet};
+use crate::{
+    domain::{Call, Link, Plugin, PluginId, Reason, Role, ScopeSet},
+    vault::{Stored, Subject},
+};
 
 /// What a plugin use needs to be allowed.
 pub(super) struct Access<'a> {
@@ -22,8 +25,21 @@ pub(super) struct Allowed<'a> {
 
 impl Broker {
     /// The session link: a caller of a known tenant, in the role that the operation needs, whose token was issued
-    /// after the subject's sessions were last ended, and who was not erased.
+    /// after the subject's sessions were last ended.
     pub(super) async fn authorize_session(&self, call: &Call, role: Role) -> Result<(), BrokerError> {
+        self.session(call, role).await.map(drop)
+    }
+
+    /// The session link of whoever is given secrets: nothing is served to who was erased, also while the erasure is not at
+    /// its end.
+    pub(super) async fn authorize_secrets(&self, call: &Call, role: Role) -> Result<(), BrokerError> {
+        match self.session(call, role).await? {
+            Some(subject) if subject.value.erased.is_some() => Err(BrokerError::SubjectErased),
+            _ => Ok(()),
+        }
+    }
+
+    async fn session(&self, call: &Call, role: Role) -> Result<Option<Stored<Subject>>, BrokerError> {
         let refused = |reason| BrokerError::Refused { link: Link::Session, reason };
         let caller = &call.caller;
         if !self.catalog().tenants.contains_key(&caller.tenant) {
@@ -33,14 +49,9 @@ impl Broker {
             return Err(refused(Reason::RoleMissing));
         }
         let subject = self.vault().subject(&caller.tenant, caller.subject).await?;
-        let Some(subject) = subject else { return Ok(()) };
-        // Also while the erasure is not at its end.
-        if subject.value.erased.is_some() {
-            return Err(BrokerError::SubjectErased);
-        }
-        match subject.value.not_before {
+        match subject.as_ref().and_then(|stored| stored.value.not_before) {
             Some(not_before) if caller.issued_at < not_before => Err(refused(Reason::TokenExpired)),
-            _ => Ok(()),
+            _ => Ok(subject),
         }
     }
 

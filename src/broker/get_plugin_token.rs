@@ -61,7 +61,7 @@ impl Broker {
     }
 
     async fn plugin_token(&self, call: &Call, request: &GetPluginToken) -> Result<PluginToken, BrokerError> {
-        self.authorize_session(call, Role::User).await?;
+        self.authorize_secrets(call, Role::User).await?;
         let access = Access { plugin: &request.plugin, scopes: request.scopes.as_ref() };
         let catalog = self.catalog();
         let allowed = Self::authorize_plugin(&catalog, &access)?;
