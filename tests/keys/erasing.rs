@@ -257,6 +257,37 @@ async fn a_copy_that_is_put_back_is_erased_again() {
     store.close().await;
 }
 
+/// They are erased in a store that never knew them, and would be erased once more at every start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_on_the_list_and_not_in_the_copy_does_not_come_back() {
+    let stranger = SubjectId::from_bytes([9; 32]);
+    let live = Disk::new("live");
+    let world = live.populated().await;
+    let copy = Disk::new("copy");
+    copy.fill(&*world.store).await;
+    erase(&world.vault, &world.erasures(), &acme(), stranger).await.unwrap();
+    world.store.close().await;
+    let (store, opened) = copy.open(root(1).into()).await;
+    let vault = opened.unwrap();
+    assert_eq!(vault.replay_erasures(&world.erasures(), AFTERWARDS).await.unwrap(), 0);
+    assert_eq!(vault.change(&acme(), Some(stranger)).await.err(), Some(VaultError::SubjectErased));
+    assert_readable(&vault).await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erasures_at_once_are_all_on_the_list() {
+    let world = Populated::new().await;
+    let mut erasing = tokio::task::JoinSet::new();
+    for number in 50..74 {
+        let (vault, list) = (world.vault.clone(), world.erasures());
+        let subject = SubjectId::from_bytes([number; 32]);
+        erasing.spawn(async move { erase(&vault, &list, &acme(), subject).await.unwrap() });
+    }
+    erasing.join_all().await;
+    assert_eq!(fs::read_to_string(world.erasures().path()).unwrap().lines().count(), 24);
+}
+
 #[tokio::test]
 async fn the_list_names_nobody_and_only_its_own_lines_are_followed() {
     let world = Populated::new().await;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use claviger::{
-    domain::{AuditAction, KeyKind, KeyState, KeyStatus, RefreshToken, SubjectId, Timestamp},
-    vault::{Rotating, TokenSet, Tokens, Vault, VaultError},
+    domain::{AuditAction, Job, KeyKind, KeyState, KeyStatus, RefreshToken, SubjectId, Timestamp},
+    vault::{Rotating, Stored, TokenSet, Tokens, Vault, VaultError},
 };
 
 use crate::{
     populated::{
-        LATER, Populated, assert_readable, connection_of, finish, keys_in_state, live_rows, people, roots,
+        LATER, Populated, assert_readable, connection_of, finish, keys_in_state, live_rows, orphan_of, people, roots,
         rotate_everything, said,
     },
     specimens::{acme, alice, next_generation, root, tokens},
@@ -62,6 +62,24 @@ async fn a_rotation_moves_every_row_and_destroys_the_tenants_old_keys() {
     assert_eq!((old.len(), new.len()), (3, 3));
     assert!(new.iter().all(|key| !old.contains(key)));
     assert!(keys_in_state(&vault, KeyKind::Tenant, KeyState::Present).await.iter().all(|key| key.made_at == Some(NOW)));
+}
+
+/// Its old key would be destroyed with the tokens.
+#[tokio::test]
+async fn a_record_is_not_written_under_the_new_key_with_secrets_under_the_old_one() {
+    let world = Populated::new().await;
+    let vault = &world.vault;
+    let orphan = || async { vault.job(orphan_of(1).id).await.unwrap().unwrap() };
+    let put_off = |job: Stored<Job>| async move {
+        let mut change = vault.change(&acme(), None).await.unwrap();
+        change.reschedule_job(&job, &job.value, LATER);
+        change.commit().await
+    };
+    vault.begin_tenant_rotation(&acme(), &said(AuditAction::KeyRotated, NOW)).await.unwrap();
+    assert!(matches!(put_off(orphan().await).await, Err(VaultError::PreconditionFailed { .. })));
+    finish(vault).await.unwrap();
+    put_off(orphan().await).await.unwrap();
+    assert!(vault.job_tokens(&orphan().await).await.unwrap().is_some());
 }
 
 #[tokio::test]
