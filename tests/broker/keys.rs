@@ -46,7 +46,7 @@ async fn a_rotation_of_all_keys_fails_no_call_and_the_old_root_key_can_be_destro
     for user in users {
         world.connect(&world.client(user), user).await;
     }
-    let newer = world.directory().join("newer.key");
+    let newer = world.directory().join("other.key");
     let new_root = root_key::file::create(&newer, &Random::system()).unwrap().id();
     let first = newer.clone();
     world.reconfigure(move |config| config.sealing.root_keys.insert(0, first.clone())).await;
