@@ -153,13 +153,18 @@ fn files_that_cannot_be_read_do_not_open_and_stay_as_they_are() {
 /// reads is read first, and no more, or opening a large store would take as long as reading it.
 #[test]
 fn what_sled_reads_at_open_is_read_before_it_does() {
-    const SEGMENT: u64 = 8 << 20;
     if !there_is("strace") {
         return;
     }
     if let Some(directory) = told_directory() {
         return block_on(async { open(&directory).await.unwrap().close().await });
     }
+    assert!((0..8).any(|_| sleds_reads_are_covered()), "sled's reads were never told from ours");
+}
+
+/// False: this run does not tell.
+fn sleds_reads_are_covered() -> bool {
+    const SEGMENT: u64 = 8 << 20;
     let directory = tempfile::tempdir().unwrap();
     block_on(async {
         commit_and_close(directory.path(), 8_000).await;
@@ -191,12 +196,16 @@ fn what_sled_reads_at_open_is_read_before_it_does() {
     let ours = reads.iter().take_while(|(thread, ..)| *thread == reads[0].0).count();
     let (ours, sleds) = reads.split_at(ours);
     let at_open = sleds.iter().filter(|(_, offset, length)| offset % SEGMENT == 0 && [20, SEGMENT].contains(length));
-    assert!(at_open.clone().count() >= 5 && at_open.clone().any(|(.., length)| *length == SEGMENT), "{sleds:?}");
+    // Which of its threads sled reads with is chance: when it was the first one, its reads are not told from ours.
+    if at_open.clone().count() < 5 || !at_open.clone().any(|(.., length)| *length == SEGMENT) {
+        return false;
+    }
     for (_, offset, length) in at_open {
         assert!(ours.iter().any(|(_, at, read)| at == offset && read >= length), "{offset} + {length}: {ours:?}");
     }
     let [headers, whole] = [20, SEGMENT].map(|of| ours.iter().filter(|(.., length)| *length == of).count());
     assert!(whole < headers, "{whole} of {headers} segments");
+    true
 }
 
 /// Acknowledged writes that are not there any more are not passed over: the store stays down rather than go on from an
