@@ -36,11 +36,8 @@ impl Meta {
             out.put_slice(self.installation.as_bytes());
             out.put_slice(self.epoch.as_bytes());
             out.put_u64(self.compacted.0);
-            // left out while zero, as in stores from before there were these two
-            if self.has_ends() {
-                out.put_u64(self.audit_purged);
-                out.put_u64(self.filled_at.0);
-            }
+            out.put_u64(self.audit_purged);
+            out.put_u64(self.filled_at.0);
         })
     }
 
@@ -48,16 +45,9 @@ impl Meta {
         unframe(&Place::Meta, value)?.read_all(&Place::Meta, |content| {
             let installation = InstallationId::from_bytes(content.array()?);
             let epoch = EntryId::from_bytes(content.array()?);
-            let mut meta = Self { compacted: Revision(content.u64()?), ..Self::new(installation, epoch) };
-            if let Some(audit_purged) = content.u64() {
-                (meta.audit_purged, meta.filled_at) = (audit_purged, Revision(content.u64()?));
-                return meta.has_ends().then_some(meta);
-            }
-            Some(meta)
+            let (compacted, audit_purged) = (Revision(content.u64()?), content.u64()?);
+            let filled_at = Revision(content.u64()?);
+            Some(Self { installation, epoch, compacted, audit_purged, filled_at })
         })
-    }
-
-    fn has_ends(&self) -> bool {
-        self.audit_purged > 0 || self.filled_at > Revision(0)
     }
 }
