@@ -248,17 +248,6 @@ fn recovery_is_announced_and_so_is_every_way_back() {
     assert_eq!(events(Connected), [EventKind::Refreshed]);
     assert_eq!(events(Expired), [EventKind::Refreshed]);
     assert_eq!(events(RefreshFailing), [EventKind::Recovered, EventKind::Refreshed]);
-    assert_eq!(events(Suspended), [EventKind::Resumed, EventKind::Refreshed]);
-}
-
-#[test]
-fn what_has_lapsed_is_not_connected_again_by_resuming() {
-    let lapsed = connected(Some(100), false).aged(START.plus(Duration::from_secs(100))).unwrap().credential;
-    let lapsing = connected(Some(100), false).aged(START.plus(Duration::from_secs(60))).unwrap().credential;
-    for (before, state) in [(lapsed, Expired), (lapsing, Expiring), (connected(Some(100), false), Connected)] {
-        assert_eq!(before.state, state);
-        assert_eq!(before.suspended().unwrap().credential.resumed().unwrap().credential.state, state);
-    }
 }
 
 #[test]
@@ -381,7 +370,7 @@ impl Flights {
                 self.last_verdict_at = self.now;
                 match self.credential.after_lost_answer(self.rotation, begun_at, self.now, TIMEOUT) {
                     AfterLostAnswer::GiveUp => {
-                        self.credential.reauthorization_required(Reason::RotationLost).expect(UNDER_WAY)
+                        self.credential.reauthorization_required(Reason::RotationLost, None).expect(UNDER_WAY)
                     }
                     AfterLostAnswer::RetryAt(at) => {
                         self.credential.refresh_failed(Reason::ProviderUnreachable, at, true).expect(UNDER_WAY)
@@ -407,12 +396,12 @@ fn apply(credential: &Credential, step: &Step, now: Timestamp) -> Option<(Creden
             credential.refresh_failed(Reason::ProviderUnreachable, later(retry_after), *spent).ok()
         }
         Step::RefreshDeferred { retry_after } => Some(credential.refresh_deferred(later(retry_after))),
-        Step::ReauthorizationRequired => credential.reauthorization_required(Reason::ReauthorizationRequired).ok(),
+        Step::ReauthorizationRequired => {
+            credential.reauthorization_required(Reason::ReauthorizationRequired, None).ok()
+        }
         Step::Aged => credential.aged(now),
         Step::BeginRevocation => credential.begin_revocation().ok(),
         Step::Revoked => credential.revoked().ok(),
-        Step::Suspended => credential.suspended().ok(),
-        Step::Resumed => credential.resumed().ok(),
     };
     transition.map(|transition| (transition.credential, transition.events))
 }

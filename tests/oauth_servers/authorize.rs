@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use claviger::{
     domain::{CodeVerifier, FlowSecret, Nonce, Provider, ScopeSet},
-    oauth::{AuthorizationRequest, AuthorizationUrl, AuthorizeError, Hints, definitions::shipped},
+    oauth::{AuthorizationRequest, AuthorizationUrl, AuthorizeError, definitions::shipped},
 };
 
 use crate::{World, provider};

@@ -6,8 +6,8 @@ use super::{Flown, Held, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
-        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
-        Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, EntryId, Intent, Provider, Reason,
+        RefreshToken, ReplyClass, Rotation, Timestamp,
     },
     oauth::TokenFailure,
     vault::{FlowTokens, Stored, Tokens},
@@ -63,9 +63,6 @@ impl Broker {
         if credential.generation > generation {
             return Ok(Next::Land(Flown::Generation(credential.generation)));
         }
-        if credential.state == CredentialState::Suspended {
-            return Ok(Next::Land(Flown::ProviderSuspended));
-        }
         if !credential.state.refreshes() || !credential.refreshable {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
         }
@@ -81,7 +78,7 @@ impl Broker {
             return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
         }
         if !credential.may_post(provider.definition.rotation, now) {
-            return self.settle_dead(stored, Reason::RotationLost).await.map(Next::Land);
+            return self.settle_dead(stored, Reason::RotationLost, None).await.map(Next::Land);
         }
         let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
@@ -138,7 +135,9 @@ impl Broker {
         posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token } = posting;
-        match self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await {
+        let credential = &stored.value.credential;
+        let (granted, excused) = (&credential.scopes, credential.refresh.excused);
+        match self.servers().refresh(&provider, &refresh_token, granted, None, excused).await {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
                     Self::waiting(tokens, &stored.value.credential.scopes, None);
@@ -203,7 +202,7 @@ impl Broker {
                 let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
                 let lost = rotates && intent.attempt > 1;
                 let reason = if lost { Reason::RotationLost } else { Reason::ReauthorizationRequired };
-                self.settle_dead(stored, reason).await.map(Some)
+                self.settle_dead(stored, reason, failure.hints.clone()).await.map(Some)
             }
             ReplyClass::Configuration => {
                 self.suspend(provider, now);
@@ -216,6 +215,9 @@ impl Broker {
             }
             ReplyClass::RateLimited => {
                 self.settle_failing(stored, Reason::ProviderRateLimited, later, false).await.map(Some)
+            }
+            ReplyClass::Transient if failure.excused => {
+                self.settle_excused(stored, Reason::ProviderUnreachable, later).await.map(Some)
             }
             ReplyClass::Transient | ReplyClass::Unknown => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, later, false).await.map(Some)
@@ -230,7 +232,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<Flown>, BrokerError> {
         match after {
-            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost).await.map(Some),
+            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost, None).await.map(Some),
             // At most one immediate retry a flight: the second lost answer waits like any other failure.
             AfterLostAnswer::RetryAt(at) if at <= now && stored.value.credential.refresh.attempts < 2 => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, now, true).await?;
