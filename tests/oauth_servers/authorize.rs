@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use claviger::{
-    domain::{CodeVerifier, FlowSecret, Nonce, Provider, ScopeSet},
+    domain::{CodeVerifier, FlowSecret, Hints, Nonce, Provider, ScopeSet},
     oauth::{AuthorizationRequest, AuthorizationUrl, AuthorizeError, definitions::shipped},
 };
 
