@@ -89,6 +89,7 @@ impl World {
             definition: completion.of(shipped(definition).unwrap()).unwrap(),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(self.dev.client_secret()),
+            refreshes_per_second: Provider::REFRESHES_PER_SECOND,
         }
     }
 
