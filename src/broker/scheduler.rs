@@ -141,7 +141,7 @@ impl Broker {
                 None => return Ok(()),
             },
             DueRecord::Job(_) => Lane::Jobs,
-            DueRecord::Flow(_) | DueRecord::Attempt(_) => Lane::Housekeeping,
+            DueRecord::Flow(_) | DueRecord::Attempt(_) | DueRecord::Suspension(_) => Lane::Housekeeping,
         };
         let slots = lanes.slots(lane);
         let _slot = slots.acquire().await;
@@ -158,6 +158,7 @@ impl Broker {
             DueRecord::Job(id) => self.run_job(*id).await,
             DueRecord::Flow(id) => self.forget_flow(*id).await,
             DueRecord::Attempt(key) => self.forget_attempt(key).await,
+            DueRecord::Suspension(key) => self.tell_of_suspension(*key).await,
         }
     }
 
@@ -204,6 +205,9 @@ impl Broker {
         }
         if credential.state.refreshes() && credential.refreshable {
             let provider = self.provider(&stored.value.provider)?;
+            if self.is_suspended(&provider.id, now) {
+                return Ok(());
+            }
             if let Ok(turn) = self.take_turn(&provider, credential, Urgency::Background).await? {
                 self.refresh_in_turn(id, credential.generation, turn).await;
             }
