@@ -75,7 +75,7 @@ async fn token_request(
     }
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-    let grant_type = GrantType::named(Parameters::parse(&bytes).single("grant_type"));
+    let grant_type = GrantType::of(&Parameters::parse(&bytes));
     site.shared.journal.count_token_request(grant_type);
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(grant_type)))
 }
