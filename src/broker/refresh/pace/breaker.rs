@@ -39,6 +39,8 @@ pub(super) enum Advice {
     Go { trial: bool },
     /// Ask the provider something that spends nothing, and tell [`Breaker::probed`].
     Probe,
+    /// A probe or a trial is in the air: ask again when something has changed, at the latest then.
+    Listen(Timestamp),
     /// Ask again then, or when something has changed.
     Wait(Timestamp),
 }
@@ -63,7 +65,10 @@ pub(super) struct Breaker {
     failed_first: Option<ConnectionId>,
     shared: bool,
     alive_at: Timestamp,
+    /// Not before this time.
     probe_at: Timestamp,
+    /// While one is in the air.
+    probing_until: Timestamp,
     /// Openings and dead probes in a row.
     rounds: u32,
     /// It answered a refresh, and its probes it does not: they tell nothing.
@@ -113,6 +118,7 @@ impl Default for Breaker {
             shared: false,
             alive_at: Timestamp::EPOCH,
             probe_at: Timestamp::EPOCH,
+            probing_until: Timestamp::EPOCH,
             rounds: 0,
             mute: false,
             paused_until: Timestamp::EPOCH,
@@ -142,19 +148,20 @@ impl Breaker {
             }
             Phase::Closed => Advice::Go { trial: false },
             Phase::Open { trial_at } => {
-                if !is_ahead(self.probe_at, now, lease.max(LONGEST_PROBE)) {
-                    return self.probe(lease, now);
+                let probe = self.probe(lease, now);
+                if !matches!(probe, Advice::Wait(_)) {
+                    return probe;
                 }
                 let may_try = standing != Standing::Doubtful || now - self.down_since >= DOUBT;
                 if !is_ahead(trial_at, now, UNPROBED) && may_try {
                     self.phase = Phase::HalfOpen { since: now, trial_until: now.plus(lease), unprobed: true };
                     return Advice::Go { trial: true };
                 }
-                Advice::Wait(self.probe_at)
+                probe
             }
             Phase::HalfOpen { since, trial_until, unprobed } => {
                 if is_ahead(trial_until, now, lease) {
-                    return Advice::Wait(trial_until);
+                    return Advice::Listen(trial_until);
                 }
                 let patient_at = since.plus(PATIENCE);
                 if standing == Standing::Sound || (!is_ahead(patient_at, now, PATIENCE) && !sound_waits) {
@@ -169,6 +176,7 @@ impl Breaker {
 
     /// What a probe brought.
     pub(super) fn probed(&mut self, alive: bool, now: Timestamp, draw: f64) {
+        self.probing_until = Timestamp::EPOCH;
         if !alive {
             return self.open(now, draw);
         }
@@ -229,10 +237,13 @@ impl Breaker {
     }
 
     fn probe(&mut self, lease: Duration, now: Timestamp) -> Advice {
-        if is_ahead(self.probe_at, now, lease.max(LONGEST_PROBE)) {
+        if is_ahead(self.probing_until, now, lease) {
+            return Advice::Listen(self.probing_until);
+        }
+        if is_ahead(self.probe_at, now, LONGEST_PROBE) {
             return Advice::Wait(self.probe_at);
         }
-        self.probe_at = now.plus(lease);
+        self.probing_until = now.plus(lease);
         Advice::Probe
     }
 

@@ -8,6 +8,7 @@ mod budget;
 
 use std::{
     collections::HashMap,
+    future::Future,
     num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,7 +30,8 @@ use crate::{
     oauth::{Evidence, TokenFailure},
 };
 
-/// The longest that a caller waits for the provider's turn.
+/// The longest that a caller waits: for the budget, or for what a probe or a trial brings that is in the air. For a
+/// provider that is down or wants a pause, none waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Of ten refreshes without a caller, one may be of a failing connection though others wait.
 const BEFORE_A_FAILING: u32 = 9;
@@ -95,6 +97,7 @@ struct Asking {
 enum Answer {
     GoAt { at: Timestamp, trial: bool },
     Probe,
+    Listen(Timestamp),
     Wait(Timestamp),
 }
 
@@ -185,6 +188,7 @@ impl Gate {
         let trial = match state.breaker.advise(asking.standing, others && !sound, asking.lease, now, draw) {
             Advice::Go { trial } => trial,
             Advice::Probe => return Answer::Probe,
+            Advice::Listen(until) => return Answer::Listen(until),
             Advice::Wait(until) => return Answer::Wait(until),
         };
         let promised = match asking.urgency {
@@ -261,10 +265,8 @@ impl Broker {
         gate: &Arc<Gate>,
         asking: &Asking,
     ) -> Result<Result<Turn, NotNow>, BrokerError> {
-        let deadline = match asking.urgency {
-            Urgency::Caller => self.now().plus(LONGEST_WAIT),
-            Urgency::Background => Timestamp::NEVER,
-        };
+        let caller = asking.urgency == Urgency::Caller;
+        let deadline = if caller { self.now().plus(LONGEST_WAIT) } else { Timestamp::NEVER };
         loop {
             let changed = gate.changed.notified();
             tokio::pin!(changed);
@@ -279,16 +281,24 @@ impl Broker {
                     return Ok(Ok(turn));
                 }
                 Answer::Probe => self.probe(provider, gate).await?,
-                Answer::Wait(until) if until > deadline || self.stopping().is_cancelled() => {
-                    return Ok(Err(not_now(gate, until, now, draw)));
+                Answer::Listen(until) if now < deadline && !self.stopping().is_cancelled() => {
+                    self.change_or(changed, until.min(deadline)).await;
                 }
-                Answer::Wait(until) => tokio::select! {
-                    biased;
-                    () = self.stopping().cancelled() => {}
-                    () = &mut changed => {}
-                    () = self.clock().sleep_until(until) => {}
-                },
+                Answer::Wait(until) if !caller && !self.stopping().is_cancelled() => {
+                    self.change_or(changed, until).await;
+                }
+                Answer::Listen(_) => return Ok(Err(not_now(gate, now, now, draw))),
+                Answer::Wait(until) => return Ok(Err(not_now(gate, until, now, draw))),
             }
+        }
+    }
+
+    async fn change_or(&self, changed: impl Future<Output = ()>, until: Timestamp) {
+        tokio::select! {
+            biased;
+            () = self.stopping().cancelled() => {}
+            () = changed => {}
+            () = self.clock().sleep_until(until) => {}
         }
     }
 
