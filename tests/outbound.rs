@@ -4,8 +4,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use claviger::outbound::{Failure, Lookup, Outbound, OutboundError, Policy, Request, UrlRule, is_public};
-use http::{HeaderValue, StatusCode};
+use claviger::{
+    domain::BoxFuture,
+    outbound::{Failure, Lookup, Outbound, OutboundError, Policy, Reply, Request, UrlRule, Wire, is_public},
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -18,8 +21,8 @@ use zeroize::Zeroizing;
 fn policy() -> Policy {
     Policy {
         allow_http_loopback: true,
-        connect_timeout: Duration::from_millis(500),
-        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(60),
         max_response: 1000,
         ..Policy::default()
     }
@@ -271,7 +274,9 @@ async fn a_failed_handshake_is_not_sent() {
 #[tokio::test]
 async fn a_server_that_accepts_and_never_shakes_hands_is_not_sent() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = refusal(&outbound(), &format!("https://{}/", silent.local_addr().unwrap())).await;
+    let policy = Policy { connect_timeout: Duration::from_secs(1), ..policy() };
+    let client = Outbound::new(&policy).unwrap();
+    let error = refusal(&client, &format!("https://{}/", silent.local_addr().unwrap())).await;
     assert!(matches!(error, OutboundError::NotSent { failure: Failure::ConnectTimeout, .. }), "{error:?}");
 }
 
@@ -301,7 +306,7 @@ async fn an_answer_that_does_not_come_in_time_is_lost() {
         let _ = stream.read(&mut [0; 1]).await;
         head
     });
-    let policy = Policy { timeout: Duration::from_millis(600), ..policy() };
+    let policy = Policy { connect_timeout: Duration::from_secs(2), timeout: Duration::from_secs(3), ..policy() };
     let error = refusal(&Outbound::new(&policy).unwrap(), &format!("http://{address}/slow")).await;
     assert!(matches!(error, OutboundError::AnswerLost { .. }), "{error:?}");
     assert!(silent.await.unwrap().starts_with("get /slow"));
@@ -393,4 +398,33 @@ async fn an_internal_name_does_not_lead_to_where_clouds_serve_credentials() {
     let client = Outbound::with_lookup(&policy, metadata).unwrap();
     let refused = refusal(&client, "https://idp.internal/").await;
     assert_eq!(refused, OutboundError::AddressRefused { host: "idp.internal".to_owned() });
+}
+
+/// Answers every request with as many bytes, and tells what it was asked.
+struct OtherWire {
+    length: usize,
+    asked: mpsc::UnboundedSender<(Option<usize>, Option<Duration>)>,
+}
+
+impl Wire for OtherWire {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Reply, OutboundError>> {
+        let body = Zeroizing::new(vec![0; self.length]);
+        self.asked.send((request.max_response, request.timeout)).unwrap();
+        Box::pin(async { Ok(Reply { status: StatusCode::OK, headers: HeaderMap::new(), body }) })
+    }
+}
+
+#[tokio::test]
+async fn urls_and_sizes_are_judged_whatever_carries_the_request() {
+    let (asked, mut requests) = mpsc::unbounded_channel();
+    let client = Outbound::over(Arc::new(OtherWire { length: 11, asked }), &Policy::default());
+    assert!(matches!(refusal(&client, "http://a.example/").await, OutboundError::UrlRefused { .. }));
+    assert!(matches!(refusal(&client, "https://10.0.0.1/").await, OutboundError::UrlRefused { .. }));
+    assert!(requests.try_recv().is_err(), "what is refused is not sent");
+    let page = || get("https://a.example/");
+    assert_eq!(client.send(page().at_most(11)).await.unwrap().body.len(), 11);
+    let refused = client.send(page().at_most(10).within(Duration::from_secs(3))).await.err();
+    assert_eq!(refused, Some(OutboundError::TooLarge { host: "a.example".to_owned(), limit: 10 }));
+    assert_eq!(requests.try_recv().unwrap(), (Some(11), Some(Policy::default().timeout)));
+    assert_eq!(requests.try_recv().unwrap(), (Some(10), Some(Duration::from_secs(3))));
 }

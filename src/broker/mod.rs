@@ -75,6 +75,7 @@ use crate::{
     },
     events::Hub,
     identity::Authenticator,
+    metrics::{Metrics, Readings},
     oauth::{AuthorizationServers, Tokens},
     vault::{Change, DueRecord, ErasureList, FlowTokens, TokenSet, Vault},
 };
@@ -115,6 +116,7 @@ pub struct Settings {
 struct Inner {
     catalog: ArcSwap<Catalog>,
     parts: Parts,
+    metrics: Arc<Metrics>,
     windows: Windows,
     flights: Flights<ConnectionId, Flown>,
     exchanges: Flights<FlowId, Exchanged>,
@@ -140,6 +142,7 @@ impl Broker {
     pub async fn start(parts: Parts) -> Result<Self, BrokerError> {
         let tasks = TaskTracker::new();
         let broker = Self(Arc::new(Inner {
+            metrics: Arc::default(),
             windows: Windows::new(parts.settings.audit_window),
             flights: Flights::new(tasks.clone()),
             exchanges: Flights::new(tasks.clone()),
@@ -187,6 +190,17 @@ impl Broker {
     /// provider that refuses our registration.
     pub fn alarms(&self) -> u64 {
         self.vault().alarms() + self.suspensions().alarms()
+    }
+
+    /// What is counted here and at the edges.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Everything that Prometheus is told.
+    pub fn metrics_text(&self) -> String {
+        let readings = Readings { ready: self.is_ready(), held_tokens: self.held().count(), alarms: self.alarms() };
+        self.metrics().text(readings)
     }
 
     /// What is in force now; whoever needs a consistent view keeps it for the whole call.

@@ -66,6 +66,11 @@ impl Request {
         self
     }
 
+    /// For error messages, which must not name more of the URL.
+    pub(super) fn host(&self) -> String {
+        self.url.host_str().unwrap_or_default().to_owned()
+    }
+
     pub(super) fn mark_sensitive(&mut self) {
         for name in [AUTHORIZATION, COOKIE] {
             if let http::header::Entry::Occupied(mut entry) = self.headers.entry(name) {

@@ -9,6 +9,7 @@ use crate::{
         AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, EntryId, Intent, Provider, Reason,
         RefreshToken, ReplyClass, Rotation, Timestamp,
     },
+    metrics::RefreshOutcome::{self, Failed, Refreshed},
     oauth::TokenFailure,
     vault::{FlowTokens, Stored, Tokens},
 };
@@ -127,6 +128,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Next, BrokerError> {
         tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
+        self.metrics().count_refresh(&provider.id, RefreshOutcome::Interrupted);
         let timeout = self.settings().provider_timeout;
         let after =
             stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
@@ -169,6 +171,8 @@ impl Broker {
         let credential = &stored.value.credential;
         let (granted, excused) = (&credential.scopes, credential.refresh.excused);
         let answer = self.servers().refresh(&provider, &refresh_token, granted, None, excused).await;
+        let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
+        self.metrics().count_refresh(&provider.id, outcome);
         turn.end(stored.value.id, answer.as_ref().err(), self.now());
         match answer {
             Ok(tokens) => {
@@ -223,10 +227,9 @@ impl Broker {
         if credential.state.is_stopped() {
             return Ok(Some(Flown::Stopped));
         }
-        let wait = match failure.retry_after {
-            Some(asked) => asked,
-            None => backoff(credential.refresh.failures, self.vault().random())?,
-        };
+        // A provider that always asks for a second is not asked each second.
+        let wait = backoff(credential.refresh.failures, self.vault().random())?;
+        let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
         let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {

@@ -56,6 +56,9 @@ impl Broker {
     ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.reauthorization_required(reason, hints)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
+        if reason == Reason::RotationLost {
+            self.metrics().count_rotation_lost(&stored.value.provider);
+        }
         Ok(Flown::ReauthorizationRequired)
     }
 

@@ -18,12 +18,12 @@ use crate::{
     broker::{LOGIN_CALLBACK, OAUTH_CALLBACK},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
-        PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection, TenantSection,
-        TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
+        OutboundSection, PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection,
+        TenantSection, TracesSection,
     },
-    dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{Endpoints, PresentedToken, Provider, PublicUrl, Role, Scope, TokenUsage},
+    dev::{self, Arm, DevProvider, PlatformClaims, Signer},
+    domain::{Endpoints, PresentedToken, Provider, PublicUrl, Role, Rotation, Scope, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, RoleRule, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub(super) http: SocketAddr,
     pub(super) provider: SocketAddr,
     pub(super) access_token_lifetime: Duration,
+    pub(super) rotation: Rotation,
+    pub(super) faults: Vec<Arm>,
 }
 
 /// A running broker and its provider.
@@ -74,10 +76,12 @@ impl World {
         let listeners = Listeners {
             grpc: listen(settings.grpc).await.context("--grpc")?,
             http: listen(settings.http).await.context("--http")?,
+            metrics: None,
         };
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
         let pages = PublicUrl::new(format!("http://{http}").parse()?).context("--http")?;
         let provider = start_provider(&settings, &pages, &random).await?;
+        settings.faults.iter().for_each(|fault| provider.faults().add(fault.clone()));
         let config = config(&settings, &pages, &provider, root_key)?;
         let app = App::build(config, Arc::new(SystemClock), random).await?;
         let shutdown = CancellationToken::new();
@@ -137,6 +141,7 @@ async fn start_provider(settings: &Settings, pages: &PublicUrl, random: &Random)
         redirect_uris: vec![format!("http://127.0.0.1{CALLBACK}").parse()?, pages.at(OAUTH_CALLBACK)],
         sign_in_redirect_uris: vec![pages.at(LOGIN_CALLBACK)],
         access_token_lifetime: settings.access_token_lifetime,
+        rotation: settings.rotation,
         ..dev::Options::default()
     };
     let random = random.clone();
@@ -172,6 +177,7 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
         audit: AuditSection::default(),
         events: EventsSection::default(),
         log: LogSection::default(),
+        metrics: MetricsSection { listen: Some(settings.http) },
         traces: TracesSection::default(),
         identity: vec![family(provider)?],
         tenants: vec![TenantSection {
