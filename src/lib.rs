@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod metrics;
 pub mod oauth;
 pub mod outbound;
 pub mod proto;

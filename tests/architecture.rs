@@ -17,6 +17,7 @@ const FLOORS: &[Row] = &[
     row("domain", 0, &[]),
     row("proto", 0, &[]),
     row("telemetry", 0, &[]),
+    row("metrics", 1, &["domain"]),
     row("listener", 1, &["domain"]),
     row("outbound", 1, &["domain"]),
     row("sealing", 1, &["domain"]),
@@ -30,11 +31,14 @@ const FLOORS: &[Row] = &[
     row(
         "broker",
         4,
-        &["domain", "outbound", "sealing", "store", "vault", "archive", "oauth", "identity", "events", "audit"],
+        &[
+            "domain", "outbound", "sealing", "store", "vault", "archive", "oauth", "identity", "events", "audit",
+            "metrics",
+        ],
     ),
     row("config", 4, &["domain", "telemetry", "outbound", "listener", "sealing", "oauth", "identity"]),
-    row("grpc", 5, &["domain", "proto", "listener", "identity", "broker"]),
-    row("http", 5, &["domain", "listener", "identity", "broker"]),
+    row("grpc", 5, &["domain", "proto", "listener", "metrics", "identity", "broker"]),
+    row("http", 5, &["domain", "listener", "metrics", "identity", "broker"]),
     row("client", 5, &["domain", "proto"]),
     row("dev", 5, &["domain", "outbound"]),
     row("app", 6, EVERYTHING_BELOW),
@@ -50,6 +54,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tonic", &["grpc", "client", "cli", "app", "proto", "telemetry", "dev/tour"]),
     ("sled", &["store/sled"]),
     ("opentelemetry", &["telemetry"]),
+    ("prometheus", &["metrics", "grpc/layers/count"]),
 ];
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
+use axum::Router;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,8 @@ use crate::{
 pub struct Listeners {
     pub grpc: TcpListener,
     pub http: TcpListener,
+    /// `None`: metrics are served beside the pages, or not at all.
+    pub metrics: Option<TcpListener>,
 }
 
 /// An address cannot be served on: taken, not of this machine, or not for this user.
@@ -34,7 +37,11 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, NotListening> {
 
 impl Listeners {
     pub async fn bind(config: &Config) -> Result<Self, NotListening> {
-        Ok(Self { grpc: listen(config.grpc.listen).await?, http: listen(config.http.listen).await? })
+        let metrics = match config.metrics.listen.filter(|address| *address != config.http.listen) {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { grpc: listen(config.grpc.listen).await?, http: listen(config.http.listen).await?, metrics })
     }
 }
 
@@ -77,9 +84,12 @@ impl App {
         background.spawn(self.hub.clone().run(ended.clone()));
         let authenticator = self.authenticator.clone();
         background.spawn(async move { authenticator.keep_keys_fresh().await });
-        let router = http::router(self.broker.clone());
         let mut http = JoinSet::new();
-        http.spawn(http::serve(listeners.http, router, self.http_opening(&cut), ended.clone()));
+        http.spawn(http::serve(listeners.http, self.router(), self.http_opening(&cut), ended.clone()));
+        if let Some(listener) = listeners.metrics {
+            let opening = Opening { tls: None, ..self.http_opening(&cut) };
+            http.spawn(http::serve(listener, http::metrics_router(self.broker.clone()), opening, ended.clone()));
+        }
         let fallen = CancellationToken::new();
         let serving = server.serve(listeners.grpc, shutdown.clone().cancelled_owned());
         let supervising = async {
@@ -116,11 +126,21 @@ impl App {
     async fn end_http(&self, http: &mut JoinSet<()>, cut: &CancellationToken) {
         let last = self.clock.sleep_until(self.clock.now().plus(self.grace() / 5));
         tokio::select! {
-            _ = http.join_next() => {}
+            () = async { while http.join_next().await.is_some() {} } => {}
             () = last => tracing::warn!("open requests did not end in time; their connections are cut"),
         }
         cut.cancel();
         http.shutdown().await;
+    }
+
+    fn router(&self) -> Router {
+        let router = http::router(self.broker.clone());
+        match self.config.metrics.listen {
+            Some(address) if address == self.config.http.listen => {
+                router.merge(http::metrics_router(self.broker.clone()))
+            }
+            _ => router,
+        }
     }
 
     fn grace(&self) -> Duration {

@@ -74,6 +74,7 @@ use crate::{
     },
     events::Hub,
     identity::Authenticator,
+    metrics::{Metrics, Readings},
     oauth::{AuthorizationServers, Tokens},
     vault::{Change, DueRecord, ErasureList, FlowTokens, TokenSet, Vault},
 };
@@ -117,6 +118,7 @@ pub struct Settings {
 struct Inner {
     catalog: ArcSwap<Catalog>,
     parts: Parts,
+    metrics: Arc<Metrics>,
     windows: Windows,
     flights: Flights<ConnectionId, Flown>,
     exchanges: Flights<FlowId, Exchanged>,
@@ -141,6 +143,7 @@ impl Broker {
     pub async fn start(parts: Parts) -> Result<Self, BrokerError> {
         let tasks = TaskTracker::new();
         let broker = Self(Arc::new(Inner {
+            metrics: Arc::default(),
             windows: Windows::new(parts.settings.audit_window),
             flights: Flights::new(tasks.clone()),
             exchanges: Flights::new(tasks.clone()),
@@ -185,6 +188,17 @@ impl Broker {
     /// How often something was found in the store, since this process opened it, that no change set leaves there.
     pub fn alarms(&self) -> u64 {
         self.vault().alarms()
+    }
+
+    /// What is counted here and at the edges.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Everything that Prometheus is told.
+    pub fn metrics_text(&self) -> String {
+        let readings = Readings { ready: self.is_ready(), held_tokens: self.held().count(), alarms: self.alarms() };
+        self.metrics().text(readings)
     }
 
     /// What is in force now; whoever needs a consistent view keeps it for the whole call.

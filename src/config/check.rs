@@ -63,6 +63,9 @@ fn sections(config: &Config) -> Vec<Finding> {
         findings.push(Finding::new(KeyPath::of("http.listen"), Fault::AddressTwice { other: "grpc.listen" }));
     }
     findings.extend(tls::check("grpc", config.grpc.listen, config.grpc.tls.as_ref()));
+    if config.metrics.listen.is_some_and(|listen| listen == config.grpc.listen && listen.port() != 0) {
+        findings.push(Finding::new(KeyPath::of("metrics.listen"), Fault::AddressTwice { other: "grpc.listen" }));
+    }
     findings.extend(tls::check("http", config.http.listen, config.http.tls.as_ref()));
     findings.extend(config.limits.check());
     findings.extend(config.store.check());

@@ -47,7 +47,7 @@ pub use events::EventsSection;
 pub use grpc::{GrpcSection, Reflection};
 pub use http::HttpSection;
 pub use limits::LimitsSection;
-pub use observability::{LogSection, TracesSection};
+pub use observability::{LogSection, MetricsSection, TracesSection};
 pub use outbound::{InternalHost, OutboundSection};
 pub use path::{KeyPath, Step};
 pub use plugins::PluginSection;
@@ -90,6 +90,9 @@ pub struct Config {
     /// What is logged, on standard error.
     #[serde(default)]
     pub log: LogSection,
+    /// What Prometheus may collect.
+    #[serde(default)]
+    pub metrics: MetricsSection,
     /// Where traces go.
     #[serde(default)]
     pub traces: TracesSection,

@@ -1,4 +1,6 @@
-//! `[log]` and `[traces]`: what the process tells about itself.
+//! `[log]`, `[metrics]` and `[traces]`: what the process tells about itself.
+
+use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,6 +18,15 @@ pub struct LogSection {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Where `/metrics` is served, in the clear and to whoever asks: an address that only your monitoring reaches. The
+    /// same as `http.listen`: beside our pages. Absent: nowhere.
+    #[schemars(example = &"127.0.0.1:9464")]
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

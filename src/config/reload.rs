@@ -15,6 +15,7 @@ impl Config {
             ("audit", self.audit != fresh.audit),
             ("events", self.events != fresh.events),
             ("log.format", self.log.format != fresh.log.format),
+            ("metrics", self.metrics != fresh.metrics),
             ("traces", self.traces != fresh.traces),
             ("identity", self.identity != fresh.identity),
         ];

@@ -172,7 +172,7 @@ pub struct ErrorRule {
 }
 
 /// What an unsuccessful answer of the token endpoint means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyClass {
     /// The refresh token is dead.

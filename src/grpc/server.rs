@@ -24,7 +24,7 @@ use tonic_reflection::{
 use super::{
     coalesced::Coalesced,
     health::Readiness,
-    layers::{Authentication, Identify, Rate, RateLimit, Recover, RequestIds},
+    layers::{Authentication, Count, Identify, Methods, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
 };
 use crate::{
@@ -79,6 +79,7 @@ pub enum ReflectionPolicy {
 pub struct Server {
     routes: Routes,
     identify: Identify,
+    count: Count,
     authentication: Authentication,
     rate_limit: Option<RateLimit>,
     broker: Broker,
@@ -118,13 +119,15 @@ impl Server {
                 .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
                 .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
                 .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
+        let methods = Arc::new(Methods::of(&DESCRIPTORS));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off {
                 routes
             } else {
                 with_reflection(routes, longest_message)
             },
-            identify: Identify::new(Arc::new(request_ids), settings.one_span_in, &DESCRIPTORS),
+            identify: Identify::new(Arc::new(request_ids), settings.one_span_in, Arc::clone(&methods)),
+            count: Count::new(Arc::clone(broker.metrics()), methods),
             authentication: Authentication::new(authenticator, &open),
             rate_limit,
             broker,
@@ -145,13 +148,14 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), transport::Error> {
-        let Self { routes, identify, authentication, rate_limit, broker, clock, drain, limits, tls } = self;
+        let Self { routes, identify, count, authentication, rate_limit, broker, clock, drain, limits, tls } = self;
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
         let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
         let connections = open(admit(listener, &limits, Arc::clone(&clock)), opening);
         let incoming = connections.map(|connection| Ok::<_, Infallible>(Coalesced::new(connection)));
         let serving = transport(&limits)
             .layer(identify)
+            .layer(count)
             .layer(Recover)
             .layer(authentication)
             .layer(tower::util::option_layer(rate_limit))

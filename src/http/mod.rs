@@ -3,7 +3,8 @@
 //!
 //! - [`connect`]: the page of a flow, and its form · [`login`]: the sign-in's way back · [`callback`]: the provider's
 //! - [`pages`]: what people see · [`refusal`]: what they see when it does not go on
-//! - [`cookies`], [`headers`], [`visit`]: what comes and goes with every page · [`health`] · [`server`]: limits, shutdown
+//! - [`cookies`], [`headers`], [`visit`]: what comes and goes with every page · [`health`], [`metrics`]: for machines ·
+//!   [`server`]: limits, shutdown
 
 mod callback;
 mod connect;
@@ -11,6 +12,7 @@ mod cookies;
 mod headers;
 mod health;
 mod login;
+mod metrics;
 mod pages;
 mod refusal;
 mod server;
@@ -31,6 +33,11 @@ use crate::broker::{Broker, LOGIN_CALLBACK, OAUTH_CALLBACK};
 
 /// Bytes of a posted form: an authorization response is the longest.
 const LONGEST_FORM: usize = 16 * 1024;
+
+/// What monitoring may ask for, for a listener of its own or beside the pages.
+pub fn metrics_router(broker: Broker) -> Router {
+    metrics::routes(broker).layer(map_response(headers::secured))
+}
 
 /// Everything that the second listener serves.
 pub fn router(broker: Broker) -> Router {

@@ -18,6 +18,7 @@ mod support {
 
 mod backing_up;
 mod connecting;
+mod counting;
 mod doctor;
 mod erasing;
 mod error_reasons;

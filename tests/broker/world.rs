@@ -14,9 +14,9 @@ use claviger::{
     broker::Broker,
     client::{Client, ClientError, Connect},
     config::{
-        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
-        Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection, TenantSection,
-        TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
+        OutboundSection, Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection,
+        TenantSection, TracesSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -304,6 +304,7 @@ impl World {
             audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
             events: EventsSection::default(),
             log: LogSection::default(),
+            metrics: MetricsSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],
             tenants: vec![TenantSection {

@@ -10,6 +10,7 @@ mod emitted;
 mod recorded;
 
 mod access;
+mod counting;
 mod endings;
 mod health;
 mod input;

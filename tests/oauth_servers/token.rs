@@ -166,7 +166,7 @@ async fn every_way_to_fail_is_one_request_and_one_class() {
 
 #[tokio::test]
 async fn an_answer_that_does_not_come_is_ambiguous() {
-    let world = World::with_timeout(Duration::from_millis(300)).await;
+    let world = World::with_timeout(Duration::from_secs(3)).await;
     let gate = Gate::closed();
     world.endpoint.answer("/token", Answer::json(200, TOKENS).behind(&gate));
     let failure = failed_refresh(&world, &world.pinned()).await;

@@ -29,10 +29,13 @@ impl Installation {
         installation.write("tls.key", &authority.signing_key.serialize_pem());
         let example = include_str!("../../claviger.example.toml");
         let here = example.replace("/etc/claviger", ".").replace("/var/lib/claviger", ".");
-        assert_eq!(here.matches("\"127.0.0.1:").count(), 2, "the listeners, and nothing else");
+        assert_eq!(here.matches("\"127.0.0.1:").count(), 3, "the listeners, and nothing else");
         installation.write(
             "claviger.toml",
-            &here.replace("127.0.0.1:50051", "127.0.0.1:0").replace("127.0.0.1:8080", "127.0.0.1:0"),
+            &here
+                .replace("127.0.0.1:50051", "127.0.0.1:0")
+                .replace("127.0.0.1:8080", "127.0.0.1:0")
+                .replace("127.0.0.1:9464", "127.0.0.2:0"),
         );
         installation
     }

@@ -1,7 +1,7 @@
 //! The listeners as strangers meet them, over real sockets: encryption, what each may cost us, and an end that nobody
 //! can hold up.
 //!
-//! - `tls`, `reload`: certificates of both sides · `seats`, `http2`, `http1`, `times`: limits · `shutdown`: the end
+//! - `tls`, `reload`: certificates of both sides · `seats`, `http2`, `http1`, `times`: limits · `metrics` · `shutdown`: the end
 //! - `rig`: a whole broker · `pki`: certificates · `frames`: HTTP/2 without manners
 
 #![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
@@ -12,6 +12,7 @@ mod clock;
 mod frames;
 mod http1;
 mod http2;
+mod metrics;
 mod pki;
 mod reload;
 mod rig;

@@ -31,6 +31,7 @@ pub(crate) struct Rig {
     pub(crate) provider: DevProvider,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) certificates: Certificates,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -66,10 +67,11 @@ impl Rig {
         configure(&mut config);
         let listeners = Listeners::bind(&config).await.unwrap();
         let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
+        let metrics = listeners.metrics.as_ref().map(|listener| listener.local_addr().unwrap());
         let app = App::build(config, Arc::new(clock.clone()), Random::system()).await.unwrap();
         let (certificates, shutdown) = (app.certificates(), CancellationToken::new());
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
-        Self { clock, provider, grpc, http, certificates, shutdown, serving, directory }
+        Self { clock, provider, grpc, http, metrics, certificates, shutdown, serving, directory }
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -9,6 +9,7 @@ use crate::{
         AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
         Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
     },
+    metrics::RefreshOutcome::{self, Failed, Refreshed},
     oauth::TokenFailure,
     vault::{FlowTokens, Stored, Tokens},
 };
@@ -99,6 +100,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Next, BrokerError> {
         tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
+        self.metrics().count_refresh(&provider.id, RefreshOutcome::Interrupted);
         let timeout = self.settings().provider_timeout;
         let after =
             stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
@@ -138,7 +140,10 @@ impl Broker {
         posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token } = posting;
-        match self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await {
+        let answer = self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await;
+        let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
+        self.metrics().count_refresh(&provider.id, outcome);
+        match answer {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
                     Self::waiting(tokens, &stored.value.credential.scopes, None);

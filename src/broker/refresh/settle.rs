@@ -49,6 +49,9 @@ impl Broker {
     pub(super) async fn settle_dead(&self, stored: &Stored<Connection>, reason: Reason) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.reauthorization_required(reason)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
+        if reason == Reason::RotationLost {
+            self.metrics().count_rotation_lost(&stored.value.provider);
+        }
         Ok(Flown::ReauthorizationRequired)
     }
 

@@ -18,9 +18,9 @@ use crate::{
     broker::{LOGIN_CALLBACK, OAUTH_CALLBACK},
     client::{Client, Connect},
     config::{
-        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, OutboundSection,
-        PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection, TenantSection,
-        TracesSection,
+        AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
+        OutboundSection, PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection,
+        TenantSection, TracesSection,
     },
     dev::{self, DevProvider, PlatformClaims, Signer},
     domain::{Endpoints, PresentedToken, PublicUrl, Role, Scope, TokenUsage},
@@ -74,6 +74,7 @@ impl World {
         let listeners = Listeners {
             grpc: listen(settings.grpc).await.context("--grpc")?,
             http: listen(settings.http).await.context("--http")?,
+            metrics: None,
         };
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
         let pages = PublicUrl::new(format!("http://{http}").parse()?).context("--http")?;
@@ -172,6 +173,7 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
         audit: AuditSection::default(),
         events: EventsSection::default(),
         log: LogSection::default(),
+        metrics: MetricsSection { listen: Some(settings.http) },
         traces: TracesSection::default(),
         identity: vec![family(provider)?],
         tenants: vec![TenantSection {

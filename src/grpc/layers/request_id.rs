@@ -1,7 +1,6 @@
 //! Names each call, and gives some of them a span.
 
 use std::{
-    collections::HashSet,
     convert::Infallible,
     fmt::Write,
     future::Future,
@@ -14,12 +13,11 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
+use super::Methods;
 use crate::domain::RequestId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,29 +63,14 @@ pub(in crate::grpc) struct Identify {
 struct Spans {
     one_in: u32,
     seen: Arc<AtomicU64>,
-    /// The paths of all methods that there are.
-    methods: Arc<HashSet<String>>,
+    methods: Arc<Methods>,
 }
-
-/// What strangers call that is not there: a name of theirs for each would be more names than a trace store can take.
-const OTHER: &str = "_OTHER";
 
 impl Identify {
-    /// One call in `one_in` gets a span at INFO, none with 0. `descriptors` tell which methods there are.
-    pub(in crate::grpc) fn new(ids: Arc<RequestIds>, one_in: u32, descriptors: &[&[u8]]) -> Self {
-        let methods = descriptors.iter().flat_map(|set| methods(set)).collect();
-        Self { ids, spans: Spans { one_in, seen: Arc::default(), methods: Arc::new(methods) } }
+    /// One call in `one_in` gets a span at INFO, none with 0.
+    pub(in crate::grpc) fn new(ids: Arc<RequestIds>, one_in: u32, methods: Arc<Methods>) -> Self {
+        Self { ids, spans: Spans { one_in, seen: Arc::default(), methods } }
     }
-}
-
-fn methods(descriptor_set: &[u8]) -> Vec<String> {
-    let set = FileDescriptorSet::decode(descriptor_set).expect("embedded descriptor sets are well-formed");
-    let services = set.file.iter().flat_map(|file| file.service.iter().map(move |service| (file.package(), service)));
-    services
-        .flat_map(|(package, service)| {
-            service.method.iter().map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
-        })
-        .collect()
 }
 
 impl<S> Layer<S> for Identify {
@@ -137,13 +120,9 @@ where
 impl Spans {
     fn span(&self, path: &str, id: &RequestId) -> Span {
         if self.one_in == 0 || !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in.into()) {
-            return tracing::debug_span!("rpc", rpc.method = self.method(path), request.id = id.as_str());
+            return tracing::debug_span!("rpc", rpc.method = self.methods.name(path), request.id = id.as_str());
         }
-        tracing::info_span!("rpc", rpc.method = self.method(path), request.id = id.as_str())
-    }
-
-    fn method<'a>(&self, path: &'a str) -> &'a str {
-        if self.methods.contains(path) { path } else { OTHER }
+        tracing::info_span!("rpc", rpc.method = self.methods.name(path), request.id = id.as_str())
     }
 }
 
@@ -160,18 +139,4 @@ fn offered(headers: &HeaderMap) -> Option<RequestId> {
     let mut values = headers.get_all(REQUEST_ID).iter();
     let (only, None) = (values.next()?, values.next()) else { return None };
     only.to_str().ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::FILE_DESCRIPTOR_SET;
-
-    #[test]
-    fn only_methods_that_there_are_give_spans_their_name() {
-        let known = methods(FILE_DESCRIPTOR_SET);
-        assert!(known.contains(&"/claviger.v1.TokenBrokerService/GetPluginToken".to_owned()), "{known:?}");
-        let reflection = methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
-        assert_eq!(reflection, ["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]);
-    }
 }
