@@ -236,6 +236,7 @@ fn catalog(plan: &Plan) -> Catalog {
         definition,
         client_id: "broker".to_owned(),
         client_secret: Some(ClientSecret::new("secret".to_owned())),
+        refreshes_per_second: Provider::REFRESHES_PER_SECOND,
     };
     let plugin = Plugin {
         id: PLUGIN.parse().unwrap(),
