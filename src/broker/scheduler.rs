@@ -89,6 +89,7 @@ impl Broker {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.clock().sleep_until(next) => {}
                 () = self.vault().due_before(next) => {}
                 () = self.stopping().cancelled() => return,
