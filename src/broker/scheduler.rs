@@ -204,6 +204,13 @@ impl Broker {
                 other => other,
             };
         }
+        if let Some(forecast) = self.untold_forecast(&stored.value).filter(|forecast| now >= forecast.notice_at) {
+            let transition = credential.foretold(forecast.ends_at);
+            return match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
+                Err(BrokerError::Conflict) => Ok(()),
+                other => other,
+            };
+        }
         if credential.state.refreshes() && credential.refreshable {
             let provider = self.provider(&stored.value.provider)?;
             if self.is_suspended(&provider.id, now) {
