@@ -25,6 +25,7 @@ mod demands;
 mod fairness;
 mod forecast;
 mod held;
+mod rejecting;
 mod suspending;
 
 /// Of the world's tokens, which live ten minutes, the last minute is the margin.
