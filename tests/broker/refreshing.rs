@@ -25,6 +25,7 @@ mod demands;
 mod fairness;
 mod forecast;
 mod held;
+mod keeping;
 mod rejecting;
 mod suspending;
 
