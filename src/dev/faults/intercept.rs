@@ -50,7 +50,7 @@ async fn run(site: &Site, endpoint: Endpoint, cut: &Cut, request: Request, next:
         Ok(read) => read,
         Err(status) => return status.into_response(),
     };
-    wait(site, endpoint, HoldPoint::Request).await;
+    wait(site, endpoint, grant_type, HoldPoint::Request).await;
     let fault = site.shared.faults.take(endpoint, grant_type, || site.shared.random.percent());
     pass_time(site, fault.as_deref(), HoldPoint::Request).await;
     if let Some(Fault::Answer(_) | Fault::Busy { .. } | Fault::Drop) = fault.as_deref()
@@ -69,8 +69,8 @@ async fn run(site: &Site, endpoint: Endpoint, cut: &Cut, request: Request, next:
             spoil(site, next.run(request).await, fault.as_deref(), cut).await
         }
     };
+    wait(site, endpoint, grant_type, HoldPoint::Answer).await;
     pass_time(site, fault.as_deref(), HoldPoint::Answer).await;
-    wait(site, endpoint, HoldPoint::Answer).await;
     response
 }
 
@@ -90,8 +90,8 @@ async fn token_request(
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(grant_type)))
 }
 
-async fn wait(site: &Site, endpoint: Endpoint, point: HoldPoint) {
-    for gate in site.shared.faults.gates(endpoint, point) {
+async fn wait(site: &Site, endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) {
+    for gate in site.shared.faults.gates(endpoint, grant_type, point) {
         gate.pass().await;
     }
 }
