@@ -149,6 +149,7 @@ fn catalog() -> Catalog {
         definition: section.definition().unwrap(),
         client_id: section.client_id.clone(),
         client_secret: None,
+        refreshes_per_second: section.refreshes_per_second,
     });
     let plugins = config.plugins.iter().map(|section| Plugin {
         id: section.id.clone(),

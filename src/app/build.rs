@@ -191,6 +191,7 @@ pub(super) fn catalog(config: &Config) -> Result<Catalog, NotConfigured> {
             definition: section.definition().map_err(|_| NotConfigured(config.check()))?,
             client_id: section.client_id.clone(),
             client_secret: section.client_secret.clone(),
+            refreshes_per_second: section.refreshes_per_second,
         };
         providers.insert(section.id.clone(), Arc::new(provider));
     }

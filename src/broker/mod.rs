@@ -80,7 +80,7 @@ use crate::{
 };
 use exchange::Exchanged;
 use flights::Flights;
-use refresh::{Flown, HeldPlace};
+use refresh::{Flown, HeldPlace, Pace};
 
 /// How long a provider that refused our registration is left alone.
 const SUSPENSION: Duration = Duration::from_secs(60);
@@ -125,6 +125,7 @@ struct Inner {
     revocations: Flights<ConnectionId, bool>,
     attended: Flights<DueRecord, ()>,
     held: HeldPlace,
+    pace: Pace,
     quota: watch::Quota,
     backups: create_backup::Backups,
     started_at: Timestamp,
@@ -150,6 +151,7 @@ impl Broker {
             revocations: Flights::new(tasks.clone()),
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
+            pace: Pace::default(),
             quota: watch::Quota::default(),
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
@@ -260,6 +262,10 @@ impl Broker {
 
     fn held(&self) -> &HeldPlace {
         &self.0.held
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     fn key_work(&self) -> &Notify {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, refresh::Urgency};
 use crate::{
     domain::{AuditResult, ConnectionId, FlowId, FlowState, ProviderId, Timestamp},
     vault::{AttemptKey, Due, DueRecord, Tokens},
@@ -89,6 +89,7 @@ impl Broker {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.clock().sleep_until(next) => {}
                 () = self.vault().due_before(next) => {}
                 () = self.stopping().cancelled() => return,
@@ -203,7 +204,10 @@ impl Broker {
             };
         }
         if credential.state.refreshes() && credential.refreshable {
-            self.refresh(id, credential.generation).await;
+            let provider = self.provider(&stored.value.provider)?;
+            if let Ok(turn) = self.take_turn(&provider, credential, Urgency::Background).await? {
+                self.refresh_in_turn(id, credential.generation, turn).await;
+            }
         }
         Ok(())
     }

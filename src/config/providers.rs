@@ -1,13 +1,13 @@
 //! `[[providers]]`: authorization servers, and our registrations there.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::{Fault, Finding, KeyPath, Period, problem::nearest};
 use crate::{
-    domain::{ClientSecret, Definition, Directory, Endpoints, Issuer, ProviderId, Rotation},
+    domain::{ClientSecret, Definition, Directory, Endpoints, Issuer, Provider, ProviderId, Rotation},
     oauth::definitions::{self, InvalidDefinition},
 };
 
@@ -35,6 +35,10 @@ pub struct ProviderSection {
     #[serde(default, deserialize_with = "rotation")]
     #[schemars(with = "Option<WrittenRotation>")]
     pub rotation: Option<Rotation>,
+    /// The most refreshes that are sent to the provider in any one second, a tenth of them at once. What
+    /// becomes due together is spread over as long as that takes.
+    #[serde(default = "refreshes_per_second")]
+    pub refreshes_per_second: NonZeroU32,
     /// Our id at the provider.
     #[schemars(example = &"claviger")]
     pub client_id: String,
@@ -70,6 +74,10 @@ fn rotation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rotatio
         WrittenRotation::Grace(period) => Rotation::Grace { seconds: period.0.as_secs() },
         WrittenRotation::Strict => Rotation::Strict,
     }))
+}
+
+fn refreshes_per_second() -> NonZeroU32 {
+    Provider::REFRESHES_PER_SECOND
 }
 
 impl ProviderSection {

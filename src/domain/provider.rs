@@ -1,6 +1,6 @@
 //! Providers and plugins as data.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ pub struct Provider {
     pub client_id: String,
     /// `None`: a public client.
     pub client_secret: Option<ClientSecret>,
+    /// The most refreshes that are sent to it in any one second.
+    pub refreshes_per_second: NonZeroU32,
 }
 
 /// How an authorization server behaves. An odd one sets a field; code exists only where no field can say it.
@@ -168,6 +170,10 @@ pub struct ErrorRule {
     /// The text under `pointer` contains this.
     #[serde(default)]
     pub contains: Option<String>,
+    /// Matches only so many answers in a row, to a refresh with one refresh token; then the rules behind it decide. For
+    /// a passing failure that looks like a verdict, and is one if it does not pass. `None`: always.
+    #[serde(default)]
+    pub at_most: Option<u32>,
     pub class: ReplyClass,
 }
 
@@ -240,6 +246,11 @@ pub struct TokenUsage {
     pub scheme: String,
     /// Where the API is, for whoever asks.
     pub base_url: Option<Url>,
+}
+
+impl Provider {
+    /// For whom the operator says nothing else: a hundred thousand connections with a life of an hour need 28.
+    pub const REFRESHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 }
 
 impl Definition {

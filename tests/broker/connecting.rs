@@ -536,7 +536,7 @@ async fn an_answer_that_is_no_token_ends_the_flow_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_does_not_answer_in_time_has_interrupted_the_exchange() {
-    let configure = Box::new(|config: &mut Config| config.outbound.timeout = Period::from_secs(1));
+    let configure = Box::new(|config: &mut Config| config.outbound.timeout = Period::from_secs(4));
     let world = World::start_with(Settings { configure, ..Settings::default() }).await;
     let alice = world.client("alice");
     let answer = world.authorize(&alice, "alice").await;

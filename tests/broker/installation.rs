@@ -120,6 +120,7 @@ fn catalog(world: &World) -> Catalog {
         definition: section.definition().unwrap(),
         client_id: section.client_id.clone(),
         client_secret: section.client_secret.clone(),
+        refreshes_per_second: section.refreshes_per_second,
     };
     let plugin = &config.plugins[0];
     let plugin = Plugin {

@@ -18,6 +18,7 @@ use crate::{
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };
 
+mod demands;
 mod fairness;
 mod held;
 

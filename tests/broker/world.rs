@@ -22,7 +22,7 @@ use claviger::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Provider, Rotation, Scope, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -323,6 +323,7 @@ impl World {
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret_file: None,
                 client_secret: Some(self.provider.client_secret()),
+                refreshes_per_second: Provider::REFRESHES_PER_SECOND,
             }],
             plugins: dev::PLUGINS.iter().map(plugin).collect(),
             agents: Vec::new(),

@@ -220,6 +220,7 @@ fn catalog(platform: &DevProvider) -> Catalog {
         definition,
         client_id: dev::CLIENT_ID.to_owned(),
         client_secret: Some(platform.client_secret()),
+        refreshes_per_second: Provider::REFRESHES_PER_SECOND,
     };
     let plugins = dev::PLUGINS.iter().map(|plugin| Plugin {
         id: plugin.id.parse().unwrap(),

@@ -86,6 +86,7 @@ fn provider(definition: Definition) -> Provider {
         definition,
         client_id: "client".to_owned(),
         client_secret: Some(ClientSecret::new("s3cret".to_owned())),
+        refreshes_per_second: Provider::REFRESHES_PER_SECOND,
     }
 }
 

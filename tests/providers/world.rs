@@ -89,6 +89,7 @@ impl World {
             definition: completion.of(shipped(definition).unwrap()).unwrap(),
             client_id: dev::CLIENT_ID.to_owned(),
             client_secret: Some(self.dev.client_secret()),
+            refreshes_per_second: Provider::REFRESHES_PER_SECOND,
         }
     }
 
@@ -137,7 +138,7 @@ impl World {
         token: &RefreshToken,
         scopes: &str,
     ) -> Result<Tokens, TokenFailure> {
-        self.servers.refresh(provider, token, &ScopeSet::parse(scopes, ' ').unwrap(), None).await
+        self.servers.refresh(provider, token, &ScopeSet::parse(scopes, ' ').unwrap(), None, 0).await
     }
 
     pub(crate) async fn account(&self, provider: &Provider, tokens: &Tokens) -> Option<String> {

@@ -50,6 +50,7 @@ impl Records {
             id: section.id,
             client_id: section.client_id,
             client_secret: section.client_secret,
+            refreshes_per_second: section.refreshes_per_second,
         }
     }
 }

@@ -204,6 +204,7 @@ fn registration(sign_in: &SignIn) -> Provider {
         },
         client_id: sign_in.client_id.clone(),
         client_secret: sign_in.client_secret.clone(),
+        refreshes_per_second: Provider::REFRESHES_PER_SECOND,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Flown, Held, schedule::backoff};
+use super::{Flown, Held, Turn, Urgency, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
-        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
-        Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, EntryId, Intent, Provider, Reason,
+        RefreshToken, ReplyClass, Rotation, Timestamp,
     },
     metrics::RefreshOutcome::{self, Failed, Refreshed},
     oauth::TokenFailure,
@@ -15,18 +15,28 @@ use crate::{
 };
 
 impl Broker {
-    /// Joins the connection's flight, beginning one that is to move it past `generation`.
+    /// Joins the connection's flight, beginning one that is to move it past `generation`. Somebody waits for it.
     pub(in crate::broker) async fn refresh(&self, id: ConnectionId, generation: u64) -> Flown {
+        self.begin_or_join(id, generation, None).await
+    }
+
+    /// As [`Broker::refresh`], and nobody waits: the provider's turn was waited for before there is a flight, so that a
+    /// caller who comes meanwhile waits behind no queue.
+    pub(in crate::broker) async fn refresh_in_turn(&self, id: ConnectionId, generation: u64, turn: Turn) -> Flown {
+        self.begin_or_join(id, generation, Some(turn)).await
+    }
+
+    async fn begin_or_join(&self, id: ConnectionId, generation: u64, turn: Option<Turn>) -> Flown {
         let broker = self.clone();
-        let work = move || async move { broker.fly(id, generation).await };
+        let work = move || async move { broker.fly(id, generation, turn).await };
         match self.flights().join_or_begin(id, work).await {
             Joined::Finished(flown) => flown,
             Joined::Lost | Joined::None => Flown::StoreUnavailable,
         }
     }
 
-    async fn fly(self, id: ConnectionId, generation: u64) -> Flown {
-        match self.fly_to_verdict(id, generation).await {
+    async fn fly(self, id: ConnectionId, generation: u64, turn: Option<Turn>) -> Flown {
+        match self.fly_to_verdict(id, generation, turn).await {
             Ok(flown) => flown,
             Err(BrokerError::StoreUnavailable) => Flown::StoreUnavailable,
             Err(error) => {
@@ -36,10 +46,15 @@ impl Broker {
         }
     }
 
-    async fn fly_to_verdict(&self, id: ConnectionId, generation: u64) -> Result<Flown, BrokerError> {
+    async fn fly_to_verdict(
+        &self,
+        id: ConnectionId,
+        generation: u64,
+        mut turn: Option<Turn>,
+    ) -> Result<Flown, BrokerError> {
         loop {
             let Some(stored) = self.vault().any_connection(id).await? else { return Ok(Flown::Stopped) };
-            let next = match self.before_posting(&stored, generation).await {
+            let next = match self.before_posting(&stored, generation, &mut turn).await {
                 Ok(next) => next,
                 Err(BrokerError::Conflict) => continue,
                 Err(error) => return Err(error),
@@ -56,16 +71,18 @@ impl Broker {
     }
 
     /// Decides whether to POST and makes the intent durable. The record decides, not what the caller had seen.
-    async fn before_posting(&self, stored: &Stored<Connection>, generation: u64) -> Result<Next, BrokerError> {
+    async fn before_posting(
+        &self,
+        stored: &Stored<Connection>,
+        generation: u64,
+        turn: &mut Option<Turn>,
+    ) -> Result<Next, BrokerError> {
         let (credential, now) = (&stored.value.credential, self.now());
         if credential.state.is_stopped() {
             return Ok(Next::Land(Flown::Stopped));
         }
         if credential.generation > generation {
             return Ok(Next::Land(Flown::Generation(credential.generation)));
-        }
-        if credential.state == CredentialState::Suspended {
-            return Ok(Next::Land(Flown::ProviderSuspended));
         }
         if !credential.state.refreshes() || !credential.refreshable {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
@@ -82,13 +99,21 @@ impl Broker {
             return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
         }
         if !credential.may_post(provider.definition.rotation, now) {
-            return self.settle_dead(stored, Reason::RotationLost).await.map(Next::Land);
+            return self.settle_dead(stored, Reason::RotationLost, None).await.map(Next::Land);
         }
         let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
         };
-        let intent = self.commit_intent(stored, &refresh_token, now).await?;
-        Ok(Next::Post(Box::new(Posting { provider, intent, refresh_token })))
+        let turn = match turn.take().filter(|turn| turn.is_for(&provider, credential)) {
+            Some(turn) => turn,
+            None => match self.take_turn(&provider, credential, Urgency::Caller).await? {
+                Ok(turn) => turn,
+                // Nothing is written: that the provider cannot be asked now says nothing about this connection.
+                Err(not_now) => return Ok(Next::Land(not_now.into())),
+            },
+        };
+        let intent = self.commit_intent(stored, &refresh_token, self.now()).await?;
+        Ok(Next::Post(Box::new(Posting { provider, intent, refresh_token, turn })))
     }
 
     /// An intent without an answer: this process or the one before died, or lost the answer, after it may have POSTed.
@@ -139,8 +164,11 @@ impl Broker {
         stored: &Stored<Connection>,
         posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
-        let Posting { provider, intent, refresh_token } = posting;
-        let answer = self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await;
+        let Posting { provider, intent, refresh_token, turn } = posting;
+        let credential = &stored.value.credential;
+        let (granted, excused) = (&credential.scopes, credential.refresh.excused);
+        let answer = self.servers().refresh(&provider, &refresh_token, granted, None, excused).await;
+        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
         self.metrics().count_refresh(&provider.id, outcome);
         match answer {
@@ -208,7 +236,7 @@ impl Broker {
                 let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
                 let lost = rotates && intent.attempt > 1;
                 let reason = if lost { Reason::RotationLost } else { Reason::ReauthorizationRequired };
-                self.settle_dead(stored, reason).await.map(Some)
+                self.settle_dead(stored, reason, failure.hints.clone()).await.map(Some)
             }
             ReplyClass::Configuration => {
                 self.suspend(provider, now);
@@ -221,6 +249,9 @@ impl Broker {
             }
             ReplyClass::RateLimited => {
                 self.settle_failing(stored, Reason::ProviderRateLimited, later, false).await.map(Some)
+            }
+            ReplyClass::Transient if failure.excused => {
+                self.settle_excused(stored, Reason::ProviderUnreachable, later).await.map(Some)
             }
             ReplyClass::Transient | ReplyClass::Unknown => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, later, false).await.map(Some)
@@ -235,7 +266,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<Flown>, BrokerError> {
         match after {
-            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost).await.map(Some),
+            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost, None).await.map(Some),
             // At most one immediate retry a flight: the second lost answer waits like any other failure.
             AfterLostAnswer::RetryAt(at) if at <= now && stored.value.credential.refresh.attempts < 2 => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, now, true).await?;
@@ -259,4 +290,5 @@ struct Posting {
     provider: Arc<Provider>,
     intent: Intent,
     refresh_token: RefreshToken,
+    turn: Turn,
 }
