@@ -34,16 +34,16 @@ pub(super) async fn answer(
     body: Bytes,
 ) -> Response {
     let parameters = Parameters::parse(&body);
-    let grant_type = GrantType::named(parameters.single("grant_type"));
+    let grant_type = GrantType::of(&parameters);
     let fault = fault.as_ref().map(|Extension(fault)| &**fault);
     let issued = match authenticate(&site, &headers, &parameters) {
         Err(error) => Err(Failure::Rejected(error)),
         Ok(client) => match grant_type {
             GrantType::AuthorizationCode => exchange(&site, &client, &parameters, fault).await,
-            GrantType::RefreshToken if site.realm.grants_offline_access() => {
+            GrantType::RefreshToken | GrantType::Probe if site.realm.grants_offline_access() => {
                 refresh(&site, &client, &parameters, fault).await
             }
-            GrantType::RefreshToken | GrantType::Other => {
+            GrantType::RefreshToken | GrantType::Probe | GrantType::Other => {
                 Err(OauthError::new("unsupported_grant_type", "grant_type must be authorization_code or refresh_token")
                     .into())
             }

@@ -168,9 +168,9 @@ impl Broker {
         let credential = &stored.value.credential;
         let (granted, excused) = (&credential.scopes, credential.refresh.excused);
         let answer = self.servers().refresh(&provider, &refresh_token, granted, None, excused).await;
-        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
         self.metrics().count_refresh(&provider.id, outcome);
+        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         match answer {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
@@ -226,10 +226,9 @@ impl Broker {
         if credential.state.is_stopped() {
             return Ok(Some(Flown::Stopped));
         }
-        let wait = match failure.retry_after {
-            Some(asked) => asked,
-            None => backoff(credential.refresh.failures, self.vault().random())?,
-        };
+        // A provider that always asks for a second is not asked each second.
+        let wait = backoff(credential.refresh.failures, self.vault().random())?;
+        let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
         let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {

@@ -50,7 +50,7 @@ impl Faults {
         self.plan().armed.iter().map(left).fold(0, u32::saturating_add)
     }
 
-    /// From now on every request to `endpoint` waits at `point`, until the hold is released or dropped.
+    /// From now on every request to `endpoint`, except a probe, waits at `point`, until the hold is released or dropped.
     pub fn hold(&self, endpoint: Endpoint, point: HoldPoint) -> Hold {
         self.hold_if(endpoint, None, point)
     }
