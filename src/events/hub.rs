@@ -57,7 +57,7 @@ impl Hub {
     pub fn new(vault: Vault) -> Self {
         let head = vault.store().head().revision;
         let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new() });
-        Self(Arc::new(Inner { vault, ring, announced: watch::Sender::new(head), listeners: Listeners::new(head) }))
+        Self(Arc::new(Inner { vault, ring, announced: watch::Sender::new(head), listeners: Listeners::default() }))
     }
 
     /// Follows the store until `stopping`. An unreadable event stops nobody else: it is logged and passed over.
@@ -126,9 +126,10 @@ impl Hub {
             // announced revision covers only what has been loaded.
             cursor = page.last().map_or(head.revision, |(revision, _)| *revision);
             let page: Vec<_> = page.into_iter().map(LoggedRevision::shared).collect();
-            page.iter().for_each(|revision| self.listeners().tell(revision));
-            self.ring().push(page);
-            self.0.announced.send_replace(cursor);
+            self.ring().push(&page);
+            self.listeners().tell(&page, || {
+                self.0.announced.send_replace(cursor);
+            });
         }
         Ok(())
     }
@@ -143,8 +144,8 @@ impl Hub {
 }
 
 impl Ring {
-    fn push(&mut self, page: Vec<Arc<LoggedRevision>>) {
-        self.revisions.extend(page);
+    fn push(&mut self, page: &[Arc<LoggedRevision>]) {
+        self.revisions.extend(page.iter().cloned());
         while self.revisions.len() > RING {
             if let Some(oldest) = self.revisions.pop_front() {
                 self.floor = oldest.revision;

@@ -1,7 +1,7 @@
 //! One subscriber's place at the hub.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,12 +20,12 @@ const MOST_WAITING: usize = 32;
 type Owner = (TenantId, SubjectId);
 
 /// Everybody who listens, by whose events they want.
+#[derive(Default)]
 pub(super) struct Listeners(Mutex<Places>);
 
+#[derive(Default)]
 struct Places {
     next: u64,
-    /// The newest revision that listeners were told of.
-    told: Revision,
     of_owner: HashMap<Owner, HashMap<u64, Arc<Place>>>,
 }
 
@@ -53,8 +53,8 @@ impl Listener {
         let owner = (tenant, subject);
         let (number, place) = {
             let mut places = hub.listeners().lock();
-            // Under the lock: what is told from here on is told to this place too.
-            let waiting = Waiting { revisions: VecDeque::new(), behind: Some(places.told) };
+            // Under the lock: what is announced from here on is put here too.
+            let waiting = Waiting { revisions: VecDeque::new(), behind: Some(hub.announced()) };
             let place = Arc::new(Place { waiting: Mutex::new(waiting), rung: Notify::new() });
             places.next += 1;
             let number = places.next;
@@ -78,19 +78,7 @@ impl Listener {
 
     /// Returns when there may be something new of the owner's.
     pub async fn rung(&self) {
-        let behind = self.place.waiting().behind;
-        let mut announced = self.hub.subscribe();
-        let readable = async {
-            match behind {
-                // Its bell may have rung before the log could be read so far.
-                Some(behind) => announced.wait_for(|announced| *announced >= behind).await.is_ok(),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.place.rung.notified() => {}
-            _ = readable => {}
-        }
+        self.place.rung.notified().await;
     }
 }
 
@@ -107,26 +95,23 @@ impl Drop for Listener {
 }
 
 impl Listeners {
-    /// Revisions up to `told` are not going to be told.
-    pub(super) fn new(told: Revision) -> Self {
-        Self(Mutex::new(Places { told, next: 0, of_owner: HashMap::new() }))
-    }
-
-    /// Tells those whose owner it concerns.
-    pub(super) fn tell(&self, revision: &Arc<LoggedRevision>) {
-        let mut places = self.lock();
-        places.told = revision.revision;
-        let mut told: Vec<Owner> = Vec::new();
-        for CredentialEvent { tenant, status, .. } in &revision.events {
-            let owner = (tenant.clone(), status.subject);
-            if told.contains(&owner) {
-                continue;
+    /// Puts revisions before those whom they concern, announces them, and rings.
+    pub(super) fn tell(&self, revisions: &[Arc<LoggedRevision>], announce: impl FnOnce()) {
+        let mut concerned = Vec::new();
+        {
+            let places = self.lock();
+            for logged in revisions {
+                for owner in &owners(&logged.events) {
+                    for place in places.of_owner.get(owner).into_iter().flat_map(HashMap::values) {
+                        place.put(logged);
+                        concerned.push(Arc::clone(place));
+                    }
+                }
             }
-            for place in places.of_owner.get(&owner).into_iter().flat_map(HashMap::values) {
-                place.put(revision);
-            }
-            told.push(owner);
+            announce();
         }
+        // Last: whoever wakes finds it announced.
+        concerned.iter().for_each(|place| place.rung.notify_one());
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -145,8 +130,6 @@ impl Place {
             Some(behind) => *behind = revision.revision,
             None => waiting.revisions.push_back(Arc::clone(revision)),
         }
-        drop(waiting);
-        self.rung.notify_one();
     }
 
     /// `None`: the log must be read.
@@ -162,4 +145,9 @@ impl Place {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Each owner once.
+fn owners(events: &[CredentialEvent]) -> HashSet<Owner> {
+    events.iter().map(|event| (event.tenant.clone(), event.status.subject)).collect()
 }
