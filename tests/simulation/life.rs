@@ -19,7 +19,6 @@ use claviger::{
     vault::Vault,
 };
 use tokio::runtime::Builder;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     checks::Invariant,
@@ -102,7 +101,7 @@ fn process(world: &Arc<World>) -> End {
 
 async fn run(world: Arc<World>) -> End {
     let store = FaultyStore::over(Arc::clone(&world));
-    let (broker, hub) = loop {
+    let broker = loop {
         match start(&world, store.clone()).await {
             Ok(started) => break started,
             Err(_) => {
@@ -112,8 +111,6 @@ async fn run(world: Arc<World>) -> End {
             }
         }
     };
-    let following = CancellationToken::new();
-    tokio::spawn(hub.run(following.clone()));
     tokio::spawn(broker.clone().run_scheduler());
     let mut calls = 0;
     while let Some((at, action)) = next_action(&world) {
@@ -141,7 +138,6 @@ async fn run(world: Arc<World>) -> End {
     }
     come_to_rest(&world, &store, &broker).await;
     broker.stop().await;
-    following.cancel();
     world.expect_nothing_in_hand();
     End::Over
 }
@@ -173,9 +169,10 @@ async fn come_to_rest(world: &Arc<World>, store: &FaultyStore, broker: &Broker) 
     for person in 0..world.plan.people {
         let connections = world.state();
         let live = connections.connections.values().filter(|known| known.person == person);
-        let works = live.clone().filter_map(|known| known.connection.as_ref()).filter(|connection| {
-            connection.credential.state == CredentialState::Connected
-        });
+        let works = live
+            .clone()
+            .filter_map(|known| known.connection.as_ref())
+            .filter(|connection| connection.credential.state == CredentialState::Connected);
         let (count, ended) = (works.count(), live.clone().any(|known| connections.oracle.ended(known.grant).is_some()));
         drop(connections);
         if count == 1 && !ended {
@@ -194,7 +191,7 @@ async fn is_at_rest(world: &World) -> bool {
     due.iter().all(|due| !matches!(due.record, DueRecord::Job(_)))
 }
 
-async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<(Broker, Hub), BrokerError> {
+async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<Broker, BrokerError> {
     let store: Arc<dyn Store> = store;
     let vault = Vault::open(store, root(), world.random.clone(), &world.audit_key).await?;
     let clock = Arc::new(world.time.clone());
@@ -203,13 +200,12 @@ async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<(Broker, H
     let nobody = Box::new(|_: &_, _: &str, _: &[&str]| unreachable!("no token is presented"));
     let secret = world.random.secret()?;
     let authenticator = Authenticator::new(Vec::new(), &outbound, clock.clone(), nobody, &secret);
-    let hub = Hub::new(vault.clone());
     let broker = Broker::start(Parts {
+        hub: Hub::new(vault.clone()),
         vault,
         servers: AuthorizationServers::new(outbound, clock.clone()),
         authenticator: Arc::new(authenticator.expect("no family has a problem")),
         catalog: Arc::new(catalog(&world.plan)),
-        hub: hub.clone(),
         clock,
         settings: Settings {
             provider_timeout: TIMEOUT + Duration::from_secs(1),
@@ -220,14 +216,19 @@ async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<(Broker, H
             public_url: None,
         },
     });
-    Ok((broker.await?, hub))
+    broker.await
 }
 
 fn catalog(plan: &Plan) -> Catalog {
     let at = |path: &str| Some(format!("https://as.example{path}").parse().unwrap());
     let definition = Definition {
         rotation: plan.rotation,
-        endpoints: Endpoints { authorization: at("/authorize"), token: at("/token"), revocation: at("/revoke"), userinfo: None },
+        endpoints: Endpoints {
+            authorization: at("/authorize"),
+            token: at("/token"),
+            revocation: at("/revoke"),
+            userinfo: None,
+        },
         account: None,
         ..shipped("oidc").unwrap()
     };
@@ -279,7 +280,11 @@ fn call(world: &World, person: usize, role: Role) -> Call {
 
 fn ask(world: &World, read: &Read) -> GetPluginToken {
     let state = world.state();
-    let known = state.connections.values().filter(|known| known.person == read.person && known.connection.is_some()).next_back();
+    let known = state
+        .connections
+        .values()
+        .filter(|known| known.person == read.person && known.connection.is_some())
+        .next_back();
     let last = known.and_then(|known| known.last_access());
     GetPluginToken {
         plugin: PLUGIN.parse().unwrap(),
@@ -315,7 +320,9 @@ async fn read_token(world: Arc<World>, broker: Broker, read: Read, number: u64) 
     match answer {
         Some(Ok(token)) => {
             let before = given.get(&token.connection.value.id).copied().unwrap_or_default();
-            world.trace(|| format!("person {} is given generation {}", read.person, token.connection.value.credential.generation));
+            world.trace(|| {
+                format!("person {} is given generation {}", read.person, token.connection.value.credential.generation)
+            });
             world.judge_answer(before, &token);
         }
         Some(Err(error)) => world.trace(|| format!("person {} is told: {error}", read.person)),
@@ -331,8 +338,7 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     let call = call(&world, person, Role::User);
     let target = Target::Plugin(PLUGIN.parse().unwrap());
     let binding = Binding::Caller { redirect_uri: CALLBACK.parse().unwrap() };
-    let request =
-        StartAuthorization { target, scopes: ScopeSet::default(), account: None, binding, return_url: None };
+    let request = StartAuthorization { target, scopes: ScopeSet::default(), account: None, binding, return_url: None };
     let started = match broker.start_authorization(&call, request).await {
         Ok(started) => started,
         Err(error) => return world.trace(|| format!("person {person} cannot connect: {error}")),
@@ -340,13 +346,14 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     let mut parameters = started.authorization_url.query_pairs();
     let state = parameters.find(|(name, _)| name == "state").map(|(_, state)| state.into_owned()).unwrap();
     let code = world.with_oracle(|oracle, _| oracle.agree());
-    let answer = StoreAuthCode::Flow {
-        state: FlowSecret::new(state),
-        code: AuthorizationCode::new(code),
-        iss: None,
-    };
+    let answer = StoreAuthCode::Flow { state: FlowSecret::new(state), code: AuthorizationCode::new(code), iss: None };
     let outcome = broker.store_auth_code(&call, answer).await;
-    world.trace(|| format!("person {person} connects: {:?}", outcome.map(|connection| connection.id).map_err(|error| error.to_string())));
+    world.trace(|| {
+        format!(
+            "person {person} connects: {:?}",
+            outcome.map(|connection| connection.id).map_err(|error| error.to_string())
+        )
+    });
 }
 
 async fn revoke(world: Arc<World>, broker: Broker, person: usize) {
