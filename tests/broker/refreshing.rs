@@ -23,6 +23,7 @@ use crate::{
 
 mod demands;
 mod fairness;
+mod forecast;
 mod held;
 mod suspending;
 

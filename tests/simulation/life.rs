@@ -352,7 +352,7 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     world.trace(|| {
         format!(
             "person {person} connects: {:?}",
-            outcome.map(|connection| connection.id).map_err(|error| error.to_string())
+            outcome.map(|shown| shown.connection.id).map_err(|error| error.to_string())
         )
     });
 }
