@@ -419,3 +419,30 @@ fn the_documentation_lists_every_named_fault() {
     let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/testing.md")).unwrap();
     assert!(document.contains(&table), "docs/testing.md lacks this table:\n{table}");
 }
+
+#[tokio::test]
+async fn a_hold_of_refreshes_lets_codes_pass() {
+    let dev = Dev::start().await;
+    let hold = dev.provider.faults().hold_if(Endpoint::Token, Some(GrantType::RefreshToken), HoldPoint::Request);
+    let first = dev.tokens().await;
+    assert_eq!(hold.arrivals(), 0);
+    let (second, ()) = tokio::join!(dev.refreshed(text(&first, "refresh_token")), async {
+        hold.arrived(1).await;
+        assert!(dev.provider.is_refresh_token_live(&refresh_token(&first)));
+        hold.release();
+    });
+    assert!(dev.provider.is_refresh_token_live(&refresh_token(&second)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_held_and_slow_is_held_first() {
+    let dev = Dev::start().await;
+    let first = dev.tokens().await;
+    dev.provider.faults().arm(Endpoint::Token, "slow_answer".parse().unwrap(), 1);
+    let hold = dev.provider.faults().hold(Endpoint::Token, HoldPoint::Answer);
+    tokio::select! {
+        _ = dev.refresh(text(&first, "refresh_token")) => panic!("the answer was held"),
+        () = hold.arrived(1) => {}
+    }
+    assert!(!dev.provider.is_refresh_token_live(&refresh_token(&first)));
+}

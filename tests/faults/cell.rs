@@ -227,7 +227,7 @@ impl Cell {
     }
 }
 
-fn kill(broker: Broker) {
+pub(crate) fn kill(broker: Broker) {
     let killed = broker.process.stop(Signal::KILL);
     assert_eq!(killed.status.code(), None, "it ended before it was killed: {}", killed.stderr);
 }
@@ -261,12 +261,12 @@ async fn reach(client: &Client, end: End) -> v1::CredentialStatus {
     }
 }
 
-fn ask() -> v1::GetPluginTokenRequest {
+pub(crate) fn ask() -> v1::GetPluginTokenRequest {
     v1::GetPluginTokenRequest { plugin: "calendar".to_owned(), ..Default::default() }
 }
 
 /// A token that lives longer than any of the provider's: it must be fetched.
-fn ask_for_a_new_one() -> v1::GetPluginTokenRequest {
+pub(crate) fn ask_for_a_new_one() -> v1::GetPluginTokenRequest {
     let years = prost_types::Duration { seconds: 20 * 365 * 24 * 3600, nanos: 0 };
     v1::GetPluginTokenRequest { min_remaining: Some(years), ..ask() }
 }
