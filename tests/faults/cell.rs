@@ -250,7 +250,9 @@ async fn reach(client: &Client, end: End) -> v1::CredentialStatus {
                 // Nothing becomes of the connection itself.
                 _ if end == End::Suspended => Some(End::Suspended),
                 State::Connected if status.generation > 1 => Some(End::Works),
-                State::RefreshFailing if end == End::Waits => Some(End::Waits),
+                State::RefreshFailing if end == End::Waits && status.reason() == Reason::ProviderRateLimited => {
+                    Some(End::Waits)
+                }
                 _ => None,
             };
             if let Some(reached) = reached {
