@@ -9,14 +9,14 @@ use claviger::domain::{
 use proptest::{collection::vec, option, prelude::*};
 
 use CredentialState::{
-    Connected, Expired, Expiring, Pending, ReauthorizationRequired, RefreshFailing, Revoked, Revoking, Suspended,
+    Connected, Expired, Expiring, Pending, ReauthorizationRequired, RefreshFailing, Revoked, Revoking,
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const UNDER_WAY: &str = "a POST is under way";
-const STATES: [CredentialState; 9] =
-    [Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired, Suspended, Revoking, Revoked];
+const STATES: [CredentialState; 8] =
+    [Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired, Revoking, Revoked];
 
 /// Everything that can be done to a credential.
 #[derive(Clone, Debug)]
@@ -30,8 +30,6 @@ enum Step {
     Aged,
     BeginRevocation,
     Revoked,
-    Suspended,
-    Resumed,
 }
 
 #[derive(Clone, Debug)]
@@ -133,22 +131,17 @@ fn freshness_at_the_edges() {
 fn each_step_is_allowed_in_its_states_and_no_other() {
     let grant = Grant { lifetime: Some(3600), refreshable: true };
     let refreshing = [Connected, Expiring, Expired, RefreshFailing].as_slice();
-    let table: [(Step, &[CredentialState]); 9] = [
+    let table: [(Step, &[CredentialState]); 7] = [
         (
             Step::Authorized(grant.clone()),
-            &[Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired, Suspended],
+            &[Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired],
         ),
         (Step::BeginRefresh, refreshing),
-        (Step::Refreshed(grant), &[Connected, Expiring, Expired, RefreshFailing, Suspended]),
+        (Step::Refreshed(grant), refreshing),
         (Step::RefreshFailed { spent: false, retry_after: 1 }, refreshing),
-        (Step::ReauthorizationRequired, &[Pending, Connected, Expiring, Expired, RefreshFailing, Suspended]),
-        (
-            Step::BeginRevocation,
-            &[Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired, Suspended],
-        ),
+        (Step::ReauthorizationRequired, &[Pending, Connected, Expiring, Expired, RefreshFailing]),
+        (Step::BeginRevocation, &[Pending, Connected, Expiring, Expired, RefreshFailing, ReauthorizationRequired]),
         (Step::Revoked, &[Revoking]),
-        (Step::Suspended, refreshing),
-        (Step::Resumed, &[Suspended]),
     ];
     for (step, allowed) in table {
         for state in STATES {
@@ -239,6 +232,21 @@ fn an_answered_failure_does_not_uncount_a_lost_one() {
 }
 
 #[test]
+fn only_answers_in_a_row_are_excused() {
+    let excuse = |credential: &Credential| {
+        let begun = credential.begin_refresh(intent(credential.refresh.attempts + 1, START)).unwrap().credential;
+        begun.refresh_excused(Reason::ProviderUnreachable, START).unwrap().credential
+    };
+    let twice = excuse(&excuse(&connected(None, true)));
+    assert_eq!((twice.refresh.excused, twice.refresh.failures, twice.refresh.attempts), (2, 2, 0));
+    let begun = twice.begin_refresh(intent(1, START)).unwrap().credential;
+    let failed = begun.refresh_failed(Reason::ProviderUnreachable, START, false).unwrap().credential;
+    assert_eq!(failed.refresh.excused, 0);
+    let grant = Grant { lifetime: None, refreshable: true };
+    assert_eq!(begun.refreshed(grant.at(START), START).unwrap().credential.refresh.excused, 0);
+}
+
+#[test]
 fn recovery_is_announced_and_so_is_every_way_back() {
     let granted = || Granted { scopes: ScopeSet::default(), expires_at: None, refreshable: true };
     let events = |state| {
@@ -248,17 +256,6 @@ fn recovery_is_announced_and_so_is_every_way_back() {
     assert_eq!(events(Connected), [EventKind::Refreshed]);
     assert_eq!(events(Expired), [EventKind::Refreshed]);
     assert_eq!(events(RefreshFailing), [EventKind::Recovered, EventKind::Refreshed]);
-    assert_eq!(events(Suspended), [EventKind::Resumed, EventKind::Refreshed]);
-}
-
-#[test]
-fn what_has_lapsed_is_not_connected_again_by_resuming() {
-    let lapsed = connected(Some(100), false).aged(START.plus(Duration::from_secs(100))).unwrap().credential;
-    let lapsing = connected(Some(100), false).aged(START.plus(Duration::from_secs(60))).unwrap().credential;
-    for (before, state) in [(lapsed, Expired), (lapsing, Expiring), (connected(Some(100), false), Connected)] {
-        assert_eq!(before.state, state);
-        assert_eq!(before.suspended().unwrap().credential.resumed().unwrap().credential.state, state);
-    }
 }
 
 #[test]
@@ -314,7 +311,7 @@ fn check_state(credential: &Credential) -> Result<(), TestCaseError> {
     prop_assert!(!state.is_stopped() || !(state.serves() || state.refreshes()));
     prop_assert!(!state.serves() || *generation > 0, "{:?} serves a secret that never came", state);
     prop_assert!(refresh.intent.is_none() || !matches!(state, ReauthorizationRequired | Revoked));
-    prop_assert_eq!(reason.is_some(), matches!(state, RefreshFailing | ReauthorizationRequired | Suspended));
+    prop_assert_eq!(reason.is_some(), matches!(state, RefreshFailing | ReauthorizationRequired));
     prop_assert!(*state != RefreshFailing || (*refreshable && refresh.retry_at.is_some()));
     if let Some(intent) = &refresh.intent {
         prop_assert_eq!(intent.generation, *generation);
@@ -399,7 +396,7 @@ impl Flights {
                 self.last_verdict_at = self.now;
                 match self.credential.after_lost_answer(self.rotation, begun_at, self.now, TIMEOUT) {
                     AfterLostAnswer::GiveUp => {
-                        self.credential.reauthorization_required(Reason::RotationLost).expect(UNDER_WAY)
+                        self.credential.reauthorization_required(Reason::RotationLost, None).expect(UNDER_WAY)
                     }
                     AfterLostAnswer::RetryAt(at) => {
                         self.credential.refresh_failed(Reason::ProviderUnreachable, at, true).expect(UNDER_WAY)
@@ -425,12 +422,12 @@ fn apply(credential: &Credential, step: &Step, now: Timestamp) -> Option<(Creden
             credential.refresh_failed(Reason::ProviderUnreachable, later(retry_after), *spent).ok()
         }
         Step::RefreshDeferred { retry_after } => Some(credential.refresh_deferred(later(retry_after))),
-        Step::ReauthorizationRequired => credential.reauthorization_required(Reason::ReauthorizationRequired).ok(),
+        Step::ReauthorizationRequired => {
+            credential.reauthorization_required(Reason::ReauthorizationRequired, None).ok()
+        }
         Step::Aged => credential.aged(now),
         Step::BeginRevocation => credential.begin_revocation().ok(),
         Step::Revoked => credential.revoked().ok(),
-        Step::Suspended => credential.suspended().ok(),
-        Step::Resumed => credential.resumed().ok(),
     };
     transition.map(|transition| (transition.credential, transition.events))
 }
@@ -457,8 +454,6 @@ fn step() -> impl Strategy<Value = Step> {
         8 => Just(Step::Aged),
         1 => Just(Step::BeginRevocation),
         1 => Just(Step::Revoked),
-        2 => Just(Step::Suspended),
-        2 => Just(Step::Resumed),
     ]
 }
 

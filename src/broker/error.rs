@@ -6,7 +6,8 @@ use url::Url;
 
 use crate::{
     domain::{
-        CallContext, FlowId, InvalidTransition, Link, PluginId, ProviderId, Reason, Revision, ScopeSet, Timestamp,
+        CallContext, FlowId, Hints, InvalidTransition, Link, PluginId, ProviderId, Reason, Revision, ScopeSet,
+        Timestamp,
     },
     oauth::{AuthorizeError, DiscoveryError},
     sealing::RandomUnavailable,
@@ -111,6 +112,8 @@ pub struct AuthenticationRequired {
     pub provider: ProviderId,
     pub plugin: Option<PluginId>,
     pub missing_scopes: ScopeSet,
+    /// What the provider demands of that authorization; the flow carries it there.
+    pub hints: Hints,
     /// Our page for the flow; `None` where nobody could sign in on it, or without a flow.
     pub auth_url: Option<Url>,
     /// `None` when the subject's quota of open flows is used up.

@@ -46,6 +46,7 @@ impl Broker {
             }
             let next = self.now().plus(INTERVAL);
             tokio::select! {
+                biased;
                 () = self.clock().sleep_until(next) => {}
                 () = self.stopping().cancelled() => return,
             }

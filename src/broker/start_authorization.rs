@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Attempt, AuditAction, AuditRecord, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, PluginId,
+        Attempt, AuditAction, AuditRecord, Call, ConnectionId, FLOW_LIFETIME, Flow, FlowId, FlowState, Hints, PluginId,
         Provider, ProviderId, Reason, Role, ScopeSet, SubjectId, Timestamp,
     },
     oauth::{AuthorizationRequest, AuthorizationUrl},
@@ -162,12 +162,21 @@ impl Broker {
             Ok(flow) => flow,
             Err(error) => return error,
         };
+        let hints = match &flow {
+            Some(flow) => self.hints_for(&flow.value).await,
+            None => Ok(None),
+        };
+        let hints = match hints {
+            Ok(hints) => hints,
+            Err(error) => return error,
+        };
         BrokerError::AuthenticationRequired(Box::new(AuthenticationRequired {
             reason,
             provider: intent.provider.clone(),
             plugin: intent.plugin.cloned(),
             missing_scopes: missing,
             auth_url: flow.as_ref().and_then(|stored| self.connect_url(&stored.value)),
+            hints: hints.unwrap_or_default(),
             flow: flow.as_ref().map(|stored| stored.value.id),
             expires_at: flow.as_ref().map(|stored| stored.value.expires_at),
             context: call.context.clone(),
@@ -240,6 +249,7 @@ impl Broker {
         if flow.value.attempts >= MOST_ATTEMPTS {
             return Err(quota(self.now(), Some(flow.value.expires_at)));
         }
+        let hints = self.hints_for(&flow.value).await?;
         let random = self.vault().random();
         let (state, verifier, nonce) = (random.flow_secret()?, random.code_verifier()?, random.nonce()?);
         let request = AuthorizationRequest {
@@ -249,7 +259,7 @@ impl Broker {
             verifier: &verifier,
             nonce: &nonce,
             login_hint: None,
-            hints: None,
+            hints: hints.as_ref(),
         };
         let AuthorizationUrl { url, server } = self.servers().authorization_url(provider, &request).await?;
         let attempt = Attempt {
@@ -272,6 +282,14 @@ impl Broker {
         change.audit(&record);
         change.commit().await?;
         Ok(StartedAuthorization { flow: minted, authorization_url: url })
+    }
+
+    /// What the provider demanded when it last refused the connection that the flow renews: without it, the user would
+    /// authorize and be refused again.
+    async fn hints_for(&self, flow: &Flow) -> Result<Option<Hints>, BrokerError> {
+        let Some(id) = flow.renews else { return Ok(None) };
+        let renewed = self.vault().connection(&flow.tenant, id).await?;
+        Ok(renewed.and_then(|stored| stored.value.credential.hints.clone()))
     }
 }
 

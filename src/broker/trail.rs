@@ -83,7 +83,9 @@ impl Broker {
     }
 
     pub(super) async fn record_repeated(&self, mut closed: Vec<AuditRecord>) -> Result<(), BrokerError> {
-        closed.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+        // In an order that is the same in every run: windows are kept in none.
+        let first = |record: &AuditRecord| record.repeated.as_ref().map(|repeated| repeated.first);
+        closed.sort_by(|a, b| (&a.tenant, first(a)).cmp(&(&b.tenant, first(b))));
         for records in closed.chunk_by(|a, b| a.tenant == b.tenant).flat_map(|of_tenant| of_tenant.chunks(100)) {
             let mut change = self.vault().change(&records[0].tenant, None).await?;
             records.iter().for_each(|record| change.audit(record));

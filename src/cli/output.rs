@@ -99,6 +99,9 @@ pub(super) fn required_document(required: &AuthenticationRequired) -> Value {
         "missing_scopes": required.missing_scopes,
         "provider": required.provider,
         "plugin": required.plugin,
+        "claims": required.claims,
+        "acr_values": required.acr_values,
+        "max_age": required.max_age.as_ref().map(|age| age.seconds),
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialId, EventKind, Intent, Reason, Refresh, ScopeSet, Timestamp};
+use super::{CredentialId, EventKind, Hints, Intent, Reason, Refresh, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +26,8 @@ pub enum CredentialState {
     RefreshFailing,
     /// Dead until the user authorizes again.
     ReauthorizationRequired,
-    /// Our client registration is refused at the provider; the user can do nothing.
+    /// Our client registration is refused at the provider; the user can do nothing. Never stored: it is what everybody
+    /// is shown of a credential that would be refreshed there ([`super::Suspension::shown`]).
     Suspended,
     /// Stopped here; the provider has yet to confirm.
     Revoking,
@@ -54,6 +55,9 @@ pub struct Credential {
     pub announced_expired: bool,
     /// Why it is not simply connected.
     pub reason: Option<Reason>,
+    /// What the provider demands of the next authorization; only while that is required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<Hints>,
 }
 
 /// What a token response granted, without its secrets.
@@ -110,6 +114,7 @@ impl Credential {
             announced_expiring: false,
             announced_expired: false,
             reason: None,
+            hints: None,
         }
     }
 
@@ -156,15 +161,12 @@ impl Credential {
 
     /// The provider answered with a new secret.
     pub fn refreshed(&self, granted: Granted, now: Timestamp) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() && self.state != CredentialState::Suspended {
+        if !self.state.refreshes() {
             return Err(self.refuse("refreshed"));
         }
         let mut events = Vec::new();
         if self.state == CredentialState::RefreshFailing {
             events.push(EventKind::Recovered);
-        }
-        if self.state == CredentialState::Suspended {
-            events.push(EventKind::Resumed);
         }
         events.push(EventKind::Refreshed);
         Ok(self.with_new_secret(granted, now).announcing(events))
@@ -184,11 +186,20 @@ impl Credential {
         let mut next = self.clone();
         next.refresh.close_intent(spent);
         next.refresh.failures = next.refresh.failures.saturating_add(1);
+        next.refresh.excused = 0;
         next.refresh.retry_at = Some(retry_at);
         next.reason = Some(reason);
         next.state = CredentialState::RefreshFailing;
         let newly = self.state != CredentialState::RefreshFailing;
         Ok(next.announcing(if newly { vec![EventKind::RefreshFailing] } else { Vec::new() }))
+    }
+
+    /// As [`Credential::refresh_failed`], by the judgement of a rule that takes only so many answers in a row for a
+    /// passing failure.
+    pub fn refresh_excused(&self, reason: Reason, retry_at: Timestamp) -> Result<Transition, InvalidTransition> {
+        let mut transition = self.refresh_failed(reason, retry_at, false)?;
+        transition.credential.refresh.excused = self.refresh.excused.saturating_add(1);
+        Ok(transition)
     }
 
     /// Our registration at the provider was refused while refreshing: says nothing about this credential. The
@@ -200,8 +211,13 @@ impl Credential {
         next.announcing(Vec::new())
     }
 
-    /// Only the user can help now. The secrets stay sealed beside the record: quarantined, not deleted.
-    pub fn reauthorization_required(&self, reason: Reason) -> Result<Transition, InvalidTransition> {
+    /// Only the user can help now, by an authorization that fulfils `hints`. The secrets stay sealed beside the record:
+    /// quarantined, not deleted.
+    pub fn reauthorization_required(
+        &self,
+        reason: Reason,
+        hints: Option<Hints>,
+    ) -> Result<Transition, InvalidTransition> {
         if self.state.is_stopped() || self.state == CredentialState::ReauthorizationRequired {
             return Err(self.refuse("in need of reauthorization"));
         }
@@ -209,6 +225,7 @@ impl Credential {
         next.refresh.intent = None;
         next.refresh.retry_at = None;
         next.reason = Some(reason);
+        next.hints = hints;
         next.state = CredentialState::ReauthorizationRequired;
         Ok(next.announcing(vec![EventKind::ReauthorizationRequired]))
     }
@@ -262,32 +279,6 @@ impl Credential {
         Ok(next.announcing(vec![EventKind::Revoked]))
     }
 
-    /// The provider's definition was suspended: announced to watchers, the tokens stay usable while they live.
-    pub fn suspended(&self) -> Result<Transition, InvalidTransition> {
-        if !self.state.refreshes() {
-            return Err(self.refuse("suspended"));
-        }
-        let mut next = self.clone();
-        next.state = CredentialState::Suspended;
-        next.reason = Some(Reason::ProviderSuspended);
-        Ok(next.announcing(vec![EventKind::Suspended]))
-    }
-
-    pub fn resumed(&self) -> Result<Transition, InvalidTransition> {
-        if self.state != CredentialState::Suspended {
-            return Err(self.refuse("resumed"));
-        }
-        let mut next = self.clone();
-        next.state = match (self.announced_expired, self.announced_expiring) {
-            (true, _) => CredentialState::Expired,
-            (false, true) => CredentialState::Expiring,
-            (false, false) => CredentialState::Connected,
-        };
-        next.reason = None;
-        next.refresh.retry_at = None;
-        Ok(next.announcing(vec![EventKind::Resumed]))
-    }
-
     fn with_new_secret(&self, granted: Granted, now: Timestamp) -> Self {
         Self {
             id: self.id,
@@ -301,6 +292,7 @@ impl Credential {
             announced_expiring: false,
             announced_expired: false,
             reason: None,
+            hints: None,
         }
     }
 

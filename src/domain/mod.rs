@@ -5,7 +5,8 @@
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`], [`configuration`]: what is announced, recorded, still to do, and in force
-//! - [`key`]: what an operator may know of sealing keys and erasures
+//! - [`hints`]: what a provider demands of the next authorization · [`key`]: what an operator may know of sealing keys and
+//!   erasures
 //! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
 
 mod audit;
@@ -19,6 +20,7 @@ mod decision;
 mod directory;
 mod event;
 mod flow;
+mod hints;
 mod id;
 mod job;
 mod json;
@@ -42,6 +44,7 @@ pub use decision::*;
 pub use directory::*;
 pub use event::*;
 pub use flow::*;
+pub use hints::*;
 pub use id::*;
 pub use job::*;
 pub use json::*;

@@ -170,6 +170,10 @@ pub struct ErrorRule {
     /// The text under `pointer` contains this.
     #[serde(default)]
     pub contains: Option<String>,
+    /// Matches only so many answers in a row, to a refresh with one refresh token; then the rules behind it decide. For
+    /// a passing failure that looks like a verdict, and is one if it does not pass. `None`: always.
+    #[serde(default)]
+    pub at_most: Option<u32>,
     pub class: ReplyClass,
 }
 

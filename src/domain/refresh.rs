@@ -17,6 +17,9 @@ pub struct Refresh {
     pub first_lost_at: Option<Timestamp>,
     /// Failures in a row, for back-off.
     pub failures: u32,
+    /// The last answers in a row that a rule judged which does so only a few times ([`super::ErrorRule::at_most`]).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub excused: u32,
     /// Not before this time.
     pub retry_at: Option<Timestamp>,
 }
@@ -54,6 +57,10 @@ impl Refresh {
             self.attempts = self.attempts.saturating_sub(1);
         }
     }
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Credential {

@@ -56,6 +56,7 @@ impl Hub {
                 tracing::error!(%error, "the event log could not be read");
             }
             tokio::select! {
+                biased;
                 changed = head.changed() => if changed.is_err() { return },
                 () = stopping.cancelled() => return,
             }

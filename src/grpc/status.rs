@@ -23,6 +23,7 @@ const DOMAIN: &str = "claviger";
 const MOST_ACCOUNTS: usize = 10;
 const LONGEST_ACCOUNT: usize = 128;
 const MOST_SCOPES_BYTES: usize = 1024;
+const MOST_CLAIMS_BYTES: usize = 2048;
 
 /// How a use case's refusal or failure looks to the client.
 pub(super) fn of_broker(error: &BrokerError, request: &RequestId) -> Status {
@@ -196,8 +197,17 @@ fn any(name: &str, message: &impl Message) -> Any {
 /// Where the user cannot sign in on our pages `auth_url` is empty: the way on is an authorization with binding `CALLER`,
 /// which finds the flow that is named here.
 fn authentication_required(required: &AuthenticationRequired) -> v1::AuthenticationRequired {
-    let AuthenticationRequired { reason: _, provider, plugin, missing_scopes, auth_url, flow, expires_at, context } =
-        required;
+    let AuthenticationRequired {
+        reason: _,
+        provider,
+        plugin,
+        missing_scopes,
+        hints,
+        auth_url,
+        flow,
+        expires_at,
+        context,
+    } = required;
     let mut room = MOST_SCOPES_BYTES;
     let fitting = missing_scopes.iter().take_while(|scope| {
         let fits = scope.as_str().len() <= room;
@@ -214,6 +224,9 @@ fn authentication_required(required: &AuthenticationRequired) -> v1::Authenticat
         missing_scopes: fitting.map(ToString::to_string).collect(),
         provider: provider.to_string(),
         plugin: plugin.as_ref().map(ToString::to_string).unwrap_or_default(),
+        claims: hints.claims.clone().filter(|claims| claims.len() <= MOST_CLAIMS_BYTES).unwrap_or_default(),
+        acr_values: hints.acr_values.clone().unwrap_or_default(),
+        max_age: hints.max_age.map(|seconds| encode::duration(Duration::from_secs(seconds))),
     }
 }
 
@@ -312,7 +325,9 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::domain::{CallContext, CredentialState, FlowId, InvalidTransition, Revision, ScopeSet, Timestamp};
+    use crate::domain::{
+        CallContext, CredentialState, FlowId, Hints, InvalidTransition, Revision, ScopeSet, Timestamp,
+    };
 
     /// The table of the contract.
     const TABLE: &[(Code, &[&str])] = &[
@@ -406,6 +421,7 @@ mod tests {
             provider: "acme".parse().unwrap(),
             plugin: Some("calendar".parse().unwrap()),
             missing_scopes: ScopeSet::parse("read write", ' ').unwrap(),
+            hints: Hints { claims: Some("{}".to_owned()), acr_values: Some("c1".to_owned()), max_age: Some(300) },
             auth_url: Some("https://broker.example/connect/flw_1".parse().unwrap()),
             flow: Some(FlowId::from_bytes([7; 16])),
             expires_at: Some(Timestamp::from_millis(1_800_000_000_250)),
@@ -427,6 +443,9 @@ mod tests {
                 missing_scopes: vec!["read".to_owned(), "write".to_owned()],
                 provider: "acme".to_owned(),
                 plugin: "calendar".to_owned(),
+                claims: "{}".to_owned(),
+                acr_values: "c1".to_owned(),
+                max_age: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
                 ..Default::default()
             }
         );
@@ -487,6 +506,7 @@ mod tests {
             provider: "p".repeat(64).parse().unwrap(),
             plugin: Some("p".repeat(64).parse().unwrap()),
             missing_scopes: (0..64).map(|number| format!("{number:0>512}").parse().unwrap()).collect(),
+            hints: Hints { claims: Some("c".repeat(2048)), acr_values: Some("a".repeat(512)), max_age: Some(u64::MAX) },
             auth_url: Some("https://broker.example/connect/flw_1".parse().unwrap()),
             flow: Some(FlowId::from_bytes([7; 16])),
             expires_at: Some(Timestamp::NEVER),
@@ -494,7 +514,7 @@ mod tests {
         })));
         for status in [ambiguous, required] {
             // The header is base64, four characters for three bytes.
-            assert!(status.details().len() * 4 / 3 < 4096, "{}", status.details().len());
+            assert!(status.details().len() * 4 / 3 < 6144, "{}", status.details().len());
         }
     }
 }

@@ -9,9 +9,8 @@ use super::{
     definitions::{self, InvalidDefinition},
     discovery::DiscoveryError,
     endpoints::{ServerEndpoints, Unresolved},
-    failure::Hints,
 };
-use crate::domain::{CodeVerifier, FlowSecret, Nonce, Provider, Scope, ScopeSet};
+use crate::domain::{CodeVerifier, FlowSecret, Hints, Nonce, Provider, Scope, ScopeSet};
 
 /// What one attempt carries. The secrets are minted for it alone, 256 bits or more each.
 pub struct AuthorizationRequest<'a> {

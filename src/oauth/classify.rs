@@ -5,7 +5,7 @@ use std::{borrow::Cow, slice, time::Duration};
 use serde_json::Value;
 
 use super::{
-    failure::{ErrorCode, Evidence, Hints, TokenFailure},
+    failure::{ErrorCode, Evidence, TokenFailure, hints},
     json::Document,
 };
 use crate::domain::{Definition, ErrorRule, ReplyClass};
@@ -14,9 +14,11 @@ use crate::domain::{Definition, ErrorRule, ReplyClass};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Exchange,
-    /// `narrowed`: fewer scopes than granted were asked for.
+    /// `narrowed`: fewer scopes than granted were asked for. `excused`: how many answers in a row, up to now, were judged
+    /// by a rule that does so only a few times.
     Refresh {
         narrowed: bool,
+        excused: u32,
     },
 }
 
@@ -30,23 +32,36 @@ pub(super) fn classify(
 ) -> TokenFailure {
     let unverified_code = document.and_then(|document| document.text("/error"));
     let standard = unverified_code.and_then(|code| STANDARD.iter().find(|(known, _)| *known == code));
-    let rule =
-        document.and_then(|document| definition.error_rules.iter().find_map(|rule| apply(rule, status, document)));
+    let rule = document
+        .and_then(|document| definition.error_rules.iter().find_map(|rule| apply(rule, asked, status, document)));
     let class = match &rule {
-        Some((class, _)) => *class,
+        Some((rule, _)) => rule.class,
         None => by_standard(asked, status, document, standard.map(|(_, meaning)| *meaning), retry_after.is_some()),
     };
     // What a rule found tells more: `invalid_grant` stands beside most of what Entra says.
+    let excused = rule.is_some_and(|(rule, _)| rule.at_most.is_some());
     let code = rule
         .and_then(|(_, value)| ErrorCode::of_rules(definition, value?))
         .or_else(|| standard.map(|(code, _)| ErrorCode::standard(code)))
         .or_else(|| ErrorCode::of_rules(definition, unverified_code?));
-    let hints = document.filter(|_| class == ReplyClass::Reauthorize).and_then(Hints::read);
-    TokenFailure { class, evidence: Evidence::Answered { status }, code, retry_after, hints }
+    let hints = document.filter(|_| class == ReplyClass::Reauthorize).and_then(hints);
+    TokenFailure { class, evidence: Evidence::Answered { status }, code, retry_after, hints, excused }
 }
 
-/// The class, and the listed value that matched.
-fn apply<'a>(rule: &'a ErrorRule, status: u16, document: &Document) -> Option<(ReplyClass, Option<&'a str>)> {
+/// The rule itself, and the listed value that matched.
+fn apply<'a>(
+    rule: &'a ErrorRule,
+    asked: Asked,
+    status: u16,
+    document: &Document,
+) -> Option<(&'a ErrorRule, Option<&'a str>)> {
+    let excused = match asked {
+        Asked::Exchange => 0,
+        Asked::Refresh { excused, .. } => excused,
+    };
+    if rule.at_most.is_some_and(|most| excused >= most) {
+        return None;
+    }
     if !rule.status.map_or_else(|| is_verdict(status), |wanted| wanted == status) {
         return None;
     }
@@ -55,11 +70,11 @@ fn apply<'a>(rule: &'a ErrorRule, status: u16, document: &Document) -> Option<(R
         return None;
     }
     if rule.values.is_empty() {
-        return (!matches!(found, Value::Null | Value::Bool(false))).then_some((rule.class, None));
+        return (!matches!(found, Value::Null | Value::Bool(false))).then_some((rule, None));
     }
     let found = found.as_array().map_or(slice::from_ref(found), Vec::as_slice);
     let matching = rule.values.iter().find(|value| found.iter().any(|found| text_of(found) == value.as_str()));
-    matching.map(|value| (rule.class, Some(value.as_str())))
+    matching.map(|value| (rule, Some(value.as_str())))
 }
 
 fn text_of(value: &Value) -> Cow<'_, str> {
@@ -107,8 +122,8 @@ fn by_code(asked: Asked, status: u16, meaning: Meaning) -> ReplyClass {
         (Meaning::BadRequest | Meaning::BadScope, Asked::Exchange) => ReplyClass::Terminal,
         (Meaning::BadRequest, Asked::Refresh { .. }) => ReplyClass::Configuration,
         // The narrower scope was refused, not the refresh token.
-        (Meaning::BadScope, Asked::Refresh { narrowed: true }) => ReplyClass::Transient,
-        (Meaning::BadScope, Asked::Refresh { narrowed: false }) => ReplyClass::Reauthorize,
+        (Meaning::BadScope, Asked::Refresh { narrowed: true, .. }) => ReplyClass::Transient,
+        (Meaning::BadScope, Asked::Refresh { narrowed: false, .. }) => ReplyClass::Reauthorize,
     }
 }
 
@@ -160,7 +175,7 @@ mod tests {
         oauth::{TokenFailure, definitions::shipped, json::Document},
     };
 
-    const REFRESH: Asked = Asked::Refresh { narrowed: false };
+    const REFRESH: Asked = Asked::Refresh { narrowed: false, excused: 0 };
 
     fn judge(definition: &Definition, asked: Asked, status: u16, body: &str) -> TokenFailure {
         classify(definition, asked, status, Document::parse(body.as_bytes()).as_ref(), None)
@@ -269,7 +284,7 @@ mod tests {
     #[test]
     fn a_malformed_code_or_scope_is_the_requests_own_fault() {
         let definition = shipped("oidc").unwrap();
-        let narrowed = Asked::Refresh { narrowed: true };
+        let narrowed = Asked::Refresh { narrowed: true, excused: 0 };
         for (asked, code, wanted) in [
             (Asked::Exchange, "invalid_request", Terminal),
             (Asked::Exchange, "invalid_scope", Terminal),

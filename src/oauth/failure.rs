@@ -2,11 +2,9 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
 use super::json::Document;
 use crate::{
-    domain::{Definition, ReplyClass},
+    domain::{Definition, Hints, ReplyClass},
     outbound::OutboundError,
 };
 
@@ -22,6 +20,8 @@ pub struct TokenFailure {
     pub retry_after: Option<Duration>,
     /// Only with [`ReplyClass::Reauthorize`].
     pub hints: Option<Hints>,
+    /// A rule judged it that does so only a few times in a row ([`crate::domain::ErrorRule::at_most`]).
+    pub excused: bool,
 }
 
 /// How far the request came.
@@ -41,17 +41,6 @@ pub enum Evidence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode(Cow<'static, str>);
 
-/// What the user must fulfil at the next authorization (OpenID Connect Core §3.1.2.1, §5.5; RFC 9470). From the server,
-/// for that same server; `Debug` tells only what is there.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hints {
-    /// A JSON object, at most 4 KiB.
-    pub claims: Option<String>,
-    pub acr_values: Option<String>,
-    /// Seconds since the user last signed in.
-    pub max_age: Option<u64>,
-}
-
 impl TokenFailure {
     /// Configuration: the URL itself is at fault. An address that is not public may be a name server's fault.
     pub(super) fn from_outbound(error: &OutboundError) -> Self {
@@ -64,7 +53,7 @@ impl TokenFailure {
     }
 
     pub(super) fn bare(class: ReplyClass, evidence: Evidence) -> Self {
-        Self { class, evidence, code: None, retry_after: None, hints: None }
+        Self { class, evidence, code: None, retry_after: None, hints: None, excused: false }
     }
 }
 
@@ -90,25 +79,14 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-impl Hints {
-    pub(super) fn read(document: &Document) -> Option<Self> {
-        let hints = Self {
-            claims: document.text("/claims").filter(|text| is_claims(text)).map(str::to_owned),
-            acr_values: document.text("/acr_values").filter(|text| is_acr_values(text)).map(str::to_owned),
-            max_age: document.at("/max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok())),
-        };
-        (hints != Self::default()).then_some(hints)
-    }
-}
-
-impl fmt::Debug for Hints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hints")
-            .field("claims", &self.claims.is_some())
-            .field("acr_values", &self.acr_values.is_some())
-            .field("max_age", &self.max_age)
-            .finish()
-    }
+/// `None`: the answer gives none that can be believed.
+pub(super) fn hints(document: &Document) -> Option<Hints> {
+    let hints = Hints {
+        claims: document.text("/claims").filter(|text| is_claims(text)).map(str::to_owned),
+        acr_values: document.text("/acr_values").filter(|text| is_acr_values(text)).map(str::to_owned),
+        max_age: document.at("/max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok())),
+    };
+    (hints != Hints::default()).then_some(hints)
 }
 
 fn is_claims(text: &str) -> bool {

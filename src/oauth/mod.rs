@@ -31,7 +31,7 @@ pub use callback::{
 };
 pub use discovery::DiscoveryError;
 pub use endpoints::ServerEndpoints;
-pub use failure::{ErrorCode, Evidence, Hints, TokenFailure};
+pub use failure::{ErrorCode, Evidence, TokenFailure};
 pub use metadata::{EndpointName, Metadata, Pkce, RefusedMetadata};
 pub use reply::Tokens;
 pub use revoke::RevocationFailure;

@@ -97,7 +97,7 @@ pub(super) async fn access_token(
     if reply.status.is_success() && is_gone {
         return Ok(if is_all { RemoteRevocation::Confirmed } else { RemoteRevocation::Unsupported });
     }
-    let refresh = Asked::Refresh { narrowed: false };
+    let refresh = Asked::Refresh { narrowed: false, excused: 0 };
     match classify(definition, refresh, reply.status.as_u16(), Some(&document), None).class {
         ReplyClass::Terminal | ReplyClass::Reauthorize | ReplyClass::Configuration => Ok(RemoteRevocation::Failed),
         ReplyClass::Transient | ReplyClass::RateLimited | ReplyClass::Ambiguous | ReplyClass::Unknown => {

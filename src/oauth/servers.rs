@@ -71,20 +71,22 @@ impl AuthorizationServers {
     }
 
     /// Spends a refresh token (RFC 6749 §6) that was granted with these scopes. One POST. With `narrower` scopes, an
-    /// `invalid_scope` is the request's fault ([`ReplyClass::Transient`]); without, the user must consent anew.
+    /// `invalid_scope` is the request's fault ([`ReplyClass::Transient`]); without, the user must consent anew. `excused`: how many answers in a row [`crate::domain::ErrorRule::at_most`]
+    /// has applied to.
     pub async fn refresh(
         &self,
         provider: &Provider,
         refresh_token: &RefreshToken,
         granted: &ScopeSet,
         narrower: Option<&ScopeSet>,
+        excused: u32,
     ) -> Result<Tokens, TokenFailure> {
         let definition = &provider.definition;
         let token_endpoint = endpoints::token(definition, &self.discovery).await?;
         let repeated = definition.refresh_repeats_scopes.then(|| definition.always_scopes.union(granted));
         let scopes = narrower.or(repeated.as_ref());
         let request = token::refresh(provider, &token_endpoint, refresh_token, scopes)?;
-        self.ask(provider, Asked::Refresh { narrowed: narrower.is_some() }, request).await
+        self.ask(provider, Asked::Refresh { narrowed: narrower.is_some(), excused }, request).await
     }
 
     /// Whether the token endpoint answers requests, by one that spends nothing.

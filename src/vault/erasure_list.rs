@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{Vault, VaultError};
@@ -18,8 +19,12 @@ const PREFIX: &str = "claviger-erasure-v1";
 
 /// One line for each erasure: the keyed hash that names the subject's row, the time, and a MAC over both.
 #[derive(Clone, Debug)]
-pub struct ErasureList {
-    path: PathBuf,
+pub struct ErasureList(Place);
+
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    Memory(Arc<Mutex<String>>),
 }
 
 /// What a line says.
@@ -30,27 +35,50 @@ pub(super) struct Listed {
 
 impl ErasureList {
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self(Place::File(path))
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Lives as long as its clones do: beside a store of which that is true.
+    pub fn in_memory() -> Self {
+        Self(Place::Memory(Arc::default()))
+    }
+
+    /// `None`: it is in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::File(path) => Some(path),
+            Place::Memory(_) => None,
+        }
     }
 
     /// Durable when it returns.
     pub(super) async fn add(&self, keys: &InstallationKeys, row: &RecordKey, at: Timestamp) -> Result<(), VaultError> {
-        let (path, line) = (self.path.clone(), line(keys, row, at));
-        off_thread(move || append(&path, &line)).await
+        let line = line(keys, row, at);
+        match &self.0 {
+            Place::File(path) => {
+                let path = path.clone();
+                off_thread(move || append(&path, &line)).await
+            }
+            Place::Memory(text) => {
+                text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
+                Ok(())
+            }
+        }
     }
 
     /// Oldest first. A last line without an end was never acknowledged, and is left out.
     pub(super) async fn read(&self, keys: &InstallationKeys) -> Result<Vec<Listed>, VaultError> {
-        let path = self.path.clone();
-        let text = off_thread(move || match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            other => other,
-        })
-        .await?;
+        let text = match &self.0 {
+            Place::File(path) => {
+                let path = path.clone();
+                off_thread(move || match std::fs::read_to_string(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+                    other => other,
+                })
+                .await?
+            }
+            Place::Memory(text) => text.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
         let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         let listed =
             (1..).zip(whole).map(|(number, line)| parse(keys, line).ok_or(VaultError::ErasureList { line: number }));

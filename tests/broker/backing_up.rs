@@ -359,7 +359,7 @@ async fn whoever_was_erased_since_the_backup_is_erased_again() {
     records.vault.erase_subject(&tenant, subject, &record, &list).await.unwrap();
     records.close().await;
     let beside = world.directory().join("erasures");
-    fs::copy(list.path(), &beside).unwrap();
+    fs::copy(list.path().unwrap(), &beside).unwrap();
 
     let restored = restore(&world, &archive, true).await.unwrap();
     assert_eq!(restored.erased, Some(1));

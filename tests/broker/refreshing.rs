@@ -21,6 +21,7 @@ use crate::{
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };
 
+mod demands;
 mod fairness;
 mod held;
 

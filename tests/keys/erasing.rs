@@ -285,7 +285,7 @@ async fn erasures_at_once_are_all_on_the_list() {
         erasing.spawn(async move { erase(&vault, &list, &acme(), subject).await.unwrap() });
     }
     erasing.join_all().await;
-    assert_eq!(fs::read_to_string(world.erasures().path()).unwrap().lines().count(), 24);
+    assert_eq!(fs::read_to_string(world.erasures().path().unwrap()).unwrap().lines().count(), 24);
 }
 
 #[tokio::test]
@@ -294,28 +294,28 @@ async fn the_list_names_nobody_and_only_its_own_lines_are_followed() {
     let list = world.erasures();
     assert_eq!(world.vault.replay_erasures(&list, NOW).await.unwrap(), 0);
     erase(&world.vault, &list, &acme(), alice()).await.unwrap();
-    let text = fs::read_to_string(list.path()).unwrap();
+    let text = fs::read_to_string(list.path().unwrap()).unwrap();
     let subject: String = alice().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(text.lines().count() == 1 && !text.contains(&subject) && !text.contains("acme"));
 
     // A line that a crash cut off was not acknowledged, and the next one stands on a line of its own.
-    fs::write(list.path(), format!("{text}claviger-erasure-v1 00")).unwrap();
+    fs::write(list.path().unwrap(), format!("{text}claviger-erasure-v1 00")).unwrap();
     assert_eq!(world.vault.replay_erasures(&list, NOW).await.unwrap(), 0);
     erase(&world.vault, &list, &acme(), bob()).await.unwrap();
-    let both = fs::read_to_string(list.path()).unwrap();
+    let both = fs::read_to_string(list.path().unwrap()).unwrap();
     assert_eq!(both.lines().count(), 2);
     assert!(both.starts_with(&text));
 
     let other = Populated::new().await;
     for (line, edited) in [(1, both.replacen("5000000", "5000001", 1)), (2, format!("{text}\n")), (1, both[1..].into())]
     {
-        fs::write(list.path(), edited).unwrap();
+        fs::write(list.path().unwrap(), edited).unwrap();
         let refused = Err(VaultError::ErasureList { line });
         assert_eq!(world.vault.replay_erasures(&list, NOW).await, refused);
     }
     assert_eq!(world.vault.alarms(), 3);
     // Nor those of another installation.
-    fs::write(other.erasures().path(), both).unwrap();
+    fs::write(other.erasures().path().unwrap(), both).unwrap();
     assert_eq!(other.vault.replay_erasures(&other.erasures(), NOW).await, Err(VaultError::ErasureList { line: 1 }));
 }
 

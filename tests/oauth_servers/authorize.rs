@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use claviger::{
-    domain::{CodeVerifier, FlowSecret, Nonce, Provider, ScopeSet},
-    oauth::{AuthorizationRequest, AuthorizationUrl, AuthorizeError, Hints, definitions::shipped},
+    domain::{CodeVerifier, FlowSecret, Hints, Nonce, Provider, ScopeSet},
+    oauth::{AuthorizationRequest, AuthorizationUrl, AuthorizeError, definitions::shipped},
 };
 
 use crate::{World, provider};

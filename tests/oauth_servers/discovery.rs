@@ -316,7 +316,7 @@ async fn a_refresh_whose_endpoint_is_unknown_spends_nothing() {
     let world = World::start().await;
     let failure = world
         .servers
-        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None)
+        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None, 0)
         .await
         .map(drop)
         .unwrap_err();
@@ -325,7 +325,7 @@ async fn a_refresh_whose_endpoint_is_unknown_spends_nothing() {
     world.endpoint.answer(OAUTH, document(&world, "", &[("token_endpoint", json!("http://as.example/"))]));
     let failure = world
         .servers
-        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None)
+        .refresh(&world.discovered(""), &refresh_token, &ScopeSet::default(), None, 0)
         .await
         .map(drop)
         .unwrap_err();

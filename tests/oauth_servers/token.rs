@@ -23,7 +23,7 @@ async fn exchange(world: &World, provider: &Provider) -> Result<Tokens, TokenFai
 }
 
 async fn refresh(world: &World, provider: &Provider) -> Result<Tokens, TokenFailure> {
-    world.servers.refresh(provider, &RefreshToken::new("rt-c4n4ry".to_owned()), &ScopeSet::default(), None).await
+    world.servers.refresh(provider, &RefreshToken::new("rt-c4n4ry".to_owned()), &ScopeSet::default(), None, 0).await
 }
 
 async fn failed_refresh(world: &World, provider: &Provider) -> TokenFailure {
@@ -72,7 +72,8 @@ async fn a_refresh_sends_the_token_and_the_narrower_scopes_alone() {
     assert_eq!(request.form("refresh_token").as_deref(), Some("rt-c4n4ry"));
     assert_eq!(request.form("scope"), None);
     let (granted, scopes) = (ScopeSet::parse("a b c", ' ').unwrap(), ScopeSet::parse("b a", ' ').unwrap());
-    let refused = world.servers.refresh(&provider, &RefreshToken::new("rt".to_owned()), &granted, Some(&scopes)).await;
+    let refused =
+        world.servers.refresh(&provider, &RefreshToken::new("rt".to_owned()), &granted, Some(&scopes), 0).await;
     assert_eq!(refused.map(drop).unwrap_err().class, ReplyClass::Transient);
     assert_eq!(world.endpoint.received().await.form("scope").as_deref(), Some("a,b"));
 }
@@ -85,7 +86,7 @@ async fn a_refresh_repeats_the_scopes_where_the_server_forgets_them() {
     let granted = ScopeSet::parse("Mail.Read openid", ' ').unwrap();
     let refresh = async |narrower: Option<&ScopeSet>| {
         let token = RefreshToken::new("rt".to_owned());
-        world.servers.refresh(&provider, &token, &granted, narrower).await.map(drop).unwrap_err().class
+        world.servers.refresh(&provider, &token, &granted, narrower, 0).await.map(drop).unwrap_err().class
     };
     for _ in 0..2 {
         world.endpoint.answer("/token", Answer::json(400, r#"{"error":"invalid_scope"}"#));

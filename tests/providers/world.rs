@@ -138,7 +138,7 @@ impl World {
         token: &RefreshToken,
         scopes: &str,
     ) -> Result<Tokens, TokenFailure> {
-        self.servers.refresh(provider, token, &ScopeSet::parse(scopes, ' ').unwrap(), None).await
+        self.servers.refresh(provider, token, &ScopeSet::parse(scopes, ' ').unwrap(), None, 0).await
     }
 
     pub(crate) async fn account(&self, provider: &Provider, tokens: &Tokens) -> Option<String> {

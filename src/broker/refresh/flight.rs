@@ -6,8 +6,8 @@ use super::{Flown, Held, Turn, Urgency, schedule::backoff};
 use crate::{
     broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
     domain::{
-        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, CredentialState, EntryId, Intent,
-        Provider, Reason, RefreshToken, ReplyClass, Rotation, Timestamp,
+        AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, EntryId, Intent, Provider, Reason,
+        RefreshToken, ReplyClass, Rotation, Timestamp,
     },
     metrics::RefreshOutcome::{self, Failed, Refreshed},
     oauth::TokenFailure,
@@ -84,9 +84,6 @@ impl Broker {
         if credential.generation > generation {
             return Ok(Next::Land(Flown::Generation(credential.generation)));
         }
-        if credential.state == CredentialState::Suspended {
-            return Ok(Next::Land(Flown::ProviderSuspended));
-        }
         if !credential.state.refreshes() || !credential.refreshable {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
         }
@@ -102,7 +99,7 @@ impl Broker {
             return Ok(Next::Land(Flown::Failing { reason, retry_after: retry_at - now }));
         }
         if !credential.may_post(provider.definition.rotation, now) {
-            return self.settle_dead(stored, Reason::RotationLost).await.map(Next::Land);
+            return self.settle_dead(stored, Reason::RotationLost, None).await.map(Next::Land);
         }
         let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
@@ -168,10 +165,12 @@ impl Broker {
         posting: Posting,
     ) -> Result<Option<Flown>, BrokerError> {
         let Posting { provider, intent, refresh_token, turn } = posting;
-        let answer = self.servers().refresh(&provider, &refresh_token, &stored.value.credential.scopes, None).await;
+        let credential = &stored.value.credential;
+        let (granted, excused) = (&credential.scopes, credential.refresh.excused);
+        let answer = self.servers().refresh(&provider, &refresh_token, granted, None, excused).await;
+        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
         self.metrics().count_refresh(&provider.id, outcome);
-        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         match answer {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
@@ -236,7 +235,7 @@ impl Broker {
                 let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
                 let lost = rotates && intent.attempt > 1;
                 let reason = if lost { Reason::RotationLost } else { Reason::ReauthorizationRequired };
-                self.settle_dead(stored, reason).await.map(Some)
+                self.settle_dead(stored, reason, failure.hints.clone()).await.map(Some)
             }
             ReplyClass::Configuration => {
                 self.suspend(provider, now);
@@ -249,6 +248,9 @@ impl Broker {
             }
             ReplyClass::RateLimited => {
                 self.settle_failing(stored, Reason::ProviderRateLimited, later, false).await.map(Some)
+            }
+            ReplyClass::Transient if failure.excused => {
+                self.settle_excused(stored, Reason::ProviderUnreachable, later).await.map(Some)
             }
             ReplyClass::Transient | ReplyClass::Unknown => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, later, false).await.map(Some)
@@ -263,7 +265,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<Flown>, BrokerError> {
         match after {
-            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost).await.map(Some),
+            AfterLostAnswer::GiveUp => self.settle_dead(stored, Reason::RotationLost, None).await.map(Some),
             // At most one immediate retry a flight: the second lost answer waits like any other failure.
             AfterLostAnswer::RetryAt(at) if at <= now && stored.value.credential.refresh.attempts < 2 => {
                 self.settle_failing(stored, Reason::ProviderUnreachable, now, true).await?;

@@ -4,7 +4,8 @@ use super::{Beside, Flown, Held};
 use crate::{
     broker::{Broker, BrokerError, trail::by_broker},
     domain::{
-        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, JobKind, Reason, Timestamp, Transition,
+        AuditAction, AuditResult, Connection, ConnectionId, CredentialState, Hints, JobKind, Reason, Timestamp,
+        Transition,
     },
     vault::{Stored, TokenSet, Tokens},
 };
@@ -46,8 +47,14 @@ impl Broker {
         }
     }
 
-    pub(super) async fn settle_dead(&self, stored: &Stored<Connection>, reason: Reason) -> Result<Flown, BrokerError> {
-        let transition = stored.value.credential.reauthorization_required(reason)?;
+    /// `hints`: what the provider demands of the next authorization.
+    pub(super) async fn settle_dead(
+        &self,
+        stored: &Stored<Connection>,
+        reason: Reason,
+        hints: Option<Hints>,
+    ) -> Result<Flown, BrokerError> {
+        let transition = stored.value.credential.reauthorization_required(reason, hints)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         if reason == Reason::RotationLost {
             self.metrics().count_rotation_lost(&stored.value.provider);
@@ -63,6 +70,17 @@ impl Broker {
         spent: bool,
     ) -> Result<Flown, BrokerError> {
         let transition = stored.value.credential.refresh_failed(reason, retry_at, spent)?;
+        self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
+        Ok(Flown::Failing { reason, retry_after: retry_at - self.now() })
+    }
+
+    pub(super) async fn settle_excused(
+        &self,
+        stored: &Stored<Connection>,
+        reason: Reason,
+        retry_at: Timestamp,
+    ) -> Result<Flown, BrokerError> {
+        let transition = stored.value.credential.refresh_excused(reason, retry_at)?;
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::Failing { reason, retry_after: retry_at - self.now() })
     }
