@@ -79,7 +79,12 @@ impl World {
         let credential = &after.credential;
         self.trace(|| {
             let Credential { state, generation, refresh, .. } = credential;
-            format!("{} {state:?} generation {generation} attempts {} {:?}", after.id, refresh.attempts, refresh.intent.as_ref().map(|intent| intent.attempt))
+            format!(
+                "{} {state:?} generation {generation} attempts {} {:?}",
+                after.id,
+                refresh.attempts,
+                refresh.intent.as_ref().map(|intent| intent.attempt)
+            )
         });
         let mut state = self.state();
         let known = state.connections.entry(after.id).or_insert_with(|| Known {
@@ -157,7 +162,8 @@ impl World {
         };
         let (events, audit) = read.now_or_never().expect("memory does not wait");
         let events = events.into_iter().filter(|(revision, _)| *revision == receipt.revision);
-        let mut told: Vec<_> = events.flat_map(|(_, events)| events).filter(|event| event.status.connection == id).collect();
+        let mut told: Vec<_> =
+            events.flat_map(|(_, events)| events).filter(|event| event.status.connection == id).collect();
         told.retain(|event| !matches!(event.kind, EventKind::Suspended | EventKind::Resumed));
         let mut kinds: Vec<EventKind> = told.iter().map(|event| event.kind).collect();
         let mut expected = expected(before.map(|before| &before.credential), after.map(|after| &after.credential));
@@ -167,12 +173,15 @@ impl World {
             self.broken(Invariant::I5, format!("{id}: events {kinds:?} where {expected:?} should be"));
         }
         let recorded = audit.iter().any(|(_, record)| {
-            record.connection == Some(id) || matches!(record.action, AuditAction::SubjectErased | AuditAction::ConnectionChanged)
+            record.connection == Some(id)
+                || matches!(record.action, AuditAction::SubjectErased | AuditAction::ConnectionChanged)
         });
         if !recorded {
             self.broken(Invariant::I5, format!("{id} changed, and the trail says nothing of it"));
         }
-        if let Some(after) = after.filter(|_| told.iter().any(|event| event.status.generation != after.map_or(0, |after| after.credential.generation))) {
+        if let Some(after) = after.filter(|_| {
+            told.iter().any(|event| event.status.generation != after.map_or(0, |after| after.credential.generation))
+        }) {
             self.broken(Invariant::I5, format!("{}: an event tells another generation", after.id));
         }
     }
@@ -229,7 +238,10 @@ impl World {
             self.broken(Invariant::I7, format!("{text} was served after {} was revoked", connection.id));
         }
         if generation < given_before || !right {
-            self.broken(Invariant::I3, format!("{text} is not of generation {generation}, or older than {given_before}"));
+            self.broken(
+                Invariant::I3,
+                format!("{text} is not of generation {generation}, or older than {given_before}"),
+            );
         }
     }
 
@@ -267,7 +279,10 @@ impl World {
         }
         for (id, grant) in ended {
             if self.with_oracle(|oracle, _| oracle.is_used(grant) && oracle.ended(grant).is_none()) {
-                self.broken(Invariant::I7, format!("{id} is gone here, and its grant {grant} lives on at the provider"));
+                self.broken(
+                    Invariant::I7,
+                    format!("{id} is gone here, and its grant {grant} lives on at the provider"),
+                );
             }
         }
     }
@@ -304,7 +319,14 @@ impl World {
 
 impl crate::world::State {
     /// A caller needs a newer token than this generation's.
-    pub(crate) fn want(&mut self, id: ConnectionId, generation: u64, read: &Read, now: Timestamp, credential: &Credential) {
+    pub(crate) fn want(
+        &mut self,
+        id: ConnectionId,
+        generation: u64,
+        read: &Read,
+        now: Timestamp,
+        credential: &Credential,
+    ) {
         let remaining = read.remaining.map_or(Duration::from_secs(60).min(credential.margin()), Duration::from_secs);
         if read.rejects || !credential.is_fresh(now, remaining) {
             self.wanted.insert((id, generation));

@@ -173,9 +173,10 @@ async fn come_to_rest(world: &Arc<World>, store: &FaultyStore, broker: &Broker) 
     for person in 0..world.plan.people {
         let connections = world.state();
         let live = connections.connections.values().filter(|known| known.person == person);
-        let works = live.clone().filter_map(|known| known.connection.as_ref()).filter(|connection| {
-            connection.credential.state == CredentialState::Connected
-        });
+        let works = live
+            .clone()
+            .filter_map(|known| known.connection.as_ref())
+            .filter(|connection| connection.credential.state == CredentialState::Connected);
         let (count, ended) = (works.count(), live.clone().any(|known| connections.oracle.ended(known.grant).is_some()));
         drop(connections);
         if count == 1 && !ended {
@@ -227,7 +228,12 @@ fn catalog(plan: &Plan) -> Catalog {
     let at = |path: &str| Some(format!("https://as.example{path}").parse().unwrap());
     let definition = Definition {
         rotation: plan.rotation,
-        endpoints: Endpoints { authorization: at("/authorize"), token: at("/token"), revocation: at("/revoke"), userinfo: None },
+        endpoints: Endpoints {
+            authorization: at("/authorize"),
+            token: at("/token"),
+            revocation: at("/revoke"),
+            userinfo: None,
+        },
         account: None,
         ..shipped("oidc").unwrap()
     };
@@ -279,7 +285,11 @@ fn call(world: &World, person: usize, role: Role) -> Call {
 
 fn ask(world: &World, read: &Read) -> GetPluginToken {
     let state = world.state();
-    let known = state.connections.values().filter(|known| known.person == read.person && known.connection.is_some()).next_back();
+    let known = state
+        .connections
+        .values()
+        .filter(|known| known.person == read.person && known.connection.is_some())
+        .next_back();
     let last = known.and_then(|known| known.last_access());
     GetPluginToken {
         plugin: PLUGIN.parse().unwrap(),
@@ -315,7 +325,9 @@ async fn read_token(world: Arc<World>, broker: Broker, read: Read, number: u64) 
     match answer {
         Some(Ok(token)) => {
             let before = given.get(&token.connection.value.id).copied().unwrap_or_default();
-            world.trace(|| format!("person {} is given generation {}", read.person, token.connection.value.credential.generation));
+            world.trace(|| {
+                format!("person {} is given generation {}", read.person, token.connection.value.credential.generation)
+            });
             world.judge_answer(before, &token);
         }
         Some(Err(error)) => world.trace(|| format!("person {} is told: {error}", read.person)),
@@ -331,8 +343,7 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     let call = call(&world, person, Role::User);
     let target = Target::Plugin(PLUGIN.parse().unwrap());
     let binding = Binding::Caller { redirect_uri: CALLBACK.parse().unwrap() };
-    let request =
-        StartAuthorization { target, scopes: ScopeSet::default(), account: None, binding, return_url: None };
+    let request = StartAuthorization { target, scopes: ScopeSet::default(), account: None, binding, return_url: None };
     let started = match broker.start_authorization(&call, request).await {
         Ok(started) => started,
         Err(error) => return world.trace(|| format!("person {person} cannot connect: {error}")),
@@ -340,13 +351,14 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     let mut parameters = started.authorization_url.query_pairs();
     let state = parameters.find(|(name, _)| name == "state").map(|(_, state)| state.into_owned()).unwrap();
     let code = world.with_oracle(|oracle, _| oracle.agree());
-    let answer = StoreAuthCode::Flow {
-        state: FlowSecret::new(state),
-        code: AuthorizationCode::new(code),
-        iss: None,
-    };
+    let answer = StoreAuthCode::Flow { state: FlowSecret::new(state), code: AuthorizationCode::new(code), iss: None };
     let outcome = broker.store_auth_code(&call, answer).await;
-    world.trace(|| format!("person {person} connects: {:?}", outcome.map(|connection| connection.id).map_err(|error| error.to_string())));
+    world.trace(|| {
+        format!(
+            "person {person} connects: {:?}",
+            outcome.map(|connection| connection.id).map_err(|error| error.to_string())
+        )
+    });
 }
 
 async fn revoke(world: Arc<World>, broker: Broker, person: usize) {

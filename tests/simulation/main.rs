@@ -62,7 +62,9 @@ fn the_invariants_hold_in_every_world() {
     let broken = broken.into_inner().unwrap();
     let report: Vec<_> = broken
         .iter()
-        .map(|(seed, broken)| format!("CLAVIGER_SEED={seed}: {:?} at {} ms: {}", broken.invariant, broken.at, broken.what))
+        .map(|(seed, broken)| {
+            format!("CLAVIGER_SEED={seed}: {:?} at {} ms: {}", broken.invariant, broken.at, broken.what)
+        })
         .collect();
     assert!(broken.is_empty(), "\n{}", report.join("\n"));
 }

@@ -34,7 +34,9 @@ pub(crate) enum Action {
     /// Their user ends the grant at the server.
     EndGrant(usize),
     Server(Mood),
-    Store { up: bool },
+    Store {
+        up: bool,
+    },
     /// Sets the wall clock off by milliseconds.
     SetClock(i64),
     /// Stops the process in good order.
@@ -46,7 +48,10 @@ pub(crate) enum Action {
 pub(crate) enum Kill {
     AfterSteps(u64),
     /// At the `nth` time that a refresh comes to this step.
-    InRefresh { step: &'static str, nth: u64 },
+    InRefresh {
+        step: &'static str,
+        nth: u64,
+    },
 }
 
 /// One GetPluginToken.
