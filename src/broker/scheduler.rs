@@ -217,7 +217,7 @@ impl Broker {
             // Boxed, so that the many that wait for their turn after an outage take a tenth of the memory.
             DueRecord::Connection(id) => return Box::pin(self.attend_connection(*id, lanes)).await,
             DueRecord::Job(_) => Lane::Jobs,
-            DueRecord::Flow(_) | DueRecord::Attempt(_) => Lane::Housekeeping,
+            DueRecord::Flow(_) | DueRecord::Attempt(_) | DueRecord::Suspension(_) => Lane::Housekeeping,
         };
         let _place = lanes.place(lane).await;
         if self.stopping().is_cancelled() {
@@ -228,6 +228,7 @@ impl Broker {
             DueRecord::Job(id) => Box::pin(self.run_job(*id)).await,
             DueRecord::Flow(id) => self.forget_flow(*id).await,
             DueRecord::Attempt(key) => self.forget_attempt(key).await,
+            DueRecord::Suspension(key) => self.tell_of_suspension(*key).await,
         }
     }
 
@@ -299,6 +300,9 @@ impl Broker {
     ) -> Result<Option<(OwnedSemaphorePermit, Turn)>, BrokerError> {
         let (connection, credential) = (&stored.value, &stored.value.credential);
         let provider = self.provider(&connection.provider)?;
+        if self.is_suspended(&provider.id, self.now()) {
+            return Ok(None);
+        }
         let lane = match credential.refresh.failures == 0 && credential.refresh.attempts == 0 {
             true => Lane::Refreshes(provider.id.clone()),
             false => Lane::Retries(provider.id.clone()),
