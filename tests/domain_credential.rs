@@ -262,10 +262,25 @@ fn recovery_is_announced_and_so_is_every_way_back() {
 fn late_refreshes_wait_until_the_token_has_lapsed() {
     let expiry = START.plus(Duration::from_secs(3600));
     let credential = connected(Some(3600), true);
-    assert_eq!(credential.next_action(false), expiry.minus(credential.margin()));
-    assert_eq!(credential.next_action(true), expiry);
+    assert_eq!(credential.next_action(false, None), expiry.minus(credential.margin()));
+    assert_eq!(credential.next_action(true, None), expiry);
     let lapsed = credential.aged(expiry).unwrap().credential;
-    assert_eq!(lapsed.next_action(true), expiry, "announced, and now to be refreshed");
+    assert_eq!(lapsed.next_action(true, None), expiry, "announced, and now to be refreshed");
+}
+
+/// How long a refresh token lives that is not used.
+const IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[test]
+fn a_refresh_token_is_used_before_it_dies_of_disuse() {
+    let week = Some(IDLE);
+    let kept_alive = START.plus(IDLE / 4 * 3);
+    assert_eq!(connected(None, true).next_action(false, week), kept_alive, "though nobody knows the token's end");
+    let month = connected(Some(30 * 24 * 3600), true);
+    assert_eq!((month.next_action(false, week), month.next_action(true, week)), (kept_alive, kept_alive));
+    let hour = connected(Some(3600), true);
+    assert_eq!(hour.next_action(false, week), hour.next_action(false, None), "what is due sooner is");
+    assert_eq!(connected(None, false).next_action(false, week), Timestamp::NEVER, "there is nothing to keep");
 }
 
 fn check_change(
@@ -311,9 +326,12 @@ fn check_schedule(credential: &Credential, now: Timestamp) -> Result<(), TestCas
     let ages = credential.aged(Timestamp::NEVER).is_some();
     let refreshes = *refreshable && (refresh.retry_at.is_some() || expires_at.is_some());
     let something = state.refreshes() && (refresh.intent.is_some() || ages || refreshes);
-    for late in [false, true] {
-        let next = credential.next_action(late);
-        prop_assert_eq!(next != Timestamp::NEVER, something, "{:?}", credential);
+    for (late, idle) in [(false, None), (true, None), (false, Some(IDLE)), (true, Some(IDLE))] {
+        let next = credential.next_action(late, idle);
+        let kept_alive = idle.is_some() && *refreshable && state.refreshes();
+        prop_assert_eq!(next != Timestamp::NEVER, something || kept_alive, "{:?}", credential);
+        let lasts = next <= credential.obtained_at.plus(IDLE) || refresh.retry_at.is_some() || refresh.intent.is_some();
+        prop_assert!(!kept_alive || lasts, "{:?}", credential);
         if refresh.intent.is_none() {
             prop_assert!(next <= now || credential.aged(next.minus(Duration::from_millis(1))).is_none());
         }

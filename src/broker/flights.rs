@@ -76,6 +76,11 @@ where
         lock(&self.flying).contains_key(key)
     }
 
+    /// How many are under way.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.flying).len()
+    }
+
     /// Waits for the key's flight, if there is one.
     pub(super) async fn join(&self, key: &K) -> Joined<R> {
         let flight = lock(&self.flying).get(key).cloned();

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, GrantId, TokenRefusal};
+use super::{Endpoint, GrantId, TokenRefusal, parameters::Parameters};
 use crate::domain::Timestamp;
 
 /// Requests counted since the start, refused and faulty ones too.
@@ -23,6 +23,8 @@ pub struct Stats {
 pub enum GrantType {
     AuthorizationCode,
     RefreshToken,
+    /// A refresh without a refresh token: it spends nothing, and its answer tells that somebody is there.
+    Probe,
     /// Absent, repeated or unknown.
     Other,
 }
@@ -67,9 +69,10 @@ impl Stats {
 }
 
 impl GrantType {
-    pub(super) fn named(unverified_text: Option<&str>) -> Self {
-        match unverified_text {
+    pub(super) fn of(request: &Parameters) -> Self {
+        match request.single("grant_type") {
             Some("authorization_code") => Self::AuthorizationCode,
+            Some("refresh_token") if request.single("refresh_token").is_none() => Self::Probe,
             Some("refresh_token") => Self::RefreshToken,
             _ => Self::Other,
         }

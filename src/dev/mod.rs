@@ -16,14 +16,14 @@
 //!   one endpoint each · `pages`, `session`: what the browser gets
 //! - `persona`: what Google, Entra and Slack do their own way
 //! - `ledger`: what was granted · `identity`, `keys`, `id_token`, `platform`: what is signed
-//! - `faults`: what goes wrong on demand, by handle or over HTTP · `journal`: what was asked
+//! - `faults`: what goes wrong on demand, by handle or over HTTP · `journal`: what was asked · `settings`: what can change
 //! - [`visitor`]: a user with a browser, without a browser
 //!
 //! # Faults
 //!
 //! `provider.faults().arm(Endpoint::Token, Fault::CommitThenDrop, 1)` or, from another process, `POST /dev/faults` with
-//! `{"endpoint": "token", "count": 1, "fault": "commit_then_drop"}`; the bodies are [`Fault`]'s. `DELETE /dev/faults`
-//! disarms, `GET /dev/stats` counts. [`Faults::hold`] keeps requests waiting until they are released, before or after they
+//! `{"endpoint": "token", "count": 1, "fault": "commit_then_drop"}`; the bodies are [`Arm`]'s. `DELETE /dev/faults`
+//! disarms, `GET /dev/stats` counts, `PATCH /dev/settings` changes [`Settings`]. [`Faults::hold`] keeps requests waiting until they are released, before or after they
 //! took effect, so that a test waits for "two requests are there" and never for time.
 
 mod authorize;
@@ -52,13 +52,17 @@ mod redirect;
 mod resources;
 mod revoke;
 mod session;
+mod settings;
 mod site;
 mod state_file;
 mod token;
 pub mod visitor;
 
 pub use endpoint::Endpoint;
-pub use faults::{Answer, Fault, Faults, Hold, HoldPoint, InvalidAnswer, MissingRefreshToken};
+pub use faults::{
+    Answer, Arm, Count, Expiry, Fault, Faults, Hold, HoldPoint, InvalidAnswer, InvalidArm, MissingRefreshToken,
+    NAMED_FAULTS, NamedFault, RetryAfter, UnknownFault,
+};
 pub use journal::{GrantType, Stats, TokenOutcome, TokenRequest};
 pub use ledger::{GrantId, TokenRefusal};
 pub use options::{
@@ -68,4 +72,5 @@ pub use persona::ENTRA_DIRECTORY;
 pub use platform::{PlatformClaims, Signer};
 pub use provider::{DevError, DevProvider, GrantState};
 pub use realm::Realm;
+pub use settings::Settings;
 pub use state_file::StateError;

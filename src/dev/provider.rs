@@ -10,13 +10,14 @@ use std::{
 use tokio::{net::TcpListener, sync::oneshot, task, task::JoinHandle};
 
 use super::{
-    Faults, GrantId, Options, PlatformClaims, Realm, StateError, Stats, TokenRequest,
+    Faults, GrantId, Options, PlatformClaims, Realm, Settings, StateError, Stats, TokenRequest,
     connection::{Cut, CuttableListener},
     identity::Identity,
     journal::Journal,
     ledger::{Grant, Ledger, LedgerStore},
     platform,
     random::{Fingerprint, Random},
+    settings::InForce,
     site::{self, Shared, Site},
     state_file::StateFile,
 };
@@ -132,7 +133,16 @@ impl DevProvider {
     }
 
     pub fn rotation(&self) -> Rotation {
-        self.shared.options.rotation
+        self.settings().rotation
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.shared.settings.get()
+    }
+
+    /// For what is issued and rotated from now on.
+    pub fn set(&self, settings: Settings) {
+        self.shared.settings.set(settings);
     }
 
     pub fn faults(&self) -> &Faults {
@@ -211,8 +221,10 @@ async fn open(
             None => LedgerStore::in_memory(),
         };
         let (faults, journal) = (Faults::default(), Journal::default());
+        let Options { rotation, access_token_lifetime, .. } = options;
+        let settings = InForce::new(Settings { rotation, access_token_lifetime });
         let (base, port) = (format!("http://{address}"), address.port());
-        Ok(Shared { base, port, options, clock, random, identity, ledger, faults, journal })
+        Ok(Shared { base, port, options, settings, clock, random, identity, ledger, faults, journal })
     });
     opened.await.unwrap_or(Err(DevError::State(StateError::Interrupted)))
 }

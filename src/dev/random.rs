@@ -29,6 +29,12 @@ impl Random {
         bytes
     }
 
+    /// 0 to 99.
+    pub(super) fn percent(&self) -> u8 {
+        let [first, second, ..] = *self.bytes();
+        (u16::from_le_bytes([first, second]) % 100) as u8
+    }
+
     /// 256 random bits after `prefix`, which tells a person or a secret scanner what kind of text it is.
     pub(super) fn text(&self, prefix: &str) -> String {
         let mut text = String::with_capacity(prefix.len() + 43);

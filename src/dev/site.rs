@@ -22,7 +22,9 @@ use super::{
     login, metadata, pages, persona,
     random::Random,
     realm::{Client, Realm},
-    resources, revoke, token,
+    resources, revoke,
+    settings::InForce,
+    token,
 };
 use crate::domain::{Clock, Rotation, Timestamp};
 
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     pub(super) base: String,
     pub(super) port: u16,
     pub(super) options: Options,
+    pub(super) settings: InForce,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Random,
     pub(super) identity: Identity,
@@ -59,7 +62,7 @@ impl Site {
     }
 
     pub(super) fn rotation(&self) -> Rotation {
-        self.realm.manners().rotation.unwrap_or(self.shared.options.rotation)
+        self.realm.manners().rotation.unwrap_or_else(|| self.shared.settings.get().rotation)
     }
 
     /// Counts, holds and spoils what comes to an endpoint.
@@ -88,7 +91,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .merge(persona::google_routes(&site(Realm::Google)))
         .merge(persona::entra_routes(&site(Realm::Entra)))
         .merge(persona::slack_routes(&site(Realm::Slack)))
-        .merge(faults::routes(shared.faults.clone(), shared.journal.clone()))
+        .merge(faults::routes(shared))
         .route("/dev/style.css", get(pages::style))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(shared.clone(), own_name_only))

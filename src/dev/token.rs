@@ -34,16 +34,16 @@ pub(super) async fn answer(
     body: Bytes,
 ) -> Response {
     let parameters = Parameters::parse(&body);
-    let grant_type = GrantType::named(parameters.single("grant_type"));
+    let grant_type = GrantType::of(&parameters);
     let fault = fault.as_ref().map(|Extension(fault)| &**fault);
     let issued = match authenticate(&site, &headers, &parameters) {
         Err(error) => Err(Failure::Rejected(error)),
         Ok(client) => match grant_type {
             GrantType::AuthorizationCode => exchange(&site, &client, &parameters, fault).await,
-            GrantType::RefreshToken if site.realm.grants_offline_access() => {
+            GrantType::RefreshToken | GrantType::Probe if site.realm.grants_offline_access() => {
                 refresh(&site, &client, &parameters, fault).await
             }
-            GrantType::RefreshToken | GrantType::Other => {
+            GrantType::RefreshToken | GrantType::Probe | GrantType::Other => {
                 Err(OauthError::new("unsupported_grant_type", "grant_type must be authorization_code or refresh_token")
                     .into())
             }
@@ -174,7 +174,7 @@ impl FreshAccessToken {
     fn new(site: &Site, token: &AccessToken, fault: Option<&Fault>) -> Self {
         let at_most = if let Some(Fault::Scope(scopes)) = fault { Some(scopes.clone()) } else { None };
         let issued_at = site.now();
-        let expires_at = issued_at.plus(site.shared.options.access_token_lifetime);
+        let expires_at = issued_at.plus(site.shared.settings.get().access_token_lifetime);
         Self { fingerprint: Fingerprint::of(token.expose()), issued_at, expires_at, at_most }
     }
 
@@ -206,7 +206,7 @@ impl Issued {
                 Err(error) => return error.into_response(),
             };
         }
-        let lifetime = site.shared.options.access_token_lifetime.as_secs();
+        let lifetime = site.shared.settings.get().access_token_lifetime.as_secs();
         body.insert("access_token".to_owned(), json!(self.access_token.expose()));
         body.insert("token_type".to_owned(), json!("Bearer"));
         body.insert("expires_in".to_owned(), json!(lifetime));

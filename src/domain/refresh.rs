@@ -106,8 +106,9 @@ impl Credential {
     }
 
     /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old
-    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed.
-    pub fn next_action(&self, late: bool) -> Timestamp {
+    /// access token on refresh, so it is refreshed on demand only, or when it has lapsed. `idle`: how long the refresh
+    /// token lives unless it is used; a quarter of that is left for a provider that is away for long.
+    pub fn next_action(&self, late: bool, idle: Option<Duration>) -> Timestamp {
         if !self.state.refreshes() {
             return Timestamp::NEVER;
         }
@@ -123,11 +124,14 @@ impl Credential {
             };
         }
         let unannounced_expiry = if self.announced_expired { Timestamp::NEVER } else { expiry };
-        match self.refresh.retry_at {
-            Some(retry_at) => retry_at.min(unannounced_expiry),
-            None if late => expiry,
-            None if self.expires_at.is_some() => expiry.minus(self.margin()),
-            None => Timestamp::NEVER,
+        if let Some(retry_at) = self.refresh.retry_at {
+            return retry_at.min(unannounced_expiry);
         }
+        let planned = match self.expires_at {
+            Some(expires_at) if !late => expires_at.minus(self.margin()),
+            _ => expiry,
+        };
+        let keep_alive = idle.map_or(Timestamp::NEVER, |idle| self.obtained_at.plus(idle / 4 * 3));
+        planned.min(keep_alive)
     }
 }

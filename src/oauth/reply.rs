@@ -50,6 +50,17 @@ pub(super) fn judge(
     Err(classify(definition, asked, status, document.as_ref(), retry_after(&reply.headers, now)))
 }
 
+/// Whether an authorization server wrote this, and not a gateway in its absence: an OAuth error, with a status and a code
+/// that do not speak of trouble.
+pub(super) fn is_sign_of_life(reply: &Reply) -> bool {
+    let speaks = match reply.status.as_u16() {
+        408 | 425 | 429 => false,
+        status => matches!(status, 200..=299 | 400..=499),
+    };
+    let Some(document) = Document::parse(&reply.body).filter(|_| speaks) else { return false };
+    !matches!(document.text("/error"), Some("temporarily_unavailable" | "server_error" | "slow_down"))
+}
+
 /// The token is bound to something other than its possession (RFC 6749 §7.1): it must not be used.
 struct UnusableType;
 

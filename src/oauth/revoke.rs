@@ -17,9 +17,7 @@ use super::{
     retry_after::retry_after,
 };
 use crate::{
-    domain::{
-        AccessToken, ClientAuthentication, Clock, Definition, Provider, RefreshToken, RemoteRevocation, ReplyClass,
-    },
+    domain::{AccessToken, Clock, Definition, Provider, RefreshToken, RemoteRevocation, ReplyClass},
     outbound::{Outbound, OutboundError, Reply, Request},
 };
 
@@ -142,24 +140,7 @@ pub(super) async fn delete_json(
 fn form(provider: &Provider, endpoint: &Url, token: &str, hint: &str) -> Request {
     let mut form = Serializer::new(String::with_capacity(3 * token.len() + FORM_FRAME));
     form.append_pair("token", token).append_pair("token_type_hint", hint);
-    let secret = credentials::secret(provider);
-    let basic = match (provider.definition.client_authentication, secret) {
-        (ClientAuthentication::Basic, Some(secret)) => Some(credentials::basic(provider, secret)),
-        (ClientAuthentication::Post, Some(secret)) => {
-            form.append_pair("client_id", &provider.client_id).append_pair("client_secret", secret.expose());
-            None
-        }
-        (ClientAuthentication::None, _) | (_, None) => {
-            form.append_pair("client_id", &provider.client_id);
-            None
-        }
-    };
-    let request = Request::post_form(endpoint.clone(), Zeroizing::new(form.finish().into_bytes()));
-    let request = request.accept_json().at_most(LARGEST);
-    match basic {
-        Some(basic) => request.authorization(basic),
-        None => request,
-    }
+    credentials::signed_form(provider, endpoint, form).at_most(LARGEST)
 }
 
 /// RFC 7009 §2.2: success also says that the token was unknown. The body of a success is not looked at.

@@ -89,6 +89,13 @@ impl AuthorizationServers {
         self.ask(provider, Asked::Refresh { narrowed: narrower.is_some(), excused }, request).await
     }
 
+    /// Whether the token endpoint answers requests, by one that spends nothing.
+    pub async fn is_there(&self, provider: &Provider) -> bool {
+        let Ok(token_endpoint) = endpoints::token(&provider.definition, &self.discovery).await else { return false };
+        let reply = self.outbound.send(token::probe(provider, &token_endpoint)).await;
+        reply.is_ok_and(|reply| reply::is_sign_of_life(&reply))
+    }
+
     /// Takes the tokens away at the provider. Safe to repeat until it is `Ok`.
     pub async fn revoke(
         &self,

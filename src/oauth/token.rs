@@ -9,7 +9,7 @@ use oauth2::{
     RequestTokenError, TokenUrl,
     basic::{BasicClient, BasicErrorResponse, BasicTokenResponse},
 };
-use url::Url;
+use url::{Url, form_urlencoded::Serializer};
 use zeroize::Zeroizing;
 
 use super::credentials;
@@ -60,6 +60,17 @@ pub(super) fn refresh(
         request = request.add_extra_param(name, value);
     }
     written(request.request(&intercept), token_endpoint)
+}
+
+/// A refresh without a refresh token. Nothing can come of it, and whoever is there says so (RFC 6749 §5.2:
+/// `invalid_request`).
+pub(super) fn probe(provider: &Provider, token_endpoint: &Url) -> Request {
+    let mut form = Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    for (name, value) in &provider.definition.token_parameters {
+        form.append_pair(name, value);
+    }
+    credentials::signed_form(provider, token_endpoint, form).at_most(LARGEST)
 }
 
 type Client = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;

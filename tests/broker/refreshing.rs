@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use claviger::{
     client::{Client, ClientError},
-    dev::{Answer, Endpoint, Fault, HoldPoint, MissingRefreshToken, TokenOutcome, TokenRefusal, visitor::Decision},
+    dev::{
+        Answer, Arm, Count, Endpoint, Fault, HoldPoint, MissingRefreshToken, TokenOutcome, TokenRefusal,
+        visitor::Decision,
+    },
     domain::{Rotation, Timestamp},
     proto::v1::{
         self, AuthorizationState, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
@@ -60,8 +63,9 @@ async fn with_rotation(rotation: Rotation) -> World {
     World::start_with(Settings { rotation, ..Settings::default() }).await
 }
 
+/// The next refreshes fail, and the provider is there for everything else: nothing is wrong but with this connection.
 fn arm(world: &World, fault: &Fault, count: u32) {
-    world.provider.faults().arm(Endpoint::Token, fault.clone(), count);
+    world.provider.faults().add(Arm { count: Count::Times(count), ..Arm::refresh(fault.clone()) });
 }
 
 fn answer(status: u16, body: &str) -> Answer {

@@ -2,7 +2,7 @@
 //!
 //! - `configured`: `serve` and `check-config` · `reloading`: SIGHUP · `dev`: the harness · `starting`, `stopping`: good
 //!   and bad starts, ends · `tour` · `pasted`: the quick start's lines · `killed`: what a kill leaves
-//! - `recovery`: backups and what is made of them · `commands`: the client commands · `doctor` · `secrets`: what nobody may find
+//! - `faults`: a provider that fails · `recovery`: backups and what is made of them · `commands`: the client commands · `doctor` · `secrets`: what nobody may find
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
@@ -10,6 +10,7 @@ mod commands;
 mod configured;
 mod dev;
 mod doctor;
+mod faults;
 mod killed;
 mod pasted;
 mod process;

@@ -226,10 +226,9 @@ impl Broker {
         if credential.state.is_stopped() {
             return Ok(Some(Flown::Stopped));
         }
-        let wait = match failure.retry_after {
-            Some(asked) => asked,
-            None => backoff(credential.refresh.failures, self.vault().random())?,
-        };
+        // A provider that always asks for a second is not asked each second.
+        let wait = backoff(credential.refresh.failures, self.vault().random())?;
+        let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
         let later = now.plus(wait);
         match failure.class {
             ReplyClass::Terminal | ReplyClass::Reauthorize => {

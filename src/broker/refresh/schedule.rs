@@ -9,36 +9,42 @@ use crate::{
 };
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
+/// Callers wait for the first failures of a connection: ten in a row are tried again within this.
+const LONGEST_AT_FIRST: Duration = Duration::from_secs(300);
+const AT_FIRST: u32 = 10;
+/// Whoever asks: a connection that stays dead costs its provider sixty requests a day.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 impl Broker {
     /// The time of the next action, with jitter before a planned refresh so that credentials issued together are not
     /// refreshed together.
     pub(in crate::broker) fn next_action(&self, connection: &Connection) -> Result<Timestamp, RandomUnavailable> {
-        let provider = self.provider(&connection.provider);
-        let late = provider.is_ok_and(|provider| provider.definition.refresh_invalidates_access_token);
+        let provider = self.provider(&connection.provider).ok();
+        let definition = provider.as_deref().map(|provider| &provider.definition);
+        let late = definition.is_some_and(|definition| definition.refresh_invalidates_access_token);
+        let idle = definition.and_then(|definition| definition.refresh_token_lifetime.idle).map(Duration::from_secs);
         let credential = &connection.credential;
-        let at = credential.next_action(late);
+        let at = credential.next_action(late, idle);
         let planned =
             credential.refreshable && credential.refresh.intent.is_none() && credential.refresh.retry_at.is_none();
-        Ok(match credential.lifetime() {
-            Some(lifetime) if planned && !late && at != Timestamp::NEVER => {
-                let early = at.minus(fraction(lifetime / 10, self.vault().random())?);
-                early.max(credential.obtained_at.plus(lifetime / 4))
-            }
-            _ => at,
-        })
+        if !planned || at == Timestamp::NEVER || (late && Some(at) == credential.expires_at) {
+            return Ok(at);
+        }
+        let ahead = at - credential.obtained_at;
+        let life = credential.lifetime().unwrap_or(ahead).min(ahead);
+        let early = at.minus((life / 10).mul_f64(draw(self.vault().random())?));
+        Ok(early.max(credential.obtained_at.plus(life / 4)))
     }
 }
 
-/// Full jitter: a random wait up to 1 s × 2^failures, at most 5 minutes.
+/// Equal jitter: half of the wait is certain, the other half drawn. Doubles from 1 s.
 pub(super) fn backoff(failures: u32, random: &Random) -> Result<Duration, RandomUnavailable> {
-    let ceiling = FIRST.saturating_mul(1 << failures.min(16)).min(LONGEST);
-    // Never at once: a provider that answers errors fast must not be asked in a tight loop.
-    Ok(Duration::from_millis(100) + fraction(ceiling, random)?)
+    let longest = if failures < AT_FIRST { LONGEST_AT_FIRST } else { LONGEST };
+    let wait = FIRST.saturating_mul(1 << failures.min(16)).min(longest);
+    Ok(wait.mul_f64(0.5 + draw(random)? / 2.0))
 }
 
-fn fraction(of: Duration, random: &Random) -> Result<Duration, RandomUnavailable> {
-    let draw = u32::from_be_bytes(random.bytes()?);
-    Ok(of.mul_f64(f64::from(draw) / f64::from(u32::MAX)))
+/// Evenly of 0..1.
+pub(super) fn draw(random: &Random) -> Result<f64, RandomUnavailable> {
+    Ok(f64::from(u32::from_be_bytes(random.bytes()?)) / (f64::from(u32::MAX) + 1.0))
 }

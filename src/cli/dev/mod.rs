@@ -20,6 +20,8 @@ use world::World;
 
 use super::signals::Signals;
 use crate::{
+    dev::Arm,
+    domain::Rotation,
     sealing::hardening,
     telemetry::{LogFormat, Telemetry, TelemetryGuard},
 };
@@ -45,6 +47,13 @@ pub struct Dev {
     /// How long the provider's access tokens live, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     access_token_lifetime: u64,
+    /// What becomes of a used refresh token: strict, reuse, none, or grace:SECONDS
+    #[arg(long, value_name = "ROTATION", default_value = "strict", value_parser = rotation, conflicts_with = "tour")]
+    provider_rotation: Rotation,
+    /// Lets the provider fail: a fault of docs/testing.md, for the next refresh; with :N for the next N, with :always
+    /// for all, with :N% for so many of them; or the JSON that POST /dev/faults takes. Can be repeated
+    #[arg(long, value_name = "FAULT", conflicts_with = "tour")]
+    provider_fault: Vec<Arm>,
     /// What to log on standard error, such as `claviger=debug,info` [default: info, on the tour warn]
     #[arg(long, value_name = "FILTER", env = "CLAVIGER_LOG")]
     log: Option<String>,
@@ -92,6 +101,8 @@ impl From<Dev> for world::Settings {
             grpc: dev.grpc,
             http: dev.http,
             provider: dev.provider,
+            rotation: dev.provider_rotation,
+            faults: dev.provider_fault,
             access_token_lifetime: Duration::from_secs(dev.access_token_lifetime.max(1)),
         }
     }
@@ -106,6 +117,23 @@ enum NotServed {
         "users log in without passwords here, so `dev` serves this machine alone: give a loopback address, such as 127.0.0.1:{port}"
     )]
     NotLoopback { port: u16 },
+}
+
+/// Why a text is no rotation policy.
+#[derive(Debug, thiserror::Error)]
+#[error("a rotation is strict, reuse, none, or grace:SECONDS, such as grace:30")]
+struct NoRotation;
+
+fn rotation(text: &str) -> Result<Rotation, NoRotation> {
+    match text {
+        "none" => Ok(Rotation::None),
+        "reuse" => Ok(Rotation::Reuse),
+        "strict" => Ok(Rotation::Strict),
+        _ => {
+            let seconds = text.strip_prefix("grace:").and_then(|seconds| seconds.parse().ok());
+            seconds.map(|seconds| Rotation::Grace { seconds }).ok_or(NoRotation)
+        }
+    }
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, NotServed> {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app::SystemClock,
     client::{Client, ClientError},
-    domain::Clock,
+    domain::{Clock, Rotation},
     outbound::Request,
     proto::v1::{self, CredentialEvent, CredentialEventKind, ErrorReason, watch_credential_status_response::Body},
     sealing::Random,
@@ -53,6 +53,8 @@ async fn walk_in(directory: &Path, mut signals: Signals) -> anyhow::Result<()> {
         http: anywhere,
         provider: anywhere,
         access_token_lifetime: LIFETIME,
+        rotation: Rotation::Strict,
+        faults: Vec::new(),
     };
     let world = World::start(settings).await?;
     let result = tokio::select! {

@@ -22,8 +22,8 @@ use crate::{
         OutboundSection, PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection,
         TenantSection, TracesSection,
     },
-    dev::{self, DevProvider, PlatformClaims, Signer},
-    domain::{Endpoints, PresentedToken, Provider, PublicUrl, Role, Scope, TokenUsage},
+    dev::{self, Arm, DevProvider, PlatformClaims, Signer},
+    domain::{Endpoints, PresentedToken, Provider, PublicUrl, Role, Rotation, Scope, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, RoleRule, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     sealing::{Random, root_key},
@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub(super) http: SocketAddr,
     pub(super) provider: SocketAddr,
     pub(super) access_token_lifetime: Duration,
+    pub(super) rotation: Rotation,
+    pub(super) faults: Vec<Arm>,
 }
 
 /// A running broker and its provider.
@@ -79,6 +81,7 @@ impl World {
         let (grpc, http) = (listeners.grpc.local_addr()?, listeners.http.local_addr()?);
         let pages = PublicUrl::new(format!("http://{http}").parse()?).context("--http")?;
         let provider = start_provider(&settings, &pages, &random).await?;
+        settings.faults.iter().for_each(|fault| provider.faults().add(fault.clone()));
         let config = config(&settings, &pages, &provider, root_key)?;
         let app = App::build(config, Arc::new(SystemClock), random).await?;
         let shutdown = CancellationToken::new();
@@ -138,6 +141,7 @@ async fn start_provider(settings: &Settings, pages: &PublicUrl, random: &Random)
         redirect_uris: vec![format!("http://127.0.0.1{CALLBACK}").parse()?, pages.at(OAUTH_CALLBACK)],
         sign_in_redirect_uris: vec![pages.at(LOGIN_CALLBACK)],
         access_token_lifetime: settings.access_token_lifetime,
+        rotation: settings.rotation,
         ..dev::Options::default()
     };
     let random = random.clone();

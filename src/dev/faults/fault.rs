@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 
+use super::{Expiry, HoldPoint};
 use crate::domain::ScopeSet;
 
-/// One way for a request to go wrong. As JSON: `"drop"`, `{"answer": {"status": 503}}`, `{"refresh_token": "omit"}`.
+/// One way for a request to go wrong. As JSON: `{"answer": {"status": 503}}`, `{"refresh_token": "omit"}`, or the name
+/// of one of the [`NAMED_FAULTS`](super::NAMED_FAULTS).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields, remote = "Self")]
 pub enum Fault {
     /// This answer comes instead, and nothing happens.
     Answer(Answer),
+    /// The client is told to come back later, and nothing happens.
+    Busy {
+        /// 429 or 503, usually.
+        #[serde(deserialize_with = "status")]
+        status: StatusCode,
+        retry_after: RetryAfter,
+    },
     /// The connection closes without a byte of answer, and nothing happens.
     Drop,
     /// The request takes effect; this answer comes instead of the true one, as from a proxy.
@@ -31,6 +40,10 @@ pub enum Fault {
         #[serde(default)]
         remove: Vec<String>,
     },
+    /// The answer tells the token's lifetime in another shape; the token itself lives as long as it would.
+    Expiry(Expiry),
+    /// The request waits, before it takes effect or before its answer leaves.
+    Slow { seconds: u64, point: HoldPoint },
     /// The user is sent back with other parameters: a wrong or missing `iss` or `state`, a code of another flow.
     EditRedirect {
         #[serde(default)]
@@ -56,6 +69,18 @@ pub enum MissingRefreshToken {
     Null,
 }
 
+/// When a client may come back (RFC 9110 §10.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryAfter {
+    /// It is not said.
+    Absent,
+    /// So many seconds, as a number.
+    Seconds(u64),
+    /// In so many seconds, as a date.
+    Date(u64),
+}
+
 /// An HTTP answer, word for word.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "AnswerText")]
@@ -69,6 +94,15 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an HTTP answer")]
 pub struct InvalidAnswer;
+
+impl<'de> Deserialize<'de> for Fault {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(name) => name.parse().map_err(D::Error::custom),
+            spelled => Self::deserialize(spelled).map_err(D::Error::custom),
+        }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,7 +158,11 @@ impl IntoResponse for &Answer {
     }
 }
 
-fn scopes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ScopeSet, D::Error> {
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+    StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ScopeSet, D::Error> {
     let text = String::deserialize(deserializer)?;
-    ScopeSet::parse(&text, ' ').map_err(serde::de::Error::custom)
+    ScopeSet::parse(&text, ' ').map_err(D::Error::custom)
 }

@@ -1,6 +1,10 @@
 //! Stands before every endpoint: counts, holds, and lets armed faults happen.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -11,19 +15,22 @@ use axum::{
 use futures_util::{StreamExt, future, stream};
 use http::{
     StatusCode,
-    header::{CONTENT_LENGTH, HeaderValue, LOCATION},
+    header::{CONTENT_LENGTH, HeaderValue, LOCATION, RETRY_AFTER},
 };
 use serde_json::{Map, Value};
 use tokio::task;
 use url::Url;
 
-use super::{Fault, HoldPoint};
-use crate::dev::{
-    Endpoint,
-    connection::Cut,
-    journal::{GrantType, TokenOutcome},
-    parameters::Parameters,
-    site::{MAX_BODY, Site},
+use super::{Fault, HoldPoint, RetryAfter};
+use crate::{
+    dev::{
+        Endpoint,
+        connection::Cut,
+        journal::{GrantType, TokenOutcome},
+        parameters::Parameters,
+        site::{MAX_BODY, Site},
+    },
+    domain::Timestamp,
 };
 
 /// A request runs to its end even when its client gives up: that is what makes an answer lost rather than unmade.
@@ -43,24 +50,27 @@ async fn run(site: &Site, endpoint: Endpoint, cut: &Cut, request: Request, next:
         Ok(read) => read,
         Err(status) => return status.into_response(),
     };
-    wait(site, endpoint, HoldPoint::Request).await;
-    let fault = site.shared.faults.take(endpoint);
-    if let Some(Fault::Answer(_) | Fault::Drop) = fault.as_deref()
+    wait(site, endpoint, grant_type, HoldPoint::Request).await;
+    let fault = site.shared.faults.take(endpoint, grant_type, || site.shared.random.percent());
+    pass_time(site, fault.as_deref(), HoldPoint::Request).await;
+    if let Some(Fault::Answer(_) | Fault::Busy { .. } | Fault::Drop) = fault.as_deref()
         && let Some(grant_type) = grant_type
     {
         site.shared.journal.note_token_request(grant_type, site.now(), TokenOutcome::Fault);
     }
     let response = match fault.as_deref() {
         Some(Fault::Answer(answer)) => answer.into_response(),
+        Some(Fault::Busy { status, retry_after }) => busy(*status, *retry_after, site.now()),
         Some(Fault::Drop) => cut_off(cut),
         _ => {
             if let Some(fault) = &fault {
                 request.extensions_mut().insert(fault.clone());
             }
-            spoil(next.run(request).await, fault.as_deref(), cut).await
+            spoil(site, next.run(request).await, fault.as_deref(), cut).await
         }
     };
-    wait(site, endpoint, HoldPoint::Answer).await;
+    pass_time(site, fault.as_deref(), HoldPoint::Answer).await;
+    wait(site, endpoint, grant_type, HoldPoint::Answer).await;
     response
 }
 
@@ -75,27 +85,61 @@ async fn token_request(
     }
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-    let grant_type = GrantType::named(Parameters::parse(&bytes).single("grant_type"));
+    let grant_type = GrantType::of(&Parameters::parse(&bytes));
     site.shared.journal.count_token_request(grant_type);
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(grant_type)))
 }
 
-async fn wait(site: &Site, endpoint: Endpoint, point: HoldPoint) {
+async fn wait(site: &Site, endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) {
+    // What is held is work that can be lost halfway; nothing comes of a probe.
+    if grant_type == Some(GrantType::Probe) {
+        return;
+    }
     for gate in site.shared.faults.gates(endpoint, point) {
         gate.pass().await;
     }
 }
 
+async fn pass_time(site: &Site, fault: Option<&Fault>, at: HoldPoint) {
+    if let Some(Fault::Slow { seconds, point }) = fault
+        && *point == at
+    {
+        site.shared.clock.sleep_until(site.now().plus(Duration::from_secs(*seconds))).await;
+    }
+}
+
 /// What a fault does to an answer after the request took effect.
-async fn spoil(response: Response, fault: Option<&Fault>, cut: &Cut) -> Response {
+async fn spoil(site: &Site, response: Response, fault: Option<&Fault>, cut: &Cut) -> Response {
     match fault {
         Some(Fault::CommitThenAnswer(answer)) => answer.into_response(),
         Some(Fault::CommitThenDrop) => cut_off(cut),
         Some(Fault::CommitThenTruncate) => truncated(response).await,
-        Some(Fault::Edit { set, remove }) => edited(response, set, remove).await,
+        Some(Fault::Edit { set, remove }) => {
+            edited(response, |answer| {
+                remove.iter().for_each(|name| drop(answer.remove(name)));
+                answer.extend(set.clone());
+            })
+            .await
+        }
+        Some(Fault::Expiry(expiry)) => {
+            let (lifetime, now) = (site.shared.settings.get().access_token_lifetime, site.now());
+            edited(response, |answer| expiry.write(answer, lifetime, now)).await
+        }
         Some(Fault::EditRedirect { set, remove }) => redirected(response, set, remove),
         _ => response,
     }
+}
+
+fn busy(status: StatusCode, retry_after: RetryAfter, now: Timestamp) -> Response {
+    let after = match retry_after {
+        RetryAfter::Absent => return status.into_response(),
+        RetryAfter::Seconds(seconds) => seconds.to_string(),
+        RetryAfter::Date(seconds) => {
+            let at = now.plus(Duration::from_secs(seconds)).since(Timestamp::EPOCH);
+            httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + at)
+        }
+    };
+    (status, [(RETRY_AFTER, after)]).into_response()
 }
 
 fn cut_off(cut: &Cut) -> Response {
@@ -117,15 +161,12 @@ async fn truncated(response: Response) -> Response {
 }
 
 /// Leaves an answer alone that is not a JSON object.
-async fn edited(response: Response, set: &Map<String, Value>, remove: &[String]) -> Response {
+async fn edited(response: Response, edit: impl FnOnce(&mut Map<String, Value>)) -> Response {
     let (mut parts, bytes) = whole(response).await;
     let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
         return Response::from_parts(parts, Body::from(bytes));
     };
-    for name in remove {
-        members.remove(name);
-    }
-    members.extend(set.clone());
+    edit(&mut members);
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, Body::from(Value::Object(members).to_string()))
 }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Fault, Hold, HoldPoint, hold::Gate};
-use crate::dev::Endpoint;
+use super::{Arm, Count, Fault, Hold, HoldPoint, hold::Gate};
+use crate::dev::{Endpoint, GrantType};
 
 /// Arms faults for the next requests. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -18,16 +18,21 @@ struct Plan {
 }
 
 struct Armed {
-    endpoint: Endpoint,
+    arm: Arm,
     fault: Arc<Fault>,
-    left: u32,
 }
 
 impl Faults {
     /// The next `count` requests to `endpoint` suffer `fault`, after those armed before it.
     pub fn arm(&self, endpoint: Endpoint, fault: Fault, count: u32) {
-        if count > 0 {
-            self.plan().armed.push(Armed { endpoint, fault: Arc::new(fault), left: count });
+        self.add(Arm { count: Count::Times(count), ..Arm::once(endpoint, fault) });
+    }
+
+    /// Arms one more fault, behind those armed before it: a request suffers the first whose turn it is.
+    pub fn add(&self, arm: Arm) {
+        if arm.count != Count::Times(0) {
+            let fault = Arc::new(arm.fault.clone());
+            self.plan().armed.push(Armed { arm, fault });
         }
     }
 
@@ -36,12 +41,16 @@ impl Faults {
         self.plan().armed.clear();
     }
 
-    /// Requests that are still to suffer a fault.
+    /// Requests that are still to suffer a fault; [`u32::MAX`] when one is armed for good.
     pub fn armed(&self) -> u32 {
-        self.plan().armed.iter().map(|armed| armed.left).fold(0, u32::saturating_add)
+        let left = |armed: &Armed| match armed.arm.count {
+            Count::Times(left) => left,
+            Count::Always => u32::MAX,
+        };
+        self.plan().armed.iter().map(left).fold(0, u32::saturating_add)
     }
 
-    /// From now on every request to `endpoint` waits at `point`, until the hold is released or dropped.
+    /// From now on every request to `endpoint`, except a probe, waits at `point`, until the hold is released or dropped.
     pub fn hold(&self, endpoint: Endpoint, point: HoldPoint) -> Hold {
         let gate = Arc::new(Gate::new(endpoint, point));
         self.plan().gates.push(gate.clone());
@@ -53,14 +62,22 @@ impl Faults {
         gates.iter().for_each(|gate| gate.open());
     }
 
-    pub(super) fn take(&self, endpoint: Endpoint) -> Option<Arc<Fault>> {
+    /// `roll` gives 0 to 99.
+    pub(super) fn take(
+        &self,
+        endpoint: Endpoint,
+        grant_type: Option<GrantType>,
+        roll: impl Fn() -> u8,
+    ) -> Option<Arc<Fault>> {
         let mut plan = self.plan();
-        let at = plan.armed.iter().position(|armed| armed.endpoint == endpoint)?;
+        let at = plan.armed.iter_mut().position(|armed| armed.arm.falls_on(endpoint, grant_type, &roll))?;
         let armed = &mut plan.armed[at];
-        armed.left -= 1;
         let fault = armed.fault.clone();
-        if armed.left == 0 {
-            plan.armed.remove(at);
+        if let Count::Times(left) = &mut armed.arm.count {
+            *left -= 1;
+            if *left == 0 {
+                plan.armed.remove(at);
+            }
         }
         Some(fault)
     }

@@ -1,8 +1,9 @@
 //! Faults over HTTP, for tests in other processes and other languages:
 //!
-//! - `POST /dev/faults` `{"endpoint": "token", "count": 1, "fault": "commit_then_drop"}` · `DELETE /dev/faults`
+//! - `POST /dev/faults` `{"fault": "commit_then_drop", "count": 1}` · `GET /dev/faults` (how many are armed) ·
+//!   `DELETE /dev/faults`
 //! - `POST /dev/holds` `{"endpoint": "token", "point": "request"}` · `GET /dev/holds` (arrivals) · `DELETE /dev/holds`
-//! - `GET /dev/stats`
+//! - `GET /dev/stats` · `GET /dev/settings` · `PATCH /dev/settings` `{"rotation": "reuse"}`
 //!
 //! A web page cannot reach them: a JSON body and `DELETE` need a CORS permission that is never given, and the server
 //! answers to no name but its own.
@@ -18,23 +19,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Fault, Faults, Hold, HoldPoint};
-use crate::dev::{Endpoint, journal::Journal};
+use super::{Arm, Hold, HoldPoint};
+use crate::dev::{Endpoint, Settings, settings::SettingsChange, site::Shared};
 
 #[derive(Clone)]
 struct Remote {
-    faults: Faults,
-    journal: Journal,
+    shared: Arc<Shared>,
     holds: Arc<Mutex<Vec<Hold>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ArmRequest {
-    endpoint: Endpoint,
-    #[serde(default = "once")]
-    count: u32,
-    fault: Fault,
 }
 
 #[derive(Deserialize)]
@@ -44,26 +35,31 @@ struct HoldRequest {
     point: HoldPoint,
 }
 
-pub(in crate::dev) fn routes(faults: Faults, journal: Journal) -> Router {
+pub(in crate::dev) fn routes(shared: &Arc<Shared>) -> Router {
     Router::new()
-        .route("/dev/faults", post(arm).delete(disarm))
+        .route("/dev/faults", post(arm).get(armed).delete(disarm))
         .route("/dev/holds", post(hold).get(arrivals).delete(release))
         .route("/dev/stats", get(stats))
-        .with_state(Remote { faults, journal, holds: Arc::default() })
+        .route("/dev/settings", get(settings).patch(change_settings))
+        .with_state(Remote { shared: shared.clone(), holds: Arc::default() })
 }
 
-async fn arm(State(remote): State<Remote>, Json(request): Json<ArmRequest>) -> StatusCode {
-    remote.faults.arm(request.endpoint, request.fault, request.count);
+async fn arm(State(remote): State<Remote>, Json(request): Json<Arm>) -> StatusCode {
+    remote.shared.faults.add(request);
     StatusCode::NO_CONTENT
 }
 
+async fn armed(State(remote): State<Remote>) -> Json<Value> {
+    Json(json!({ "armed": remote.shared.faults.armed() }))
+}
+
 async fn disarm(State(remote): State<Remote>) -> StatusCode {
-    remote.faults.clear();
+    remote.shared.faults.clear();
     StatusCode::NO_CONTENT
 }
 
 async fn hold(State(remote): State<Remote>, Json(request): Json<HoldRequest>) -> StatusCode {
-    let hold = remote.faults.hold(request.endpoint, request.point);
+    let hold = remote.shared.faults.hold(request.endpoint, request.point);
     remote.holds.lock().unwrap_or_else(PoisonError::into_inner).push(hold);
     StatusCode::NO_CONTENT
 }
@@ -78,10 +74,15 @@ async fn release(State(remote): State<Remote>) -> StatusCode {
 }
 
 async fn stats(State(remote): State<Remote>) -> Json<Value> {
-    let stats = remote.journal.stats();
+    let stats = remote.shared.journal.stats();
     Json(json!({ "requests": stats.requests, "token_requests": stats.token_requests }))
 }
 
-fn once() -> u32 {
-    1
+async fn settings(State(remote): State<Remote>) -> Json<Settings> {
+    Json(remote.shared.settings.get())
+}
+
+async fn change_settings(State(remote): State<Remote>, Json(change): Json<SettingsChange>) -> Json<Settings> {
+    remote.shared.settings.set(change.of(remote.shared.settings.get()));
+    settings(State(remote)).await
 }

@@ -1,0 +1,297 @@
+//! Whether a provider is there at all. While it is not, no refresh token is sent to it: at a strict provider each one
+//! would come a step nearer to its end, and none would bring anything.
+
+use std::time::Duration;
+
+use crate::domain::{ConnectionId, Credential, Provider, Rotation, Timestamp};
+
+/// So many failures in a row, not all of one connection, and it is the provider that fails.
+const SHARED_FAILURES: u32 = 5;
+/// Between the probes of a provider that does not answer.
+const FIRST_PROBE: Duration = Duration::from_secs(2);
+const LONGEST_PROBE: Duration = Duration::from_secs(30);
+/// How long a sign of life holds.
+const ALIVE: Duration = Duration::from_secs(60);
+/// How long a provider that has come back is left to those whose tokens are surely unspent.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A provider that never answers probes is tried for real this often.
+const UNPROBED: Duration = Duration::from_secs(600);
+/// How long a token that may be spent is kept back from a provider that gives no sign of life.
+const DOUBT: Duration = Duration::from_secs(6 * 3600);
+/// The longest that one connection's being told to wait holds up the others.
+const ONE_LIMITED: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How a credential stands with its provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its last refresh succeeded.
+    Sound,
+    /// Its last refreshes failed, and that spent nothing. `newly`: it may be the first to notice an outage.
+    Failing { newly: bool },
+    /// An answer was lost, and where tokens rotate the next POST may be the last that can be made.
+    Doubtful,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// `trial`: everybody else waits for what comes of it.
+    Go { trial: bool },
+    /// Ask the provider something that spends nothing, and tell [`Breaker::probed`].
+    Probe,
+    /// A probe or a trial is in the air: ask again when something has changed, at the latest then.
+    Listen(Timestamp),
+    /// Ask again then, or when something has changed.
+    Wait(Timestamp),
+}
+
+/// What a POST told of the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It judged, whatever the verdict.
+    Alive,
+    /// It wants to be left alone.
+    Limited(Option<Duration>),
+    Down,
+    Nothing,
+}
+
+pub(super) struct Breaker {
+    phase: Phase,
+    /// Since when it has not been closed.
+    down_since: Timestamp,
+    failures: u32,
+    /// Whose the first of these was, and whether others followed.
+    failed_first: Option<ConnectionId>,
+    shared: bool,
+    alive_at: Timestamp,
+    /// Not before this time.
+    probe_at: Timestamp,
+    /// While one is in the air.
+    probing_until: Timestamp,
+    /// Openings and dead probes in a row.
+    rounds: u32,
+    /// It answered a refresh, and its probes it does not: they tell nothing.
+    mute: bool,
+    paused_until: Timestamp,
+    /// Who was told to wait, since the last success.
+    limited_first: Option<ConnectionId>,
+    limited: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Open {
+        trial_at: Timestamp,
+    },
+    /// `unprobed`: no probe said that it is there; one refresh is to find out.
+    HalfOpen {
+        since: Timestamp,
+        trial_until: Timestamp,
+        unprobed: bool,
+    },
+}
+
+impl Standing {
+    pub(super) fn of(provider: &Provider, credential: &Credential) -> Self {
+        let rotates = matches!(provider.definition.rotation, Rotation::Grace { .. } | Rotation::Strict);
+        match credential.refresh.failures {
+            _ if rotates && credential.refresh.attempts > 0 => Self::Doubtful,
+            0 => Self::Sound,
+            failures => Self::Failing { newly: failures <= 2 },
+        }
+    }
+
+    fn wants_a_sign_of_life(self) -> bool {
+        matches!(self, Self::Doubtful | Self::Failing { newly: true })
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Closed,
+            down_since: Timestamp::EPOCH,
+            failures: 0,
+            failed_first: None,
+            shared: false,
+            alive_at: Timestamp::EPOCH,
+            probe_at: Timestamp::EPOCH,
+            probing_until: Timestamp::EPOCH,
+            rounds: 0,
+            mute: false,
+            paused_until: Timestamp::EPOCH,
+            limited_first: None,
+            limited: 0,
+        }
+    }
+}
+
+impl Breaker {
+    /// Whether a refresh of that standing may go. `sound_waits`: one that is sound wants to, too. `lease`: after this
+    /// time a probe or trial of which nothing was heard is taken for dead. `draw` is random, of 0..1.
+    pub(super) fn advise(
+        &mut self,
+        standing: Standing,
+        sound_waits: bool,
+        lease: Duration,
+        now: Timestamp,
+        draw: f64,
+    ) -> Advice {
+        if is_ahead(self.paused_until, now, LONGEST_PAUSE) {
+            return Advice::Wait(self.paused_until);
+        }
+        match self.phase {
+            Phase::Closed if standing.wants_a_sign_of_life() && !self.mute && now - self.alive_at > ALIVE => {
+                self.probe(lease, now)
+            }
+            Phase::Closed => Advice::Go { trial: false },
+            Phase::Open { trial_at } => {
+                let probe = self.probe(lease, now);
+                if !matches!(probe, Advice::Wait(_)) {
+                    return probe;
+                }
+                let may_try = standing != Standing::Doubtful || now - self.down_since >= DOUBT;
+                if !is_ahead(trial_at, now, UNPROBED) && may_try {
+                    self.phase = Phase::HalfOpen { since: now, trial_until: now.plus(lease), unprobed: true };
+                    return Advice::Go { trial: true };
+                }
+                probe
+            }
+            Phase::HalfOpen { since, trial_until, unprobed } => {
+                if is_ahead(trial_until, now, lease) {
+                    return Advice::Listen(trial_until);
+                }
+                let patient_at = since.plus(PATIENCE);
+                if standing == Standing::Sound || (!is_ahead(patient_at, now, PATIENCE) && !sound_waits) {
+                    self.phase = Phase::HalfOpen { since, trial_until: now.plus(lease), unprobed };
+                    return Advice::Go { trial: true };
+                }
+                // Never at once, and not all at the same time.
+                Advice::Wait(patient_at.max(now.plus(Duration::from_secs(1) + PATIENCE.mul_f64(draw))))
+            }
+        }
+    }
+
+    /// What a probe brought.
+    pub(super) fn probed(&mut self, alive: bool, now: Timestamp, draw: f64) {
+        self.probing_until = Timestamp::EPOCH;
+        if !alive {
+            return self.open(now, draw);
+        }
+        self.mute = false;
+        self.has_lived(now);
+        self.probe_at = now;
+        if let Phase::Open { .. } = self.phase {
+            self.phase = half_open(now);
+        }
+    }
+
+    /// What a POST told. True when those who wait may all go now.
+    pub(super) fn ended(
+        &mut self,
+        connection: ConnectionId,
+        told: Told,
+        trial: bool,
+        now: Timestamp,
+        draw: f64,
+    ) -> bool {
+        match told {
+            Told::Alive => {
+                // It was silent to probes, and answers: its silence says nothing.
+                self.mute |= trial && matches!(self.phase, Phase::HalfOpen { unprobed: true, .. });
+                self.has_lived(now);
+                (self.limited_first, self.limited) = (None, 0);
+                let reopened = self.phase != Phase::Closed;
+                (self.phase, self.rounds) = (Phase::Closed, 0);
+                return reopened;
+            }
+            Told::Limited(asked) => self.limit(connection, asked, now, draw),
+            Told::Down if trial => self.open(now, draw),
+            Told::Down => {
+                self.failures += 1;
+                self.shared |= *self.failed_first.get_or_insert(connection) != connection;
+                if self.phase == Phase::Closed && self.shared && self.failures >= SHARED_FAILURES {
+                    self.open(now, draw);
+                }
+            }
+            Told::Nothing => {}
+        }
+        if trial {
+            self.trial_is_over();
+        }
+        false
+    }
+
+    /// The one that was let through to try was not sent, or told nothing.
+    pub(super) fn trial_is_over(&mut self) {
+        if let Phase::HalfOpen { trial_until, .. } = &mut self.phase {
+            *trial_until = Timestamp::EPOCH;
+        }
+    }
+
+    /// Whether it is the provider's wish, and not its absence, that keeps refreshes back.
+    pub(super) fn is_paused(&self, now: Timestamp) -> bool {
+        is_ahead(self.paused_until, now, LONGEST_PAUSE)
+    }
+
+    fn probe(&mut self, lease: Duration, now: Timestamp) -> Advice {
+        if is_ahead(self.probing_until, now, lease) {
+            return Advice::Listen(self.probing_until);
+        }
+        if is_ahead(self.probe_at, now, LONGEST_PROBE) {
+            return Advice::Wait(self.probe_at);
+        }
+        self.probing_until = now.plus(lease);
+        Advice::Probe
+    }
+
+    fn open(&mut self, now: Timestamp, draw: f64) {
+        if self.phase == Phase::Closed {
+            self.down_since = now;
+        }
+        let probe_in = half_to_whole(FIRST_PROBE.saturating_mul(1 << self.rounds.min(8)).min(LONGEST_PROBE), draw);
+        self.rounds = self.rounds.saturating_add(1);
+        self.probe_at = now.plus(probe_in);
+        let trial_at = match self.phase {
+            // A dead probe does not put off the trial that is to come.
+            Phase::Open { trial_at } if is_ahead(trial_at, now, UNPROBED) => trial_at,
+            _ if self.mute => self.probe_at,
+            _ => now.plus(UNPROBED),
+        };
+        self.phase = Phase::Open { trial_at };
+    }
+
+    fn limit(&mut self, connection: ConnectionId, asked: Option<Duration>, now: Timestamp, draw: f64) {
+        self.alive_at = now;
+        let usual = half_to_whole(FIRST_PROBE.saturating_mul(1 << self.limited.min(8)).min(ONE_LIMITED), draw);
+        self.limited = self.limited.saturating_add(1);
+        let asked = asked.unwrap_or(usual).min(LONGEST_PAUSE);
+        let shared = *self.limited_first.get_or_insert(connection) != connection;
+        let pause = if shared { asked } else { asked.min(ONE_LIMITED) };
+        self.paused_until = self.paused_until.max(now.plus(pause));
+        if shared {
+            // One asks whether it is over, not all at once.
+            self.phase = half_open(self.paused_until);
+        }
+    }
+
+    fn has_lived(&mut self, now: Timestamp) {
+        self.alive_at = now;
+        (self.failures, self.failed_first, self.shared) = (0, None, false);
+    }
+}
+
+fn half_open(since: Timestamp) -> Phase {
+    Phase::HalfOpen { since, trial_until: Timestamp::EPOCH, unprobed: false }
+}
+
+/// Whether a time that was set at most `longest` ahead is still to come; a clock that was set back since has passed it.
+fn is_ahead(at: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    now < at && at - now <= longest
+}
+
+fn half_to_whole(of: Duration, draw: f64) -> Duration {
+    of.mul_f64(0.5 + draw / 2.0)
+}
