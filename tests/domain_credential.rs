@@ -25,7 +25,7 @@ enum Step {
     BeginRefresh,
     Refreshed(Grant),
     RefreshFailed { spent: bool, retry_after: u64 },
-    RefreshDeferred { retry_after: u64 },
+    RefreshDeferred,
     ReauthorizationRequired,
     Aged,
     BeginRevocation,
@@ -226,8 +226,8 @@ fn an_answered_failure_does_not_uncount_a_lost_one() {
     let lost = fail(&begin(&connected(None, true)), true);
     assert_eq!(lost.refresh.attempts, 1);
     assert_eq!(fail(&begin(&lost), false).refresh.attempts, 1);
-    assert_eq!(begin(&lost).refresh_deferred(START).credential.refresh.attempts, 1);
-    assert_eq!(lost.refresh_deferred(START).credential.refresh.attempts, 1, "no POST was under way");
+    assert_eq!(begin(&lost).refresh_deferred().credential.refresh.attempts, 1);
+    assert_eq!(lost.refresh_deferred().credential.refresh.attempts, 1, "no POST was under way");
     assert_eq!(fail(&begin(&lost), true).refresh.attempts, 2);
 }
 
@@ -389,7 +389,7 @@ impl Flights {
             Answer::Refused => {
                 self.credential.refresh_failed(Reason::ProviderUnreachable, later, false).expect(UNDER_WAY)
             }
-            Answer::Deferred => self.credential.refresh_deferred(later),
+            Answer::Deferred => self.credential.refresh_deferred(),
             Answer::Lost => {
                 self.unanswered += 1;
                 self.first_unanswered.get_or_insert(begun_at);
@@ -421,7 +421,7 @@ fn apply(credential: &Credential, step: &Step, now: Timestamp) -> Option<(Creden
         Step::RefreshFailed { spent, retry_after } => {
             credential.refresh_failed(Reason::ProviderUnreachable, later(retry_after), *spent).ok()
         }
-        Step::RefreshDeferred { retry_after } => Some(credential.refresh_deferred(later(retry_after))),
+        Step::RefreshDeferred => Some(credential.refresh_deferred()),
         Step::ReauthorizationRequired => {
             credential.reauthorization_required(Reason::ReauthorizationRequired, None).ok()
         }
@@ -449,7 +449,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::BeginRefresh),
         4 => grant().prop_map(Step::Refreshed),
         4 => (any::<bool>(), 0u64..600).prop_map(|(spent, retry_after)| Step::RefreshFailed { spent, retry_after }),
-        2 => (0u64..600).prop_map(|retry_after| Step::RefreshDeferred { retry_after }),
+        2 => Just(Step::RefreshDeferred),
         1 => Just(Step::ReauthorizationRequired),
         8 => Just(Step::Aged),
         1 => Just(Step::BeginRevocation),

@@ -43,14 +43,14 @@ impl Broker {
     async fn connections_of(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
-        let mut connections: Vec<_> = stored.into_iter().map(Stored::into_value).collect();
+        let mut connections: Vec<_> = stored.iter().map(|stored| self.shown(&stored.value)).collect();
         connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
         Ok(connections)
     }
 
     async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
         self.authorize_session(call, Role::User).await?;
-        Ok(self.own_connection(call, id).await?.into_value())
+        Ok(self.shown(&self.own_connection(call, id).await?.value))
     }
 
     async fn flow_of(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {

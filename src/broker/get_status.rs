@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{BackupSummary, Broker, BrokerError, trail::About};
 use crate::{
-    domain::{AuditAction, Call, KeyId, KeyRotation, Timestamp},
+    domain::{AuditAction, Call, KeyId, KeyRotation, ProviderId, Refusal, Timestamp},
     store::Head,
 };
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Status {
     pub version: &'static str,
     pub started_at: Timestamp,
@@ -22,8 +22,10 @@ pub struct Status {
     pub root_key: Option<KeyId>,
     /// Everything that is being rotated, as one; also `None` while the store is unavailable.
     pub rotation: Option<KeyRotation>,
-    /// How often since the start the store held what was not written there.
+    /// How often since the start the store held what was not written there, or a provider was found to refuse us.
     pub alarms: u64,
+    /// The providers that refuse our registration now.
+    pub refused: Vec<(ProviderId, Refusal)>,
 }
 
 impl Broker {
@@ -63,7 +65,8 @@ impl Broker {
             last_backup: self.backups().last(),
             root_key: None,
             rotation: None,
-            alarms: self.vault().alarms(),
+            alarms: self.alarms(),
+            refused: self.refused(),
         }
     }
 }

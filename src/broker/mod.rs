@@ -4,7 +4,7 @@
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
-//! - [`get_status`], [`create_backup`]: for operators
+//! - [`get_status`], [`create_backup`]: for operators · [`suspension`]: providers that refuse our registration
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
@@ -33,6 +33,7 @@ mod scheduler;
 mod settle_flow;
 mod start_authorization;
 mod store_auth_code;
+mod suspension;
 mod trail;
 mod validate_platform_token;
 mod watch;
@@ -40,7 +41,7 @@ mod watch;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -81,9 +82,6 @@ use crate::{
 use exchange::Exchanged;
 use flights::Flights;
 use refresh::{Flown, HeldPlace, Pace};
-
-/// How long a provider that refused our registration is left alone.
-const SUSPENSION: Duration = Duration::from_secs(60);
 
 /// The broker: all use cases over one store. Clones share everything.
 #[derive(Clone)]
@@ -130,7 +128,7 @@ struct Inner {
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
-    suspended: Mutex<HashMap<ProviderId, Timestamp>>,
+    suspensions: suspension::Suspensions,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
     /// A rotation was begun.
@@ -156,7 +154,7 @@ impl Broker {
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
-            suspended: Mutex::default(),
+            suspensions: suspension::Suspensions::default(),
             sign_ins: Mutex::default(),
             key_work: Notify::new(),
             tasks,
@@ -167,6 +165,7 @@ impl Broker {
         // Before an interrupted erasure is finished: afterwards held tokens do not open, and nobody could revoke them.
         broker.recover_held().await?;
         broker.replay_erasures().await?;
+        broker.recover_suspensions().await?;
         Ok(broker)
     }
 
@@ -187,9 +186,10 @@ impl Broker {
         }
     }
 
-    /// How often something was found in the store, since this process opened it, that no change set leaves there.
+    /// How often, since this process began, something was found in the store that no change set leaves there, or a
+    /// provider that refuses our registration.
     pub fn alarms(&self) -> u64 {
-        self.vault().alarms()
+        self.vault().alarms() + self.suspensions().alarms()
     }
 
     /// What is counted here and at the edges.
@@ -276,6 +276,10 @@ impl Broker {
         &self.0.quota
     }
 
+    fn suspensions(&self) -> &suspension::Suspensions {
+        &self.0.suspensions
+    }
+
     fn backups(&self) -> &create_backup::Backups {
         &self.0.backups
     }
@@ -312,20 +316,14 @@ impl Broker {
                 kind: *kind,
                 tenant: connection.tenant.clone(),
                 occurred_at: self.now(),
-                status: CredentialStatus::of(connection),
+                // New tokens prove that the provider takes our registration.
+                status: match kind {
+                    EventKind::Connected | EventKind::Recovered | EventKind::Refreshed => {
+                        CredentialStatus::of(connection)
+                    }
+                    _ => self.status_of(connection),
+                },
             });
         }
-    }
-
-    /// The provider refused our client registration: no connection is to blame, and asking on would only make noise.
-    fn suspend(&self, provider: &Provider, now: Timestamp) {
-        tracing::error!(provider.id = %provider.id, "the provider refuses our client registration; check its client id and secret");
-        let mut suspended = self.0.suspended.lock().unwrap_or_else(PoisonError::into_inner);
-        suspended.insert(provider.id.clone(), now.plus(SUSPENSION));
-    }
-
-    fn is_suspended(&self, provider: &ProviderId, now: Timestamp) -> bool {
-        let suspended = self.0.suspended.lock().unwrap_or_else(PoisonError::into_inner);
-        suspended.get(provider).is_some_and(|until| now < *until)
     }
 }

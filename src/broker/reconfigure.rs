@@ -13,6 +13,7 @@ impl Broker {
     pub async fn reconfigure(&self, catalog: Arc<Catalog>, digest: ConfigurationDigest) -> Result<u64, BrokerError> {
         let version = self.put_on_record(digest).await?;
         self.0.catalog.store(catalog);
+        self.review_suspensions().await?;
         Ok(version)
     }
 

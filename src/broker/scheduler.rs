@@ -207,7 +207,7 @@ impl Broker {
             // Boxed, so that the many that wait for their turn after an outage take a tenth of the memory.
             DueRecord::Connection(id) => return Box::pin(self.attend_connection(*id, lanes)).await,
             DueRecord::Job(_) => Lane::Jobs,
-            DueRecord::Flow(_) | DueRecord::Attempt(_) => Lane::Housekeeping,
+            DueRecord::Flow(_) | DueRecord::Attempt(_) | DueRecord::Suspension(_) => Lane::Housekeeping,
         };
         let _place = lanes.place(lane).await;
         if self.stopping().is_cancelled() {
@@ -218,6 +218,7 @@ impl Broker {
             DueRecord::Job(id) => Box::pin(self.run_job(*id)).await,
             DueRecord::Flow(id) => self.forget_flow(*id).await,
             DueRecord::Attempt(key) => self.forget_attempt(key).await,
+            DueRecord::Suspension(key) => self.tell_of_suspension(*key).await,
         }
     }
 
@@ -263,7 +264,8 @@ impl Broker {
                     other => return other,
                 }
             }
-            if !credential.state.refreshes() || !credential.refreshable {
+            let waits = self.is_suspended(&stored.value.provider, now);
+            if waits || !credential.state.refreshes() || !credential.refreshable {
                 return Ok(());
             }
             let expiry = credential.expires_at.filter(|_| !credential.announced_expired).unwrap_or(Timestamp::NEVER);

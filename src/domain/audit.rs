@@ -102,6 +102,10 @@ pub enum AuditAction {
     RefreshSettled,
     WatchOpened,
     ConfigurationChanged,
+    /// A provider refused our client registration.
+    ProviderSuspended,
+    /// It accepted our registration again, or we have another one.
+    ProviderResumed,
     StatusRead,
     /// An operator began to copy the whole store.
     BackupBegun,

@@ -27,7 +27,7 @@ pub enum CredentialState {
     /// Dead until the user authorizes again.
     ReauthorizationRequired,
     /// Our client registration is refused at the provider; the user can do nothing. Never stored: it is what everybody
-    /// is shown of a credential that would be refreshed there ([`super::Suspension::shown`]).
+    /// is shown of a credential that would be refreshed there ([`super::Connection::suspended`]).
     Suspended,
     /// Stopped here; the provider has yet to confirm.
     Revoking,
@@ -202,12 +202,11 @@ impl Credential {
         Ok(transition)
     }
 
-    /// Our registration at the provider was refused while refreshing: says nothing about this credential. The
-    /// intent is closed and the credential otherwise left alone until `retry_at`.
-    pub fn refresh_deferred(&self, retry_at: Timestamp) -> Transition {
+    /// Our registration at the provider was refused while refreshing: says nothing about this credential, so the intent
+    /// is closed and all else stays. When to try again is the provider's matter.
+    pub fn refresh_deferred(&self) -> Transition {
         let mut next = self.clone();
         next.refresh.close_intent(false);
-        next.refresh.retry_at = Some(retry_at);
         next.announcing(Vec::new())
     }
 

@@ -4,7 +4,8 @@
 //! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`], [`directory`]:
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
-//! - [`event`], [`audit`], [`job`], [`configuration`]: what is announced, recorded, still to do, and in force
+//! - [`event`], [`audit`], [`job`], [`configuration`], [`suspension`]: what is announced, recorded, still to do, in force,
+//!   and refused
 //! - [`hints`]: what a provider demands of the next authorization · [`key`]: what an operator may know of sealing keys and
 //!   erasures
 //! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
@@ -32,6 +33,7 @@ mod refresh;
 mod scope;
 mod sealed;
 mod secret;
+mod suspension;
 
 pub use audit::*;
 pub use caller::*;
@@ -56,3 +58,4 @@ pub use refresh::*;
 pub use scope::*;
 pub use sealed::*;
 pub use secret::*;
+pub use suspension::*;

@@ -4,7 +4,11 @@ use super::{
     create_backup, encode, rotate_key,
     service::{Rpcs, received, refused},
 };
-use crate::{broker, proto::v1};
+use crate::{
+    broker,
+    domain::{ProviderId, Refusal},
+    proto::v1,
+};
 
 pub(super) async fn answer(
     rpcs: &Rpcs,
@@ -27,6 +31,7 @@ fn response(status: broker::Status) -> v1::GetStatusResponse {
         root_key,
         rotation,
         alarms,
+        refused,
     } = status;
     v1::GetStatusResponse {
         version: version.to_owned(),
@@ -47,5 +52,14 @@ fn response(status: broker::Status) -> v1::GetStatusResponse {
         root_key_id: root_key.map(|key| key.to_string()).unwrap_or_default(),
         rotation: rotation.map(rotate_key::rotation),
         alarms,
+        suspended_providers: refused.iter().map(suspended).collect(),
+    }
+}
+
+fn suspended((provider, refusal): &(ProviderId, Refusal)) -> v1::SuspendedProvider {
+    v1::SuspendedProvider {
+        provider: provider.to_string(),
+        since: Some(encode::timestamp(refusal.since)),
+        next_attempt_at: Some(encode::timestamp(refusal.next_attempt_at)),
     }
 }

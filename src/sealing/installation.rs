@@ -108,6 +108,11 @@ impl InstallationKeys {
         self.fingerprint.hash(&[b"refresh token", token.expose().as_bytes()])
     }
 
+    /// Tells whether a client registration is another one without keeping its secret. `registration` is all of it.
+    pub fn registration_fingerprint(&self, registration: &[&[u8]]) -> [u8; 32] {
+        self.fingerprint.hash(&[&[b"client registration".as_slice()], registration].concat())
+    }
+
     /// Tells whether a code was seen before without keeping it.
     pub fn code_digest(&self, code: &AuthorizationCode) -> [u8; 32] {
         self.fingerprint.hash(&[b"authorization code", code.expose().as_bytes()])

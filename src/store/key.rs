@@ -36,6 +36,8 @@ pub enum RecordKind {
     Configuration = 9,
     /// One row: which root keys were and are in force.
     RootKeys = 10,
+    /// Whether a provider refuses our registration, by keyed hash of the provider.
+    Suspension = 11,
 }
 
 /// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
@@ -156,6 +158,7 @@ impl RecordKind {
             Self::Job,
             Self::Configuration,
             Self::RootKeys,
+            Self::Suspension,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -1,6 +1,6 @@
 //! A change set in the making: domain values in, one atomic commit out.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
@@ -20,11 +20,14 @@ use crate::{
     },
 };
 
-/// Everything that becomes true together, for one tenant and at most one of its subjects. A defect or a failure of the
+/// Everything that becomes true together, for one tenant and at most one of its subjects; only events may be for others,
+/// see [`Vault::change_across`]. A defect or a failure of the
 /// random source while building is kept and answered by [`Change::commit`]; then nothing is written.
 pub struct Change {
     pub(super) vault: Vault,
     tenant: TenantKeys,
+    /// Whose events may stand beside the tenant's own.
+    others: Vec<TenantKeys>,
     subject: Option<Arc<HeldKey>>,
     /// Whether something was sealed under the tenant's own key.
     under_tenant: Cell<bool>,
@@ -37,7 +40,18 @@ impl Vault {
     pub async fn change(&self, tenant: &TenantId, subject: Option<SubjectId>) -> Result<Change, VaultError> {
         let (tenant, subject) = self.watched(self.keys_for(tenant, subject).await)?;
         let (under_tenant, set) = (Cell::new(false), ChangeSet::default());
-        Ok(Change { vault: self.clone(), tenant, subject, under_tenant, set, failed: None })
+        let others = Vec::new();
+        Ok(Change { vault: self.clone(), tenant, others, subject, under_tenant, set, failed: None })
+    }
+
+    /// As [`Vault::change`], for what is announced to several tenants at once.
+    pub async fn change_across(&self, tenant: &TenantId, others: &BTreeSet<TenantId>) -> Result<Change, VaultError> {
+        let mut change = self.change(tenant, None).await?;
+        for other in others {
+            let (keys, _) = self.watched(self.keys_for(other, None).await)?;
+            change.others.push(keys);
+        }
+        Ok(change)
     }
 
     async fn keys_for(
@@ -91,7 +105,7 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, subject, under_tenant, set, failed } = self;
+        let Self { vault, tenant, others: _, subject, under_tenant, set, failed } = self;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -153,12 +167,13 @@ impl Change {
         value: &T,
         place: impl FnOnce(&EntryId) -> AssociatedData<'_>,
     ) -> Result<NewEntry, VaultError> {
-        if self.tenant.tenant != *tenant {
+        let mut known = std::iter::once(&self.tenant).chain(&self.others);
+        let Some(keys) = known.find(|keys| keys.tenant == *tenant) else {
             return Err(Misuse::OtherOwner { record: what.to_owned() }.into());
-        }
+        };
         let random = self.vault.random();
         let id = EntryId::from_bytes(random.bytes()?);
-        let body = self.tenant.log.key.seal(&place(&id), &records::encode(value), random)?;
+        let body = keys.log.key.seal(&place(&id), &records::encode(value), random)?;
         Ok(NewEntry { id, body })
     }
 }

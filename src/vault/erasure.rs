@@ -237,7 +237,8 @@ impl Vault {
             | RecordKind::Tenant
             | RecordKind::Subject
             | RecordKind::Configuration
-            | RecordKind::RootKeys => Ok(None),
+            | RecordKind::RootKeys
+            | RecordKind::Suspension => Ok(None),
         };
         let saved = match saved {
             Err(VaultError::Unsealable { .. } | VaultError::RolledBack { .. } | VaultError::Corrupt { .. }) => None,

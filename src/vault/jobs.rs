@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Stored, TokenSet, Vault, VaultError, place};
+use super::{Stored, SuspensionKey, TokenSet, Vault, VaultError, place};
 use crate::{
     domain::{ConnectionId, FlowId, Job, JobId, Timestamp},
     store::{IndexEntry, IndexKind, RecordKind},
@@ -33,6 +33,8 @@ pub enum DueRecord {
     /// Can be forgotten.
     Attempt(AttemptKey),
     Job(JobId),
+    /// Its connections are to be told.
+    Suspension(SuspensionKey),
 }
 
 impl AttemptKey {
@@ -119,6 +121,7 @@ impl Due {
             RecordKind::Flow => DueRecord::Flow(FlowId::from_bytes(id.try_into().ok()?)),
             RecordKind::Attempt => DueRecord::Attempt(AttemptKey(id.try_into().ok()?)),
             RecordKind::Job => DueRecord::Job(JobId::from_bytes(id.try_into().ok()?)),
+            RecordKind::Suspension => DueRecord::Suspension(SuspensionKey(id.try_into().ok()?)),
             RecordKind::Installation
             | RecordKind::Key
             | RecordKind::Tenant

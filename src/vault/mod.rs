@@ -3,7 +3,7 @@
 //!
 //! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
 //! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`],
-//!   [`configuration`]: reads
+//!   [`configuration`], [`suspensions`]: reads
 //! - [`change`]: building a change set; [`mod@write`]: its writes · [`place`]: associated data and index keys
 //! - [`held`]: tokens that the store could not take · [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
 //!
@@ -32,6 +32,7 @@ mod reseal;
 mod roots;
 mod rotation;
 mod stored;
+mod suspensions;
 mod tenants;
 mod witness;
 mod write;
@@ -47,3 +48,4 @@ pub use logs::TrailEntry;
 pub use open::Vault;
 pub use rotation::Rotating;
 pub use stored::{Erased, FlowTokens, Opened, Parked, Stored, Subject, TokenSet, Tokens};
+pub use suspensions::{ConnectionPage, SuspensionKey};

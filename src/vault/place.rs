@@ -49,6 +49,11 @@ pub(super) fn configuration_row() -> RecordKey {
     RecordKey::new(RecordKind::Configuration, THE_ONE)
 }
 
+pub(super) fn suspension_row(keys: &InstallationKeys, provider: &ProviderId) -> RecordKey {
+    let hash = keys.lookup().hash(&[b"suspension", provider.as_str().as_bytes()]);
+    RecordKey::new(RecordKind::Suspension, hash)
+}
+
 pub(super) fn key_row(id: KeyId) -> RecordKey {
     RecordKey::new(RecordKind::Key, id.as_bytes())
 }

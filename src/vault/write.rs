@@ -8,7 +8,7 @@ use super::{
     stored::{Envelope, GrantedRecord, ParkedRecord},
 };
 use crate::{
-    domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, PostedResponse, Timestamp},
+    domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, PostedResponse, Suspension, Timestamp},
     sealing::sealed_key_id,
     store::{Expect, FieldTag, IndexEntry, RecordKey, Row, RowFields, Write},
 };
@@ -168,6 +168,21 @@ impl Change {
 
     pub fn delete_job(&mut self, job: &Stored<Job>) {
         self.delete(job);
+    }
+
+    /// Takes the place of `from`, which must still be the newest; `None`: there must be none. The suspension is due at
+    /// `at`.
+    pub fn put_suspension(&mut self, from: Option<&Stored<Suspension>>, to: &Suspension, at: Timestamp) {
+        self.build(|change| {
+            let key = place::suspension_row(change.vault.keys(), &to.provider);
+            let expect = from.map_or(Expect::Absent, expect);
+            let index = vec![IndexEntry::due(at, key.clone(), expect.next_version())];
+            change.put(Draft { key, expect, value: to, parked: None, secrets: Vec::new(), index })
+        });
+    }
+
+    pub fn delete_suspension(&mut self, suspension: &Stored<Suspension>) {
+        self.delete(suspension);
     }
 
     fn put<T: Owned>(&mut self, draft: Draft<'_, T>) -> Result<(), VaultError> {

@@ -24,6 +24,7 @@ use crate::{
 mod demands;
 mod fairness;
 mod held;
+mod suspending;
 
 /// Of the world's tokens, which live ten minutes, the last minute is the margin.
 const IN_MARGIN: Duration = Duration::from_secs(541);
@@ -371,8 +372,9 @@ mod our_configuration {
         arm(&world, &oauth_error(401, "invalid_client"), 1000);
         world.clock.advance(IN_MARGIN);
         assert_eq!(generation(&client).await, 1);
-        let untouched = look(&client, &connection).await;
-        assert_eq!((untouched.state(), untouched.reason()), (State::Connected, Reason::Unspecified));
+        assert_eq!(observer.next().await.kind(), Kind::Suspended);
+        let shown = look(&client, &connection).await;
+        assert_eq!((shown.state(), shown.reason()), (State::Suspended, Reason::ProviderSuspended));
 
         world.clock.advance(MINUTE);
         assert_eq!(reason(token(&client).await), Reason::ProviderSuspended);
@@ -380,12 +382,14 @@ mod our_configuration {
             world.clock.advance(Duration::from_secs(10));
             assert_eq!(reason(token(&client).await), Reason::ProviderSuspended);
         }
-        assert!(world.refreshes() <= 32, "{} requests in half an hour", world.refreshes());
+        assert!(world.refreshes() <= 8, "{} requests in half an hour", world.refreshes());
 
         world.provider.faults().clear();
-        world.clock.advance(2 * MINUTE);
-        let seen = kinds(&observer.until(Kind::Refreshed).await);
-        assert_eq!(seen, [Kind::Expired, Kind::Refreshed]);
+        world.clock.advance(11 * MINUTE);
+        let seen = observer.until(Kind::Resumed).await;
+        assert_eq!(kinds(&seen), [Kind::Expired, Kind::Refreshed, Kind::Resumed]);
+        let states: Vec<_> = seen.iter().map(|event| event.status.as_ref().unwrap().state()).collect();
+        assert_eq!(states, [State::Suspended, State::Connected, State::Connected]);
         assert_eq!(generation(&client).await, 2);
     }
 

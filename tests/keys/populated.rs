@@ -6,8 +6,8 @@ use claviger::{
     audit::{Chain, check},
     domain::{
         AuditAction, AuditRecord, Configuration, ConfigurationDigest, Connection, ConnectionId, EntryId, EventKind,
-        Flow, FlowId, InstallationId, Job, JobId, JobKind, KeyId, KeyKind, KeyState, KeyStatus, Revision, SubjectId,
-        TenantId, Timestamp, installation_tenant,
+        Flow, FlowId, InstallationId, Job, JobId, JobKind, KeyId, KeyKind, KeyState, KeyStatus, ProviderId, Reach,
+        Revision, SubjectId, Suspension, TenantId, Timestamp, Told, installation_tenant,
     },
     sealing::{AuditKey, Random, RootKeys},
     store::{IndexKind, Store},
@@ -54,6 +54,7 @@ impl Populated {
         }
         let mut change = vault.change(&installation_tenant(), None).await.unwrap();
         change.put_configuration(None, &configuration());
+        change.put_suspension(None, &suspension(), Timestamp::NEVER);
         change.commit().await.unwrap();
         Self { store, vault, audit_key, directory: TempDir::with_prefix("claviger-test-").unwrap() }
     }
@@ -70,6 +71,16 @@ impl Populated {
     pub(crate) fn erasures(&self) -> ErasureList {
         ErasureList::new(self.directory.path().join("erasures"))
     }
+}
+
+/// The provider that refuses this installation.
+pub(crate) fn refused() -> ProviderId {
+    "refusing-canary".parse().unwrap()
+}
+
+fn suspension() -> Suspension {
+    let told = Told { since: LATER, suspended: Reach::All, resumed: None };
+    Suspension { tenant: installation_tenant(), provider: refused(), refusal: None, told: Some(told) }
 }
 
 /// Root keys `newest`, and those before it down to 1.
@@ -113,6 +124,7 @@ pub(crate) async fn assert_readable(vault: &Vault) {
         assert_readable_of(vault, number, &tenant, subject).await;
     }
     assert_eq!(vault.configuration().await.unwrap().unwrap().value, configuration());
+    assert_eq!(vault.suspension(&refused()).await.unwrap().unwrap().value, suspension());
     assert_logs_hold(vault).await;
     assert_eq!(vault.alarms(), 0);
 }

@@ -12,12 +12,12 @@ use claviger::{
 
 use crate::{
     memory_store::MemoryStore,
-    populated::{LATER, Populated, people, roots, rotate_everything},
+    populated::{LATER, Populated, people, refused, roots, rotate_everything},
     specimens::{next_generation, state, tokens},
     tampering_store::TamperingStore,
 };
 
-const KINDS: [RecordKind; 10] = [
+const KINDS: [RecordKind; 11] = [
     RecordKind::Installation,
     RecordKind::Key,
     RecordKind::Tenant,
@@ -28,6 +28,7 @@ const KINDS: [RecordKind; 10] = [
     RecordKind::Job,
     RecordKind::Configuration,
     RecordKind::RootKeys,
+    RecordKind::Suspension,
 ];
 
 struct Field {
@@ -158,6 +159,7 @@ async fn read(vault: &Vault, record: &RecordKey) -> Result<(), VaultError> {
             }
         }
         RecordKind::Configuration => drop(vault.configuration().await?),
+        RecordKind::Suspension => drop(vault.suspension(&refused()).await?),
         RecordKind::Installation | RecordKind::Key | RecordKind::Tenant | RecordKind::RootKeys => {
             for (_, tenant, subject) in people() {
                 vault.change(&tenant, Some(subject)).await?;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Flown, Held, Turn, Urgency, schedule::backoff};
 use crate::{
-    broker::{Broker, BrokerError, flights::Joined, trail::by_broker},
+    broker::{Broker, BrokerError, flights::Joined, suspension::Refused, trail::by_broker},
     domain::{
         AfterLostAnswer, AuditAction, AuditResult, Connection, ConnectionId, EntryId, Intent, Provider, Reason,
         RefreshToken, ReplyClass, Rotation, Timestamp,
@@ -112,6 +112,9 @@ impl Broker {
                 Err(not_now) => return Ok(Next::Land(not_now.into())),
             },
         };
+        if !self.may_attempt(&provider.id, self.now()) {
+            return Ok(Next::Land(Flown::ProviderSuspended));
+        }
         let intent = self.commit_intent(stored, &refresh_token, self.now()).await?;
         Ok(Next::Post(Box::new(Posting { provider, intent, refresh_token, turn })))
     }
@@ -178,12 +181,10 @@ impl Broker {
                 // RFC 6749 §6: without a new refresh token the old one stays.
                 tokens.refresh.get_or_insert(refresh_token);
                 granted.refreshable = true;
-                self.settle_tokens(
-                    stored,
-                    Held::of_connection(&stored.value, intent.generation, tokens, granted, obtained_at),
-                )
-                .await
-                .map(Some)
+                let held = Held::of_connection(&stored.value, intent.generation, tokens, granted, obtained_at);
+                let flown = self.settle_tokens(stored, held).await?;
+                self.registration_accepted(&provider.id, stored.value.id).await;
+                Ok(Some(flown))
             }
             Err(failure) => self.settle_failure(stored.value.id, &provider, &intent, &failure).await,
         }
@@ -238,8 +239,11 @@ impl Broker {
                 self.settle_dead(stored, reason, failure.hints.clone()).await.map(Some)
             }
             ReplyClass::Configuration => {
-                self.suspend(provider, now);
-                self.settle_deferred(stored, later).await.map(Some)
+                let flown = match self.registration_refused(provider, stored.value.id).await? {
+                    Refused::All => self.settle_deferred(stored).await,
+                    Refused::ThisOne => self.settle_failing(stored, Reason::ProviderReplyInvalid, later, false).await,
+                };
+                flown.map(Some)
             }
             ReplyClass::Ambiguous => {
                 let timeout = self.settings().provider_timeout;

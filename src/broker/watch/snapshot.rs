@@ -22,7 +22,7 @@ impl Broker {
         let scanned = self.vault().connections(&caller.tenant, caller.subject, None).await?;
         let mut statuses: BTreeMap<CredentialId, CredentialStatus> = scanned
             .iter()
-            .map(|stored| CredentialStatus::of(&stored.value))
+            .map(|stored| self.status_of(&stored.value))
             .map(|status| (status.credential, status))
             .collect();
         let end = self.caught_up().await?;
