@@ -276,7 +276,8 @@ impl Broker {
                     other => return other,
                 }
             }
-            if !credential.state.refreshes() || !credential.refreshable {
+            let waits = self.is_suspended(&stored.value.provider, now);
+            if waits || !credential.state.refreshes() || !credential.refreshable {
                 return Ok(());
             }
             let expiry = credential.expires_at.filter(|_| !credential.announced_expired).unwrap_or(Timestamp::NEVER);
