@@ -5,16 +5,28 @@ use std::{
     collections::HashMap,
     future::Future,
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 /// The flights under way.
 pub(super) struct Flights<K, R> {
-    flying: Arc<Mutex<HashMap<K, watch::Receiver<Option<R>>>>>,
+    flying: Arc<Mutex<Flying<K, R>>>,
     tasks: TaskTracker,
+}
+
+type Flying<K, R> = HashMap<K, Arc<Flight<R>>>;
+
+/// Whoever waits for it goes on in the order in which they came: of two who take up the same work after it, the same
+/// one is first in every run.
+struct Flight<R> {
+    landed: CancellationToken,
+    /// Stays empty when the task dies without a result.
+    result: OnceLock<R>,
 }
 
 /// What waiting for a flight gave.
@@ -42,11 +54,11 @@ where
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let (receiver, begun) = self.enter(&key);
-        if let Some(sender) = begun {
-            self.begin(key, sender, work());
+        let (flight, entered) = self.enter(&key);
+        if entered {
+            self.begin(key, &flight, work());
         }
-        wait(receiver).await
+        flight.wait().await
     }
 
     /// Begins the key's flight without waiting; does nothing when one is under way.
@@ -54,8 +66,8 @@ where
     where
         F: Future<Output = R> + Send + 'static,
     {
-        if let (_, Some(sender)) = self.enter(&key) {
-            self.begin(key, sender, work);
+        if let (flight, true) = self.enter(&key) {
+            self.begin(key, &flight, work);
         }
     }
 
@@ -64,56 +76,64 @@ where
         lock(&self.flying).contains_key(key)
     }
 
+    /// How many are under way.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.flying).len()
+    }
+
     /// Waits for the key's flight, if there is one.
     pub(super) async fn join(&self, key: &K) -> Joined<R> {
-        let receiver = lock(&self.flying).get(key).cloned();
-        match receiver {
-            Some(receiver) => wait(receiver).await,
+        let flight = lock(&self.flying).get(key).cloned();
+        match flight {
+            Some(flight) => flight.wait().await,
             None => Joined::None,
         }
     }
 
-    /// The key's flight; with a sender when it was entered now and is to be begun.
-    fn enter(&self, key: &K) -> (watch::Receiver<Option<R>>, Option<watch::Sender<Option<R>>>) {
+    /// The key's flight, and whether it was entered now and is to be begun.
+    fn enter(&self, key: &K) -> (Arc<Flight<R>>, bool) {
         let mut flying = lock(&self.flying);
-        if let Some(receiver) = flying.get(key) {
-            return (receiver.clone(), None);
+        if let Some(flight) = flying.get(key) {
+            return (Arc::clone(flight), false);
         }
-        let (sender, receiver) = watch::channel(None);
-        flying.insert(key.clone(), receiver.clone());
-        (receiver, Some(sender))
+        let flight = Arc::new(Flight { landed: CancellationToken::new(), result: OnceLock::new() });
+        flying.insert(key.clone(), Arc::clone(&flight));
+        (flight, true)
     }
 
     /// Without the lock: a runtime that is being torn down drops the task at once, and its landing takes the lock.
-    fn begin<F>(&self, key: K, sender: watch::Sender<Option<R>>, work: F)
+    fn begin<F>(&self, key: K, flight: &Arc<Flight<R>>, work: F)
     where
         F: Future<Output = R> + Send + 'static,
     {
-        let landing = Landing { key, flying: Arc::clone(&self.flying) };
+        let (flight, landed) = (Arc::clone(flight), flight.landed.clone().drop_guard());
+        let landing = Landing { key, flying: Arc::clone(&self.flying), _landed: landed };
         self.tasks.spawn(async move {
+            let landing = landing;
             let result = work.await;
+            flight.result.get_or_init(|| result);
             drop(landing);
-            sender.send_replace(Some(result));
         });
     }
 }
 
-/// Takes the flight out of the map when its task ends, however it ends.
+impl<R: Clone> Flight<R> {
+    async fn wait(&self) -> Joined<R> {
+        self.landed.cancelled().await;
+        self.result.get().cloned().map_or(Joined::Lost, Joined::Finished)
+    }
+}
+
+/// Takes the flight out of the map when its task ends, however it ends, and then lets those who wait go on.
 struct Landing<K: Eq + Hash, R> {
     key: K,
-    flying: Arc<Mutex<HashMap<K, watch::Receiver<Option<R>>>>>,
+    flying: Arc<Mutex<Flying<K, R>>>,
+    _landed: DropGuard,
 }
 
 impl<K: Eq + Hash, R> Drop for Landing<K, R> {
     fn drop(&mut self) {
         lock(&self.flying).remove(&self.key);
-    }
-}
-
-async fn wait<R: Clone>(mut receiver: watch::Receiver<Option<R>>) -> Joined<R> {
-    match receiver.wait_for(Option::is_some).await {
-        Ok(result) => result.clone().map_or(Joined::Lost, Joined::Finished),
-        Err(_) => Joined::Lost,
     }
 }
 

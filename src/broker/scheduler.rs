@@ -2,43 +2,71 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+};
 
-use super::{Broker, BrokerError, refresh::Urgency};
+use super::{
+    Broker, BrokerError,
+    refresh::{Turn, Urgency},
+};
 use crate::{
-    domain::{AuditResult, ConnectionId, FlowId, FlowState, ProviderId, Timestamp},
-    vault::{AttemptKey, Due, DueRecord, Tokens},
+    domain::{AuditResult, Connection, ConnectionId, FlowId, FlowState, ProviderId, Timestamp},
+    vault::{AttemptKey, Due, DueRecord, Stored, Tokens},
 };
 
 /// Records looked at in one turn.
 const PAGE: usize = 256;
 /// Of one lane, at the same time.
 const AT_ONCE: usize = 32;
-/// The longest sleep: bounds what a missed wake-up can cost.
+/// The longest sleep, and the longest that the index is not read from its beginning: bounds what a missed wake-up can
+/// cost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// How long a record that is still due after it was attended to is left alone; doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// With more than this under way, the index is read from its beginning no more often than once in [`PAUSE`].
+const BACKLOG: usize = 1024;
 
 /// Records that were attended to, by the time at which they were due. One that stays due at that time could not be
 /// handled (its provider is suspended, its row is corrupt) and waits, while the turn goes on to those behind it.
 #[derive(Clone, Default)]
-struct Attended(Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>);
-
-#[derive(Clone, Copy)]
-struct Rest {
-    until: Timestamp,
-    pause: Duration,
+struct Attended {
+    resting: Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>,
+    count: Arc<AtomicUsize>,
+    noted: Arc<Notify>,
 }
 
-/// Who waits for whom: a provider that does not answer holds up its own connections and nobody else's.
+struct Rest {
+    due: Due,
+    until: Timestamp,
+    pause: Duration,
+    /// Those whose rest ends together go on in the order in which they came.
+    nth: usize,
+}
+
+/// How far the index of what is due was read. What a commit puts before that place wakes the scheduler.
+#[derive(Default)]
+struct Reading {
+    last: Option<Due>,
+    from_start_at: Option<Timestamp>,
+    sooner: bool,
+}
+
+/// Who waits for whom: a provider that does not answer holds up its own connections and nobody else's, and those of its
+/// connections that fail hold up none that work.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Lane {
     Refreshes(ProviderId),
+    Retries(ProviderId),
     Jobs,
     Housekeeping,
 }
@@ -47,41 +75,69 @@ enum Lane {
 struct Lanes(Arc<Mutex<HashMap<Lane, Arc<Semaphore>>>>);
 
 impl Lanes {
-    fn slots(&self, lane: Lane) -> Arc<Semaphore> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lanes.entry(lane).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+    /// A place among those that are under way. `None`: never, the process is ending.
+    async fn place(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        let slots = {
+            let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(lanes.entry(lane).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+        };
+        slots.acquire_owned().await.ok()
     }
 }
 
 impl Attended {
-    /// Until when the record is left alone.
-    fn rests_until(&self, due: &Due, now: Timestamp) -> Option<Timestamp> {
-        self.rests().get(&(due.record, due.at)).map(|rest| rest.until).filter(|until| now < *until)
+    fn rests(&self, due: &Due) -> bool {
+        self.resting().contains_key(&(due.record, due.at))
     }
 
-    fn note(&self, due: &Due, now: Timestamp) {
-        let mut rests = self.rests();
-        let before = rests.get(&(due.record, due.at));
-        let pause = before.map_or(PAUSE, |rest| (rest.pause * 2).min(LONGEST_PAUSE));
-        rests.insert((due.record, due.at), Rest { until: now.plus(pause), pause });
+    fn note(&self, due: Due, now: Timestamp) {
+        let mut resting = self.resting();
+        let nth = self.count.fetch_add(1, Ordering::Relaxed);
+        let rest = resting.entry((due.record, due.at)).or_insert(Rest { due, until: now, pause: PAUSE / 2, nth });
+        rest.pause = (rest.pause * 2).min(LONGEST_PAUSE);
+        rest.until = now.plus(rest.pause);
+        drop(resting);
+        self.noted.notify_one();
     }
 
-    /// Forgets those that have not been due for a while.
-    fn sweep(&self, now: Timestamp) {
-        self.rests().retain(|_, rest| now < rest.until.plus(LONGEST_PAUSE));
+    fn forget(&self, due: &Due) {
+        self.resting().remove(&(due.record, due.at));
     }
 
-    fn rests(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that have rested, and when the next will have.
+    fn rested(&self, now: Timestamp) -> (Vec<Due>, Timestamp) {
+        let resting = self.resting();
+        let next = resting.values().map(|rest| rest.until).filter(|until| now < *until).min();
+        let mut over: Vec<_> = resting.values().filter(|rest| rest.until <= now).collect();
+        over.sort_unstable_by_key(|rest| (rest.until, rest.due.at, rest.nth));
+        (over.into_iter().map(|rest| rest.due.clone()).collect(), next.unwrap_or(Timestamp::NEVER))
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    /// Where to read on. From the start now and then, and when something may have been put before that place.
+    fn after(&mut self, now: Timestamp, backlog: usize) -> Option<Due> {
+        let started = self.from_start_at.filter(|at| *at <= now);
+        let spared = backlog > BACKLOG && started.is_some_and(|at| now - at < PAUSE);
+        let whole = self.sooner && !spared || started.is_none_or(|at| now - at >= LONGEST_SLEEP);
+        // A clock that was set back: what comes due again lies before that place.
+        if whole || self.last.as_ref().is_some_and(|last| last.at > now) {
+            *self = Self { last: None, from_start_at: Some(now), sooner: false };
+        }
+        self.last.clone()
     }
 }
 
 impl Broker {
     /// Runs until shutdown.
     pub async fn run_scheduler(self) {
-        let (lanes, attended) = (Lanes::default(), Attended::default());
+        let (lanes, attended, mut reading) = (Lanes::default(), Attended::default(), Reading::default());
         loop {
-            let next = match self.turn(&lanes, &attended).await {
+            let next = match self.turn(&lanes, &attended, &mut reading).await {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "the scheduler could not read what is due");
@@ -90,73 +146,86 @@ impl Broker {
             };
             tokio::select! {
                 biased;
-                () = self.clock().sleep_until(next) => {}
-                () = self.vault().due_before(next) => {}
                 () = self.stopping().cancelled() => return,
+                () = self.vault().due_before(next) => reading.sooner = true,
+                () = attended.noted.notified() => {}
+                () = self.clock().sleep_until(next) => {}
             }
         }
     }
 
     /// Starts what is due and says when the next thing will be.
-    async fn turn(&self, lanes: &Lanes, attended: &Attended) -> Result<Timestamp, BrokerError> {
+    async fn turn(&self, lanes: &Lanes, attended: &Attended, reading: &mut Reading) -> Result<Timestamp, BrokerError> {
         let now = self.now();
         // The counts go with the window, the facts are on record; what is due must not wait for either.
         if let Err(error) = self.close_audit_windows().await {
             tracing::warn!(%error, "closed audit windows could not be recorded");
         }
         self.vault().begin_planning();
-        attended.sweep(now);
-        let mut next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        let mut page = self.vault().due(now.plus(LONGEST_SLEEP), PAGE).await?;
+        let next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
+        let (rested, _) = attended.rested(now);
+        for due in rested {
+            if self.attended().has(&due.record) || self.vault().is_due(&due).await? {
+                self.begin_attending(due, lanes, attended);
+            } else {
+                attended.forget(&due);
+            }
+        }
+        let next = next.min(attended.rested(now).1);
+        let mut last = reading.after(now, self.attended().count());
+        let next = if reading.sooner { next.min(now.plus(PAUSE)) } else { next };
         loop {
-            for due in &page {
+            let horizon = now.plus(LONGEST_SLEEP);
+            let page = match &last {
+                Some(last) => self.vault().due_after(last, horizon, PAGE).await?,
+                None => self.vault().due(horizon, PAGE).await?,
+            };
+            let whole = page.len() == PAGE;
+            for due in page {
                 if due.at > now {
                     return Ok(next.min(due.at));
                 }
-                // Stays in the index until it is handled; it must not be started twice meanwhile, nor spin this loop.
-                let rests_until = attended.rests_until(due, now);
-                next = next.min(rests_until.unwrap_or(now.plus(PAUSE)));
-                if rests_until.is_none() {
-                    self.begin_attending(due.clone(), lanes, attended);
+                last = Some(due.clone());
+                reading.last.clone_from(&last);
+                if !attended.rests(&due) {
+                    self.begin_attending(due, lanes, attended);
                 }
             }
-            let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok(next) };
-            page = self.vault().due_after(last, now.plus(LONGEST_SLEEP), PAGE).await?;
+            if !whole {
+                return Ok(next);
+            }
+            yield_now().await;
         }
     }
 
     fn begin_attending(&self, due: Due, lanes: &Lanes, attended: &Attended) {
+        // Whatever it is due for now, it is looked at again once what is under way has ended.
+        if self.attended().has(&due.record) {
+            return attended.note(due, self.now());
+        }
         let (broker, lanes, attended) = (self.clone(), lanes.clone(), attended.clone());
         self.attended().spawn(due.record, async move {
             if let Err(error) = broker.attend_in_turn(&due, &lanes).await {
                 tracing::warn!(record = ?due.record, %error, "a due record could not be handled");
             }
-            attended.note(&due, broker.now());
+            attended.note(due, broker.now());
         });
     }
 
     async fn attend_in_turn(&self, due: &Due, lanes: &Lanes) -> Result<(), BrokerError> {
         let lane = match &due.record {
-            DueRecord::Connection(id) => match self.vault().any_connection(*id).await? {
-                Some(stored) => Lane::Refreshes(stored.value.provider.clone()),
-                None => return Ok(()),
-            },
+            // Boxed, so that the many that wait for their turn after an outage take a tenth of the memory.
+            DueRecord::Connection(id) => return Box::pin(self.attend_connection(*id, lanes)).await,
             DueRecord::Job(_) => Lane::Jobs,
             DueRecord::Flow(_) | DueRecord::Attempt(_) | DueRecord::Suspension(_) => Lane::Housekeeping,
         };
-        let slots = lanes.slots(lane);
-        let _slot = slots.acquire().await;
+        let _place = lanes.place(lane).await;
         if self.stopping().is_cancelled() {
             return Ok(());
         }
-        // Boxed, so that the many that wait for their turn after an outage take a tenth of the memory.
-        Box::pin(self.attend(&due.record, due.at)).await
-    }
-
-    async fn attend(&self, record: &DueRecord, at: Timestamp) -> Result<(), BrokerError> {
-        match record {
-            DueRecord::Connection(id) => self.attend_connection(*id, at).await,
-            DueRecord::Job(id) => self.run_job(*id).await,
+        match &due.record {
+            DueRecord::Connection(_) => Ok(()),
+            DueRecord::Job(id) => Box::pin(self.run_job(*id)).await,
             DueRecord::Flow(id) => self.forget_flow(*id).await,
             DueRecord::Attempt(key) => self.forget_attempt(key).await,
             DueRecord::Suspension(key) => self.tell_of_suspension(*key).await,
@@ -191,35 +260,58 @@ impl Broker {
         Ok(())
     }
 
-    async fn attend_connection(&self, id: ConnectionId, at: Timestamp) -> Result<(), BrokerError> {
-        let Some(stored) = self.vault().any_connection(id).await? else { return Ok(()) };
-        let (credential, now) = (&stored.value.credential, self.now());
-        // It has moved on since the index was read.
-        if stored.due() != Some(at) {
-            return Ok(());
-        }
-        if let Some(transition) = credential.aged(now) {
-            return match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
-                Err(BrokerError::Conflict) => Ok(()),
-                other => other,
-            };
-        }
-        if let Some(forecast) = self.untold_forecast(&stored.value).filter(|forecast| now >= forecast.notice_at) {
-            let transition = credential.foretold(forecast.ends_at);
-            return match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
-                Err(BrokerError::Conflict) => Ok(()),
-                other => other,
-            };
-        }
-        if credential.state.refreshes() && credential.refreshable {
-            let provider = self.provider(&stored.value.provider)?;
-            if self.is_suspended(&provider.id, now) {
+    async fn attend_connection(&self, id: ConnectionId, lanes: &Lanes) -> Result<(), BrokerError> {
+        loop {
+            let Some(stored) = self.vault().any_connection(id).await? else { return Ok(()) };
+            let (credential, now) = (&stored.value.credential, self.now());
+            // It may have moved on since the index was read.
+            if stored.due().is_none_or(|at| at > now) || self.stopping().is_cancelled() {
                 return Ok(());
             }
-            if let Ok(turn) = self.take_turn(&provider, credential, Urgency::Background).await? {
-                self.refresh_in_turn(id, credential.generation, turn).await;
+            let forecast = self.untold_forecast(&stored.value).filter(|forecast| now >= forecast.notice_at);
+            let foretold = || forecast.map(|forecast| credential.foretold(forecast.ends_at));
+            if let Some(transition) = credential.aged(now).or_else(foretold) {
+                match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
+                    Ok(()) | Err(BrokerError::Conflict) => continue,
+                    other => return other,
+                }
+            }
+            let waits = self.is_suspended(&stored.value.provider, now);
+            if waits || !credential.state.refreshes() || !credential.refreshable {
+                return Ok(());
+            }
+            let expiry = credential.expires_at.filter(|_| !credential.announced_expired).unwrap_or(Timestamp::NEVER);
+            tokio::select! {
+                biased;
+                place = self.place_and_turn(&stored, lanes) => {
+                    if let Some((_place, turn)) = place? {
+                        self.refresh_in_turn(id, credential.generation, turn).await;
+                    }
+                    return Ok(());
+                }
+                // Watchers hear of it in time, however long the line is.
+                () = self.clock().sleep_until(expiry) => {}
             }
         }
-        Ok(())
+    }
+
+    /// `None`: not in this process's life any more.
+    async fn place_and_turn(
+        &self,
+        stored: &Stored<Connection>,
+        lanes: &Lanes,
+    ) -> Result<Option<(OwnedSemaphorePermit, Turn)>, BrokerError> {
+        let (connection, credential) = (&stored.value, &stored.value.credential);
+        let provider = self.provider(&connection.provider)?;
+        if self.is_suspended(&provider.id, self.now()) {
+            return Ok(None);
+        }
+        let lane = match credential.refresh.failures == 0 && credential.refresh.attempts == 0 {
+            true => Lane::Refreshes(provider.id.clone()),
+            false => Lane::Retries(provider.id.clone()),
+        };
+        let Some(place) = lanes.place(lane).await else { return Ok(None) };
+        let turn = self.take_turn(&provider, credential, Urgency::Background).await?;
+        Ok(turn.ok().map(|turn| (place, turn)))
     }
 }

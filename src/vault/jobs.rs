@@ -68,6 +68,11 @@ impl Vault {
         self.due_page(Some(last.key.clone()), until, limit).await
     }
 
+    /// Whether the record is still due at that time.
+    pub async fn is_due(&self, due: &Due) -> Result<bool, VaultError> {
+        Ok(!self.store().index(IndexKind::Due, due.key.clone(), None, 1).await?.is_empty())
+    }
+
     /// Says that what is due is about to be read: from here on every commit that makes something due is noticed.
     pub fn begin_planning(&self) {
         self.planned().at.store(i64::MAX, Ordering::SeqCst);

@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,13 +17,13 @@ use claviger::{
     config::{
         AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
         OutboundSection, Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection,
-        TenantSection, TracesSection,
+        TenantSection, TracesSection, WatchSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, Endpoints, PresentedToken, Provider, Rotation, Scope, Timestamp, TokenUsage},
+    domain::{Clock, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -304,6 +305,7 @@ impl World {
             audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
             events: EventsSection::default(),
             log: LogSection::default(),
+            watch: WatchSection::default(),
             metrics: MetricsSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],
@@ -323,7 +325,8 @@ impl World {
                 client_id: dev::CLIENT_ID.to_owned(),
                 client_secret_file: None,
                 client_secret: Some(self.provider.client_secret()),
-                refreshes_per_second: Provider::REFRESHES_PER_SECOND,
+                // The clock stands still in most tests; those of the budget set their own.
+                refreshes_per_second: NonZeroU32::new(10_000).unwrap(),
             }],
             plugins: dev::PLUGINS.iter().map(plugin).collect(),
             agents: Vec::new(),

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use claviger::{
     broker::{
         Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, Retention, Revoke, RevokeTarget, Settings,
-        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
         AuthorizationCode, Call, CallContext, Caller, ClientSecret, CredentialState, Definition, Endpoints, FlowSecret,
@@ -19,7 +19,6 @@ use claviger::{
     vault::Vault,
 };
 use tokio::runtime::Builder;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     checks::Invariant,
@@ -102,7 +101,7 @@ fn process(world: &Arc<World>) -> End {
 
 async fn run(world: Arc<World>) -> End {
     let store = FaultyStore::over(Arc::clone(&world));
-    let (broker, hub) = loop {
+    let broker = loop {
         match start(&world, store.clone()).await {
             Ok(started) => break started,
             Err(_) => {
@@ -112,8 +111,6 @@ async fn run(world: Arc<World>) -> End {
             }
         }
     };
-    let following = CancellationToken::new();
-    tokio::spawn(hub.run(following.clone()));
     tokio::spawn(broker.clone().run_scheduler());
     let mut calls = 0;
     while let Some((at, action)) = next_action(&world) {
@@ -141,7 +138,6 @@ async fn run(world: Arc<World>) -> End {
     }
     come_to_rest(&world, &store, &broker).await;
     broker.stop().await;
-    following.cancel();
     world.expect_nothing_in_hand();
     End::Over
 }
@@ -195,7 +191,7 @@ async fn is_at_rest(world: &World) -> bool {
     due.iter().all(|due| !matches!(due.record, DueRecord::Job(_)))
 }
 
-async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<(Broker, Hub), BrokerError> {
+async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<Broker, BrokerError> {
     let store: Arc<dyn Store> = store;
     let vault = Vault::open(store, root(), world.random.clone(), &world.audit_key).await?;
     let clock = Arc::new(world.time.clone());
@@ -204,24 +200,24 @@ async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<(Broker, H
     let nobody = Box::new(|_: &_, _: &str, _: &[&str]| unreachable!("no token is presented"));
     let secret = world.random.secret()?;
     let authenticator = Authenticator::new(Vec::new(), &outbound, clock.clone(), nobody, &secret);
-    let hub = Hub::new(vault.clone());
     let broker = Broker::start(Parts {
+        hub: Hub::new(vault.clone()),
         vault,
         servers: AuthorizationServers::new(outbound, clock.clone()),
         authenticator: Arc::new(authenticator.expect("no family has a problem")),
         catalog: Arc::new(catalog(&world.plan)),
-        hub: hub.clone(),
         clock,
         settings: Settings {
             provider_timeout: TIMEOUT + Duration::from_secs(1),
             audit_window: Duration::from_secs(world.plan.audit_window),
             retention: Retention::default(),
+            watch: WatchQuotas::default(),
             held_directory: None,
             erasures: world.erasures.clone(),
             public_url: None,
         },
     });
-    Ok((broker.await?, hub))
+    broker.await
 }
 
 fn catalog(plan: &Plan) -> Catalog {

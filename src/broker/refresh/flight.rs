@@ -171,9 +171,9 @@ impl Broker {
         let credential = &stored.value.credential;
         let (granted, excused) = (&credential.scopes, credential.refresh.excused);
         let answer = self.servers().refresh(&provider, &refresh_token, granted, None, excused).await;
+        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         let outcome = answer.as_ref().map_or_else(|failure| Failed(failure.class), |_| Refreshed);
         self.metrics().count_refresh(&provider.id, outcome);
-        turn.end(stored.value.id, answer.as_ref().err(), self.now());
         match answer {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =

@@ -9,6 +9,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use tokio::sync::Mutex;
+
 use super::Flown;
 use crate::{
     broker::{Broker, BrokerError},
@@ -29,6 +31,8 @@ pub(in crate::broker) enum Beside<'a> {
 pub(in crate::broker) struct HeldPlace {
     directory: Option<PathBuf>,
     count: AtomicUsize,
+    /// Held by whoever asks the store again: one at a time, in the order in which they came.
+    again: Mutex<()>,
 }
 
 impl Held {
@@ -80,7 +84,7 @@ impl Held {
 
 impl HeldPlace {
     pub(in crate::broker) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, count: AtomicUsize::new(0) }
+        Self { directory, count: AtomicUsize::new(0), again: Mutex::default() }
     }
 
     /// How many token sets wait for the store.
@@ -110,23 +114,7 @@ impl Broker {
         self.held().count.fetch_add(1, Ordering::Relaxed);
         tracing::error!("the store cannot take fresh tokens; they are held until it can");
         let file = self.write_held(&held.0, beside).await;
-        let mut head = self.vault().store().watch_head();
-        head.mark_changed();
-        let stored = loop {
-            let available =
-                async { head.changed().await.is_ok() && head.wait_for(|head| head.available).await.is_ok() };
-            tokio::select! {
-                biased;
-                // No more news: the store is closed for good.
-                available = available => if !available { break Err(BrokerError::StoreUnavailable) },
-                // The next process stores what is in the file; what is in memory alone is waited for.
-                () = self.stopping().cancelled(), if file.is_some() => break Err(BrokerError::ShuttingDown),
-            }
-            match self.store_held(held).await {
-                Err(BrokerError::StoreUnavailable) => {}
-                other => break other,
-            }
-        };
+        let stored = self.store_again(held, file.is_some()).await;
         if matches!(stored, Err(BrokerError::StoreUnavailable | BrokerError::ShuttingDown)) {
             return stored;
         }
@@ -136,6 +124,32 @@ impl Broker {
             remove(&file);
         }
         stored
+    }
+
+    /// Waits until the store is there and takes the tokens. `in_file`: should the process be stopped before, the next
+    /// one stores them; what is in memory alone is waited for.
+    async fn store_again(&self, held: &Held, in_file: bool) -> Result<Option<Flown>, BrokerError> {
+        let _turn = tokio::select! {
+            biased;
+            turn = self.held().again.lock() => turn,
+            () = self.stopping().cancelled(), if in_file => return Err(BrokerError::ShuttingDown),
+        };
+        let mut head = self.vault().store().watch_head();
+        head.mark_changed();
+        loop {
+            let available =
+                async { head.changed().await.is_ok() && head.wait_for(|head| head.available).await.is_ok() };
+            tokio::select! {
+                biased;
+                // No more news: the store is closed for good.
+                available = available => if !available { return Err(BrokerError::StoreUnavailable) },
+                () = self.stopping().cancelled(), if in_file => return Err(BrokerError::ShuttingDown),
+            }
+            match self.store_held(held).await {
+                Err(BrokerError::StoreUnavailable) => {}
+                other => return other,
+            }
+        }
     }
 
     /// Applies what an earlier process could not store. Called before anything is served. A file that cannot be used is

@@ -119,7 +119,6 @@ impl Turn {
         let told = failure.map_or(Told::Alive, told);
         let mut state = self.gate.state();
         if state.breaker.ended(connection, told, self.trial, now, self.draw) {
-            state.budget.empty();
             tracing::info!(provider.id = %self.provider, "the provider answers again; refreshes go on");
         }
         drop(state);
