@@ -137,7 +137,8 @@ impl World {
             }
         }
         if before.is_some_and(|before| before.credential.state.is_stopped()) && !credential.state.is_stopped() {
-            return self.broken(Invariant::I7, format!("{} was stopped, and is {:?} again", after.id, credential.state));
+            return self
+                .broken(Invariant::I7, format!("{} was stopped, and is {:?} again", after.id, credential.state));
         }
         let ambiguous = credential.refresh.intent.is_some() || credential.refresh.attempts > 0;
         if !credential.state.refreshes() || ambiguous {
