@@ -1,10 +1,10 @@
 //! The timer loop: looks at what is due, and sleeps until the next thing is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,9 @@ const BACKLOG: usize = 1024;
 #[derive(Clone, Default)]
 struct Attended {
     resting: Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>,
+    /// Those that were due while they were under way: perhaps anew.
+    passed_over: Arc<Mutex<HashSet<DueRecord>>>,
+    again: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     noted: Arc<Notify>,
 }
@@ -90,7 +93,11 @@ impl Attended {
         self.resting().contains_key(&(due.record, due.at))
     }
 
+    /// It was attended to, at that time.
     fn note(&self, due: Due, now: Timestamp) {
+        if self.passed_over().remove(&due.record) {
+            self.again.store(true, Ordering::Relaxed);
+        }
         let mut resting = self.resting();
         let nth = self.count.fetch_add(1, Ordering::Relaxed);
         let rest = resting.entry((due.record, due.at)).or_insert(Rest { due, until: now, pause: PAUSE / 2, nth });
@@ -111,6 +118,10 @@ impl Attended {
         let mut over: Vec<_> = resting.values().filter(|rest| rest.until <= now).collect();
         over.sort_unstable_by_key(|rest| (rest.until, rest.due.at, rest.nth));
         (over.into_iter().map(|rest| rest.due.clone()).collect(), next.unwrap_or(Timestamp::NEVER))
+    }
+
+    fn passed_over(&self) -> MutexGuard<'_, HashSet<DueRecord>> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resting(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
@@ -148,7 +159,7 @@ impl Broker {
                 biased;
                 () = self.stopping().cancelled() => return,
                 () = self.vault().due_before(next) => reading.sooner = true,
-                () = attended.noted.notified() => {}
+                () = attended.noted.notified() => reading.sooner |= attended.again.swap(false, Ordering::Relaxed),
                 () = self.clock().sleep_until(next) => {}
             }
         }
@@ -201,7 +212,8 @@ impl Broker {
     fn begin_attending(&self, due: Due, lanes: &Lanes, attended: &Attended) {
         // Whatever it is due for now, it is looked at again once what is under way has ended.
         if self.attended().has(&due.record) {
-            return attended.note(due, self.now());
+            attended.passed_over().insert(due.record);
+            return;
         }
         let (broker, lanes, attended) = (self.clone(), lanes.clone(), attended.clone());
         self.attended().spawn(due.record, async move {
