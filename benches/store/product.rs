@@ -12,7 +12,7 @@ use std::{
 
 use claviger::{
     audit::Chain,
-    broker::{Broker, Catalog, Parts, Retention, Settings, Tenant},
+    broker::{Broker, Catalog, Parts, Retention, Settings, Tenant, WatchQuotas},
     config::{Config, StoreSection},
     domain::{BoxFuture, Clock, EntryId, InstallationId, Plugin, Provider, Timestamp},
     events::Hub,
@@ -84,6 +84,7 @@ impl Product {
                 provider_timeout: Duration::from_secs(10),
                 audit_window: Duration::from_secs(10),
                 retention: Retention { events: DAY, audit: KEPT * DAY, ..Retention::default() },
+                watch: WatchQuotas::default(),
                 held_directory: None,
                 erasures: ErasureList::new(directory.join("erasures")),
                 public_url: None,

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::Certificates;
 use crate::{
     audit::Chain,
-    broker::{Broker, Catalog, Parts, Retention, Settings, Tenant, UrlRule},
+    broker::{Broker, Catalog, Parts, Retention, Settings, Tenant, UrlRule, WatchQuotas},
     config::{Config, OutboundSection, Problem, RedirectRule},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
@@ -97,6 +97,12 @@ impl App {
                     events: config.events.retention.0,
                     most_revisions: config.events.most_revisions,
                     audit: config.audit.retention.0,
+                },
+                watch: WatchQuotas {
+                    in_all: config.watch.streams,
+                    per_tenant: config.watch.streams_per_tenant,
+                    per_principal: config.watch.streams_per_principal,
+                    per_connection: config.watch.streams_per_connection,
                 },
                 held_directory: Some(held_directory),
                 erasures: ErasureList::new(config.store.directory.join(ERASURES)),

@@ -65,7 +65,7 @@ pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
 pub use validate_platform_token::Validation;
-pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage};
+pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas};
 
 use crate::{
     audit::Windows,
@@ -105,6 +105,7 @@ pub struct Settings {
     /// How long one audit record covers repeated reads; zero: every read has its own.
     pub audit_window: Duration,
     pub retention: Retention,
+    pub watch: WatchQuotas,
     /// Where tokens wait that the store could not take; `None`: in memory only.
     pub held_directory: Option<PathBuf>,
     /// Kept outside every copy of the store.
@@ -150,7 +151,7 @@ impl Broker {
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
             pace: Pace::default(),
-            quota: watch::Quota::default(),
+            quota: watch::Quota::new(parts.settings.watch),
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),

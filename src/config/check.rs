@@ -66,6 +66,7 @@ fn sections(config: &Config) -> Vec<Finding> {
     if config.metrics.listen.is_some_and(|listen| listen == config.grpc.listen && listen.port() != 0) {
         findings.push(Finding::new(KeyPath::of("metrics.listen"), Fault::AddressTwice { other: "grpc.listen" }));
     }
+    findings.extend(config.watch.check());
     findings.extend(tls::check("http", config.http.listen, config.http.tls.as_ref()));
     findings.extend(config.limits.check());
     findings.extend(config.store.check());

@@ -2,7 +2,7 @@
 //! problems at once, before anything is opened.
 //!
 //! - a section a file: [`grpc`], [`http`] (with [`tls`]), [`limits`], [`store`], [`sealing`], [`outbound`], [`audit`], [`events`],
-//!   [`observability`], [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
+//!   [`watch`],//!   [`observability`], [`tenants`], [`providers`], [`plugins`]; `[[identity]]` is `identity`'s own · [`units`]: durations and sizes
 //! - [`load`]: the stages · [`tree`]: what is written, and where · [`environment`]: variables over it · [`de`],
 //!   [`read`]: from there to values · [`schema`]: what the types say about the keys · [`check`]: what refers to what
 //!   · [`files`]: secrets and certificates
@@ -35,6 +35,7 @@ mod tenants;
 mod tls;
 mod tree;
 mod units;
+mod watch;
 
 use std::fmt::Display;
 
@@ -59,6 +60,7 @@ pub use store::StoreSection;
 pub use tenants::{RedirectRule, TenantSection};
 pub use tls::TlsSection;
 pub use units::{Period, Size};
+pub use watch::WatchSection;
 
 use crate::identity::Family;
 
@@ -87,6 +89,9 @@ pub struct Config {
     /// How far back the event log reaches.
     #[serde(default)]
     pub events: EventsSection,
+    /// How many status streams may be open.
+    #[serde(default)]
+    pub watch: WatchSection,
     /// What is logged, on standard error.
     #[serde(default)]
     pub log: LogSection,

@@ -14,6 +14,7 @@ impl Config {
             ("outbound", self.outbound != fresh.outbound),
             ("audit", self.audit != fresh.audit),
             ("events", self.events != fresh.events),
+            ("watch", self.watch != fresh.watch),
             ("log.format", self.log.format != fresh.log.format),
             ("metrics", self.metrics != fresh.metrics),
             ("traces", self.traces != fresh.traces),

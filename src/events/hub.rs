@@ -8,8 +8,9 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::listener::{Listener, Listeners};
 use crate::{
-    domain::{CredentialEvent, Revision},
+    domain::{CredentialEvent, Revision, SubjectId, TenantId},
     store::{Head, StoreError},
     vault::{Vault, VaultError},
 };
@@ -20,7 +21,18 @@ const RING: usize = 4096;
 const PAGE: usize = 512;
 
 /// All events of one revision.
-pub type RevisionEvents = (Revision, Arc<[CredentialEvent]>);
+pub struct LoggedRevision {
+    pub revision: Revision,
+    pub events: Vec<CredentialEvent>,
+}
+
+/// What reading the log after a position gave.
+pub enum Read {
+    /// The next revisions with events, oldest first, and up to where they are all that there is.
+    Revisions { revisions: Vec<Arc<LoggedRevision>>, complete: Revision },
+    /// Revisions up to this one are gone from the log, and the position is before it.
+    Compacted(Revision),
+}
 
 /// Shared by all subscribers; clones are the same hub.
 #[derive(Clone)]
@@ -31,12 +43,13 @@ struct Inner {
     ring: Mutex<Ring>,
     /// Every event up to here is in the log, and in the ring if it is above the ring's floor.
     announced: watch::Sender<Revision>,
+    listeners: Listeners,
 }
 
 /// Every event above `floor` and up to the announced revision.
 struct Ring {
     floor: Revision,
-    revisions: VecDeque<RevisionEvents>,
+    revisions: VecDeque<Arc<LoggedRevision>>,
 }
 
 impl Hub {
@@ -44,7 +57,7 @@ impl Hub {
     pub fn new(vault: Vault) -> Self {
         let head = vault.store().head().revision;
         let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new() });
-        Self(Arc::new(Inner { vault, ring, announced: watch::Sender::new(head) }))
+        Self(Arc::new(Inner { vault, ring, announced: watch::Sender::new(head), listeners: Listeners::default() }))
     }
 
     /// Follows the store until `stopping`. An unreadable event stops nobody else: it is logged and passed over.
@@ -77,21 +90,30 @@ impl Hub {
         self.0.vault.store().head()
     }
 
-    /// The next events after `cursor`, whole revisions, oldest first, and the revision up to which they are complete.
-    /// What is compacted meanwhile is missing: the caller looks at [`Hub::head`] afterwards.
-    pub async fn after(&self, cursor: Revision) -> Result<(Vec<RevisionEvents>, Revision), VaultError> {
+    /// A place for one subscriber to the subject's events.
+    pub fn listen(&self, tenant: TenantId, subject: SubjectId) -> Listener {
+        Listener::new(self.clone(), tenant, subject)
+    }
+
+    /// What the log has after `cursor`, everybody's.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn after(&self, cursor: Revision) -> Result<Read, VaultError> {
         let announced = self.announced();
-        if let Some(events) = self.ring().after(cursor, announced) {
-            return Ok((events, announced));
+        if let Some(revisions) = self.ring().after(cursor, announced) {
+            return Ok(Read::Revisions { revisions, complete: announced.max(cursor) });
         }
         let page = self.0.vault.events(cursor, PAGE).await?;
-        let events: Vec<_> = page
-            .into_iter()
-            .filter(|(revision, _)| *revision <= announced)
-            .map(|(revision, events)| (revision, events.into()))
-            .collect();
-        let complete = if events.is_empty() { announced } else { events[events.len() - 1].0 };
-        Ok((events, complete))
+        // Only now: what was compacted while it was read is missing from what was read.
+        let compacted = self.head().compacted;
+        if cursor < compacted {
+            return Ok(Read::Compacted(compacted));
+        }
+        let revisions: Vec<_> =
+            page.into_iter().filter(|(revision, _)| *revision <= announced).map(LoggedRevision::shared).collect();
+        let complete = revisions.last().map_or(announced, |last| last.revision);
+        Ok(Read::Revisions { revisions, complete })
     }
 
     async fn feed(&self, head: Head) -> Result<(), VaultError> {
@@ -104,10 +126,17 @@ impl Hub {
             // What was committed after `head` was read comes with the next turn, or is here already; either way the
             // announced revision covers only what has been loaded.
             cursor = page.last().map_or(head.revision, |(revision, _)| *revision);
-            self.ring().push(page);
-            self.0.announced.send_replace(cursor);
+            let page: Vec<_> = page.into_iter().map(LoggedRevision::shared).collect();
+            self.ring().push(&page);
+            self.listeners().tell(&page, || {
+                self.0.announced.send_replace(cursor);
+            });
         }
         Ok(())
+    }
+
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.0.listeners
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -116,21 +145,27 @@ impl Hub {
 }
 
 impl Ring {
-    fn push(&mut self, page: Vec<(Revision, Vec<CredentialEvent>)>) {
-        self.revisions.extend(page.into_iter().map(|(revision, events)| (revision, events.into())));
+    fn push(&mut self, page: &[Arc<LoggedRevision>]) {
+        self.revisions.extend(page.iter().cloned());
         while self.revisions.len() > RING {
-            if let Some((revision, _)) = self.revisions.pop_front() {
-                self.floor = revision;
+            if let Some(oldest) = self.revisions.pop_front() {
+                self.floor = oldest.revision;
             }
         }
     }
 
     /// `None`: the ring does not reach back to `cursor`.
-    fn after(&self, cursor: Revision, upto: Revision) -> Option<Vec<RevisionEvents>> {
+    fn after(&self, cursor: Revision, upto: Revision) -> Option<Vec<Arc<LoggedRevision>>> {
         if cursor < self.floor {
             return None;
         }
-        let from = self.revisions.partition_point(|(revision, _)| *revision <= cursor);
-        Some(self.revisions.range(from..).take_while(|(revision, _)| *revision <= upto).cloned().collect())
+        let from = self.revisions.partition_point(|logged| logged.revision <= cursor);
+        Some(self.revisions.range(from..).take_while(|logged| logged.revision <= upto).cloned().collect())
+    }
+}
+
+impl LoggedRevision {
+    fn shared((revision, events): (Revision, Vec<CredentialEvent>)) -> Arc<Self> {
+        Arc::new(Self { revision, events })
     }
 }

@@ -1,8 +1,13 @@
-//! The event log's reader: one feeder opens each revision once; subscribers keep a position and take from the ring, or
-//! from the log when they have fallen behind. A subscriber that stalls costs its position and delays nobody.
+//! The event log's reader: one feeder opens each revision once and puts it before those whom it concerns. A subscriber
+//! that leaves too much unread keeps nothing but its position, and reads the log: it costs no more and delays nobody.
+//!
+//! - [`hub`]: the feeder and the newest revisions · [`listener`]: one subscriber's place · [`resume`]: positions that
+//!   clients keep
 
 mod hub;
+mod listener;
 mod resume;
 
-pub use hub::{Hub, RevisionEvents};
+pub use hub::{Hub, LoggedRevision, Read};
+pub use listener::Listener;
 pub use resume::{Position, Resume, ResumeTokenError};

@@ -23,8 +23,9 @@ pub(super) async fn answer(
     rpcs: &Rpcs,
     request: Request<v1::WatchCredentialStatusRequest>,
 ) -> Result<Response<WatchStream>, Status> {
+    let connection = request.remote_addr();
     let (call, request) = received(request)?;
-    let watch = parse(request)?;
+    let watch = Watch { connection, ..parse(request)? };
     let mut progress = Progress { delivery: watch.delivery, on_lost: watch.on_lost, revision: 0 };
     let messages = rpcs.broker.watch(&call, watch).await.map_err(refused(&call))?;
     let answers = messages.map(move |message| message.map(|message| progress.encode(message)).map_err(refused(&call)));
@@ -54,6 +55,7 @@ fn parse(request: v1::WatchCredentialStatusRequest) -> Result<Watch, InvalidFiel
             v1::Delivery::LatestPerCredential => Delivery::LatestPerCredential,
         },
         progress_interval: fields::duration("progress_interval", request.progress_interval)?,
+        connection: None,
     })
 }
 

@@ -6,7 +6,7 @@ use claviger::{
     audit::Chain,
     broker::{
         Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, PluginToken, Retention,
-        Settings as BrokerSettings, StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+        Settings as BrokerSettings, StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     dev::visitor::Decision,
     domain::{
@@ -83,6 +83,7 @@ impl Installation {
                 provider_timeout: Duration::from_secs(11),
                 audit_window: Duration::from_secs(10),
                 retention: self.retention,
+                watch: WatchQuotas::default(),
                 held_directory: Some(self.held.clone()),
                 erasures: ErasureList::new(self.world.directory().join("erasures")),
                 public_url: None,

@@ -142,6 +142,7 @@ async fn a_position_from_before_what_is_kept_is_lost_and_said_to_be() {
         on_lost,
         delivery: Delivery::EveryEvent,
         progress_interval: None,
+        connection: None,
     };
     let first = kept.broker.watch(&call(1), watch(Start::Now, OnLost::Fail)).await.unwrap();
     let Some(Ok(WatchMessage::Opened { token, .. })) = pin!(first).next().await else { panic!("it opens") };

@@ -6,6 +6,7 @@ use claviger::{
     app::App,
     broker::{self, BrokerError, Delivery, DrainReason, OnLost, Watch, WatchFilter, WatchMessage},
     client::{Client, ClientError},
+    config::Config,
     dev::{Fault, PlatformClaims},
     domain::{Call, CallContext, Caller, Role, ScopeSet, SubjectId},
     proto::v1::{
@@ -541,7 +542,7 @@ async fn whoever_has_just_come_hears_goodbye_too() {
     for _ in 0..32 {
         let (filter, start) = (WatchFilter::default(), broker::Start::Snapshot);
         let (on_lost, delivery) = (OnLost::Fail, Delivery::EveryEvent);
-        let watch = Watch { filter, start, on_lost, delivery, progress_interval: None };
+        let watch = Watch { filter, start, on_lost, delivery, progress_interval: None, connection: None };
         let mut stream = Box::pin(app.broker().watch(&call, watch).await.unwrap());
         assert!(matches!(stream.next().await, Some(Ok(WatchMessage::Opened { .. }))));
         streams.push(stream);
@@ -640,6 +641,41 @@ async fn streams_are_counted_and_a_closed_one_makes_room() {
         }
     };
     timeout(SOON, again).await.expect("the seat is given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_a_connection_cannot_carry_is_refused_before_it_waits_unseen() {
+    let configure = Box::new(|config: &mut Config| config.watch.streams_per_principal = 1000);
+    let world = World::start_with(Settings { configure, ..Settings::default() }).await;
+    let alice = world.client("alice");
+    let mut open = Vec::new();
+    for _ in 0..200 {
+        open.push(alice.watch_credential_status(from_now()).await.unwrap());
+    }
+    let refused =
+        timeout(SOON, alice.watch_credential_status(from_now())).await.expect("it waits").expect_err("it opens");
+    assert_eq!(refused.reason, Some(ErrorReason::StreamQuota));
+    assert!(alice.list_connections(Default::default()).await.is_ok(), "there is room for calls beside them");
+    assert!(world.client("alice").watch_credential_status(from_now()).await.is_ok(), "another connection carries it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_quota_counts_its_own() {
+    for limit in ["streams", "tenant"] {
+        let configure = Box::new(move |config: &mut Config| match limit {
+            "streams" => config.watch.streams = 2,
+            _ => config.watch.streams_per_tenant = 2,
+        });
+        let world = World::start_with(Settings { configure, ..Settings::default() }).await;
+        let (alice, bob) = (world.client("alice"), world.client("bob"));
+        let open = (
+            alice.watch_credential_status(watch()).await.unwrap(),
+            bob.watch_credential_status(watch()).await.unwrap(),
+        );
+        let refused = bob.watch_credential_status(watch()).await.expect_err("it opens");
+        assert_eq!(refused.reason, Some(ErrorReason::StreamQuota), "{limit}");
+        drop(open);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

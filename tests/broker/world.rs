@@ -17,7 +17,7 @@ use claviger::{
     config::{
         AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
         OutboundSection, Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection,
-        TenantSection, TracesSection,
+        TenantSection, TracesSection, WatchSection,
     },
     dev::{
         self, DevProvider, PlatformClaims,
@@ -305,6 +305,7 @@ impl World {
             audit: AuditSection { window: Period::from_secs(self.settings.audit_window), ..AuditSection::default() },
             events: EventsSection::default(),
             log: LogSection::default(),
+            watch: WatchSection::default(),
             metrics: MetricsSection::default(),
             traces: TracesSection::default(),
             identity: vec![self.family()],

@@ -4,7 +4,7 @@ use std::{collections::HashMap, io::ErrorKind, net::SocketAddr, sync::Arc, time:
 
 use claviger::{
     audit::Chain,
-    broker::{self, Broker, Catalog, Tenant, UrlRule},
+    broker::{self, Broker, Catalog, Tenant, UrlRule, WatchQuotas},
     dev::{self, DevProvider, PlatformClaims},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, Timestamp, TokenUsage},
     events::Hub,
@@ -195,6 +195,7 @@ async fn broker(
             provider_timeout: Duration::from_secs(10),
             audit_window: Duration::from_secs(10),
             retention: broker::Retention::default(),
+            watch: WatchQuotas::default(),
             held_directory: None,
             erasures: ErasureList::new(directory.path().join("erasures")),
             public_url: None,

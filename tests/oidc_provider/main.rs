@@ -2,7 +2,7 @@
 //! the platform's issuer as well. The broker is called over gRPC alone; what became of its tokens is asked at the server.
 //!
 //! - `provider`: the server as a process · `visitor`: a user with a browser · `world`: the broker beside it
-//! - `caller`, `browser`: the two bindings
+//! - `caller`, `browser`: the two bindings · `storm`: many connections, faults and kills
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
@@ -16,6 +16,7 @@ mod caller;
 #[expect(dead_code, reason = "shared with the tests of the command line")]
 mod process;
 mod provider;
+mod storm;
 mod visitor;
 mod world;
 

@@ -66,9 +66,25 @@ impl OidcProvider {
 
     /// The access tokens that are issued from now on live so long.
     pub(crate) async fn set_lifetime(&self, seconds: u32) {
-        let mut request = Request::post_form(self.url("/test/lifetime"), Zeroizing::default());
-        request.body = Some(Zeroizing::new(json!({ "seconds": seconds }).to_string().into_bytes()));
-        assert_eq!(self.send(request).await.status, StatusCode::OK);
+        self.tell("lifetime", &json!({ "seconds": seconds })).await;
+    }
+
+    /// What a door for the test answers.
+    pub(crate) async fn tell(&self, door: &str, what: &Value) -> Value {
+        let mut request = Request::post_form(self.url(&format!("/test/{door}")), Zeroizing::default());
+        request.body = Some(Zeroizing::new(what.to_string().into_bytes()));
+        self.answer(request).await
+    }
+
+    /// As [`Self::tell`], of a door that only answers.
+    pub(crate) async fn ask(&self, door: &str) -> Value {
+        self.answer(Request::get(self.url(&format!("/test/{door}")))).await
+    }
+
+    async fn answer(&self, request: Request) -> Value {
+        let reply = self.send(request).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        serde_json::from_slice(&reply.body).unwrap()
     }
 
     pub(crate) async fn refreshes(&self) -> Refreshes {
@@ -141,5 +157,7 @@ pub(crate) fn post(url: Url, form: &[(&str, &str)]) -> Request {
 }
 
 pub(crate) fn outbound() -> Outbound {
-    Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap()
+    // Some doors answer when something has happened.
+    let policy = Policy { allow_http_loopback: true, timeout: Duration::from_secs(300), ..Policy::default() };
+    Outbound::new(&policy).unwrap()
 }

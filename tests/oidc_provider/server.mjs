@@ -6,13 +6,18 @@
 // Beside the protocol there is a door for the test:
 //     POST /test/lifetime      {"seconds": 2}: how long the access tokens live that are issued from now on
 //     GET  /test/refreshes     {"tokens": [...], "refused": 0}: every refresh token so far, and how many refreshes failed
+//     and those of storm.mjs
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+import { Storm } from './storm.mjs';
 
 // It warns that all this is not for production. What goes wrong is an exception, and seen.
 console.warn = console.info = () => {};
-const { default: Provider, errors } = await import(createRequire(`${process.cwd()}/`).resolve('oidc-provider'));
+const place = createRequire(`${process.cwd()}/`).resolve('oidc-provider');
+const { default: Provider, errors } = await import(place);
+const { default: MemoryAdapter } = await import(new URL('adapters/memory_adapter.js', pathToFileURL(place)));
 
 const host = process.argv[2] ?? '127.0.0.1';
 const API_SCOPES = ['calendar.read', 'calendar.write'];
@@ -33,13 +38,24 @@ const client = (id, ...paths) => ({
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 
+// The adapter's own store forgets what lies a thousand entries back, and with it the grants of living connections.
+const everything = new Map();
+class Adapter extends MemoryAdapter {
+  constructor(model) {
+    super(model, everything);
+  }
+}
+
+const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: 'test' };
+
 const configuration = {
+  adapter: Adapter,
   clients: [
     client('broker', '/callback', '/oauth/callback'),
     client('sign-in', '/login/callback'),
     client('platform', '/callback'),
   ],
-  jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: 'test' }] },
+  jwks: { keys: [key] },
   cookies: { keys: [randomBytes(32).toString('hex')] },
   scopes: ['openid', 'offline_access', ...API_SCOPES],
   findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
@@ -78,6 +94,13 @@ const server = createServer();
 await new Promise((listening) => server.listen(0, host, listening));
 const issuer = `http://${host}:${server.address().port}`;
 const provider = new Provider(issuer, configuration);
+const storm = new Storm(issuer, key);
+
+async function json(request) {
+  let body = '';
+  for await (const piece of request) body += piece;
+  return body ? JSON.parse(body) : {};
+}
 
 provider.on('grant.success', (ctx) => {
   if (ctx.body.refresh_token) refreshes.tokens.push(ctx.body.refresh_token);
@@ -87,13 +110,31 @@ provider.on('grant.error', (ctx) => {
 });
 provider.use(async (ctx, next) => {
   switch (`${ctx.method} ${ctx.path}`) {
-    case 'POST /test/lifetime': {
-      let body = '';
-      for await (const piece of ctx.req) body += piece;
-      lifetime = JSON.parse(body).seconds;
+    case 'POST /test/lifetime':
+      lifetime = (await json(ctx.req)).seconds;
       ctx.body = {};
       break;
-    }
+    case 'POST /test/platform-token':
+      ctx.body = storm.platformToken(await json(ctx.req));
+      break;
+    case 'POST /test/approve':
+      ctx.body = await storm.approve(provider, await json(ctx.req));
+      break;
+    case 'POST /test/storm':
+      ctx.body = storm.begin(await json(ctx.req));
+      break;
+    case 'POST /test/killed':
+      ctx.body = storm.killed();
+      break;
+    case 'GET /test/cycled':
+      ctx.body = await storm.cycled(Number(ctx.query.more));
+      break;
+    case 'GET /test/log':
+      ctx.body = { entries: storm.log, busy: storm.busy };
+      break;
+    case 'POST /token':
+      await storm.token(ctx, next);
+      break;
     case 'GET /test/refreshes':
       ctx.body = refreshes;
       break;

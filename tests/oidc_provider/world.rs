@@ -41,6 +41,11 @@ struct Running {
 impl World {
     /// `None`: the server is not installed, and plain `cargo test` does without.
     pub(crate) async fn start() -> Option<Self> {
+        Self::with_timeout(60).await
+    }
+
+    /// The broker waits so many seconds for the provider.
+    pub(crate) async fn with_timeout(seconds: u8) -> Option<Self> {
         // Another site than the broker's: a site without a name is its address.
         let provider = OidcProvider::start("127.0.0.2")?;
         let directory = TempDir::with_prefix("claviger-real-").unwrap();
@@ -49,7 +54,7 @@ impl World {
         Process::spawn(claviger().arg("generate-key").arg(key)).finish().expect_code(0);
         write_secret(&path.join("provider.secret"), CLIENT_SECRET);
         write_secret(&path.join("sign-in.secret"), "sign-in-secret");
-        fs::write(path.join("claviger.toml"), configuration(provider.issuer(), free_port())).unwrap();
+        fs::write(path.join("claviger.toml"), configuration(provider.issuer(), free_port(), seconds)).unwrap();
         let mut world = Self { provider, directory, running: None };
         world.run();
         Some(world)
@@ -64,15 +69,23 @@ impl World {
         self.running = Some(Running { process, endpoint });
     }
 
+    pub(crate) fn kill(&mut self) {
+        let killed = self.running.take().unwrap().process.stop(Signal::KILL);
+        assert_eq!(killed.status.code(), None, "it ended before it was killed: {}", killed.stderr);
+    }
+
     pub(crate) fn stop(&mut self) {
         self.running.take().unwrap().process.stop(Signal::TERM).expect_code(0);
     }
 
     /// A caller with a token that the platform issued to its own application: a JWT access token (RFC 9068).
     pub(crate) async fn client(&self, user: &str) -> Client {
+        self.client_with(&self.platform_token(user).await)
+    }
+
+    pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = self.running.as_ref().unwrap().endpoint.clone();
-        let token = self.platform_token(user).await;
-        Connect { endpoint, ..Connect::default() }.with_token(&token).unwrap()
+        Connect { endpoint, ..Connect::default() }.with_token(token).unwrap()
     }
 
     async fn platform_token(&self, user: &str) -> PresentedToken {
@@ -136,11 +149,12 @@ fn free_port() -> u16 {
 }
 
 /// As an operator writes it by hand.
-fn configuration(issuer: &str, http: u16) -> String {
+fn configuration(issuer: &str, http: u16, timeout: u8) -> String {
     format!(
         r#"
 [grpc]
 listen = "127.0.0.1:0"
+rate = 0
 
 [http]
 listen = "127.0.0.1:{http}"
@@ -154,7 +168,7 @@ root_keys = ["root.key"]
 
 [outbound]
 allow_http_loopback = true
-timeout = "60s"
+timeout = "{timeout}s"
 
 [[identity]]
 id = "platform"

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use claviger::{
     broker::{
         Binding, Broker, BrokerError, Catalog, GetPluginToken, Parts, Retention, Revoke, RevokeTarget, Settings,
-        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule,
+        StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
         AuthorizationCode, Call, CallContext, Caller, ClientSecret, CredentialState, Definition, Endpoints, FlowSecret,
@@ -201,6 +201,7 @@ async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<Broker, Br
             provider_timeout: TIMEOUT + Duration::from_secs(1),
             audit_window: Duration::from_secs(world.plan.audit_window),
             retention: Retention::default(),
+            watch: WatchQuotas::default(),
             held_directory: None,
             erasures: world.erasures.clone(),
             public_url: None,

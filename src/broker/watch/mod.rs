@@ -6,7 +6,7 @@ mod quota;
 mod snapshot;
 mod stream;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use futures_util::Stream;
 
@@ -19,6 +19,7 @@ use crate::{
     events::Resume,
 };
 pub(super) use quota::Quota;
+pub use quota::WatchQuotas;
 use stream::Subscription;
 
 /// The resume interval's bounds and default.
@@ -32,6 +33,8 @@ pub struct Watch {
     pub delivery: Delivery,
     /// `None`: 30 s. Clamped to 5–60 s; the server adds ± 10 %.
     pub progress_interval: Option<Duration>,
+    /// The other end of the connection that it runs on.
+    pub connection: Option<SocketAddr>,
 }
 
 /// What to show of the caller's own credentials. An event passes when it matches one scope and one kind.
@@ -126,7 +129,7 @@ impl Broker {
 
     async fn open_watch(&self, call: &Call, watch: Watch) -> Result<Subscription, BrokerError> {
         self.authorize_session(call, Role::User).await?;
-        let seat = self.quota().take(call.caller.subject)?;
+        let seat = self.quota().take(&call.caller, watch.connection)?;
         let resume = Resume::new(self.vault().keys(), &self.hub().head(), &call.caller, &watch.filter.canonical());
         let subscription = Subscription::open(self.clone(), call, watch, resume, seat).await?;
         self.record_read(call, AuditAction::WatchOpened, About::default(), "").await?;

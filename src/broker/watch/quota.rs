@@ -1,45 +1,103 @@
-//! How many streams one subject may hold open: refused visibly, not queued.
+//! How many streams may be open: refused visibly, not queued.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use crate::{broker::BrokerError, domain::SubjectId};
+use crate::{
+    broker::BrokerError,
+    domain::{AgentId, Caller, SubjectId, TenantId},
+};
 
-/// Streams per subject.
-const MOST_STREAMS: usize = 64;
+/// When to ask for a seat again: one that is given up is free at once.
+const AGAIN: Duration = Duration::from_secs(10);
 
-/// Seats taken, by subject.
-#[derive(Clone, Default)]
-pub(in crate::broker) struct Quota(Arc<Mutex<HashMap<SubjectId, usize>>>);
+/// The most watch streams at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchQuotas {
+    pub in_all: u32,
+    pub per_tenant: u32,
+    /// Of one subject, and of one agent of theirs.
+    pub per_principal: u32,
+    /// Less than a connection's concurrent streams: what is above those waits in the client without a word.
+    pub per_connection: u32,
+}
+
+/// Seats taken.
+#[derive(Clone)]
+pub(in crate::broker) struct Quota {
+    quotas: WatchQuotas,
+    taken: Arc<Mutex<HashMap<Share, u32>>>,
+}
+
+/// What a seat is counted under.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Share {
+    All,
+    Tenant(TenantId),
+    Principal(SubjectId, Option<AgentId>),
+    /// By its other end: no two connections have the same at a time.
+    Connection(SocketAddr),
+}
 
 /// One open stream's seat; given back when dropped.
 pub(super) struct Seat {
-    subject: SubjectId,
     quota: Quota,
+    shares: Vec<Share>,
 }
 
 impl Quota {
-    pub(super) fn take(&self, subject: SubjectId) -> Result<Seat, BrokerError> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seats = taken.entry(subject).or_default();
-        if *seats >= MOST_STREAMS {
-            return Err(BrokerError::StreamQuota { retry_after: Duration::from_secs(10) });
+    pub(in crate::broker) fn new(quotas: WatchQuotas) -> Self {
+        Self { quotas, taken: Arc::default() }
+    }
+
+    pub(super) fn take(&self, caller: &Caller, connection: Option<SocketAddr>) -> Result<Seat, BrokerError> {
+        let principal = Share::Principal(caller.subject, caller.agent.clone());
+        let shares = [Share::All, Share::Tenant(caller.tenant.clone()), principal];
+        let shares: Vec<_> = shares.into_iter().chain(connection.map(Share::Connection)).collect();
+        let mut taken = self.taken();
+        let full = |share: &Share| taken.get(share).is_some_and(|seats| *seats >= self.most(share));
+        if shares.iter().any(full) {
+            return Err(BrokerError::StreamQuota { retry_after: AGAIN });
         }
-        *seats += 1;
-        Ok(Seat { subject, quota: self.clone() })
+        for share in &shares {
+            *taken.entry(share.clone()).or_default() += 1;
+        }
+        Ok(Seat { quota: self.clone(), shares })
+    }
+
+    fn most(&self, share: &Share) -> u32 {
+        match share {
+            Share::All => self.quotas.in_all,
+            Share::Tenant(_) => self.quotas.per_tenant,
+            Share::Principal(..) => self.quotas.per_principal,
+            Share::Connection(_) => self.quotas.per_connection,
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<Share, u32>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for WatchQuotas {
+    fn default() -> Self {
+        Self { in_all: 50_000, per_tenant: 50_000, per_principal: 64, per_connection: 200 }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.quota.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seats) = taken.get_mut(&self.subject) {
-            *seats -= 1;
-            if *seats == 0 {
-                taken.remove(&self.subject);
+        let mut taken = self.quota.taken();
+        for share in &self.shares {
+            if let Some(seats) = taken.get_mut(share) {
+                *seats -= 1;
+                if *seats == 0 {
+                    taken.remove(share);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Caller, CredentialId, CredentialState, CredentialStatus, Revision},
+    events::Read,
 };
 
 impl Broker {
@@ -18,6 +19,19 @@ impl Broker {
         caller: &Caller,
         filter: &WatchFilter,
     ) -> Result<(Revision, Vec<CredentialStatus>), BrokerError> {
+        loop {
+            if let Some(snapshot) = self.try_snapshot(caller, filter).await? {
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    /// `None`: the log was compacted before it was read.
+    async fn try_snapshot(
+        &self,
+        caller: &Caller,
+        filter: &WatchFilter,
+    ) -> Result<Option<(Revision, Vec<CredentialStatus>)>, BrokerError> {
         let mut cursor = self.hub().announced();
         let scanned = self.vault().connections(&caller.tenant, caller.subject, None).await?;
         let mut statuses: BTreeMap<CredentialId, CredentialStatus> = scanned
@@ -27,9 +41,8 @@ impl Broker {
             .collect();
         let end = self.caught_up().await?;
         while cursor < end {
-            let (revisions, complete) = self.hub().after(cursor).await?;
-            for event in revisions.iter().filter(|(revision, _)| *revision <= end).flat_map(|(_, events)| events.iter())
-            {
+            let Read::Revisions { revisions, complete } = self.hub().after(cursor).await? else { return Ok(None) };
+            for event in revisions.iter().filter(|logged| logged.revision <= end).flat_map(|logged| &logged.events) {
                 if event.tenant == caller.tenant && event.status.subject == caller.subject {
                     statuses.insert(event.status.credential, event.status.clone());
                 }
@@ -38,7 +51,7 @@ impl Broker {
         }
         // What was revoked before the scan is not listed; what was revoked during it must not be either.
         statuses.retain(|_, status| status.state != CredentialState::Revoked && filter.shows(status));
-        Ok((end, statuses.into_values().collect()))
+        Ok(Some((end, statuses.into_values().collect())))
     }
 
     /// Waits until the hub has announced everything that is durable now.

@@ -2,15 +2,13 @@
 
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
-use futures_util::{Stream, stream};
-use tokio::sync::watch;
-
 use super::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, progress_interval, quota::Seat};
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Call, Caller, CredentialEvent, EntryId, Reason, Revision, Timestamp},
-    events::{Position, Resume, ResumeTokenError},
+    events::{Listener, Position, Read, Resume, ResumeTokenError},
 };
+use futures_util::{Stream, stream};
 
 /// States or events in one message: with 4 KiB of scopes each it is 256 KiB, and usually a tenth of that.
 const FRAGMENT: usize = 64;
@@ -27,7 +25,7 @@ pub(super) struct Subscription {
     watch: Watch,
     resume: Resume,
     epoch: EntryId,
-    announced: watch::Receiver<Revision>,
+    listener: Listener,
     /// Everything up to here that passes the filter was sent, or stands in `outbox`.
     cursor: Revision,
     /// Where the client can continue: `None` until it has a whole snapshot.
@@ -62,7 +60,7 @@ impl Subscription {
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
-            announced: broker.hub().subscribe(),
+            listener: broker.hub().listen(call.caller.tenant.clone(), call.caller.subject),
             // What was durable before the call is not "from now on", although the hub may not have announced it yet.
             cursor: head.revision,
             outbox: VecDeque::new(),
@@ -127,10 +125,11 @@ impl Subscription {
         }
     }
 
-    async fn reaches(&mut self, revision: Revision) -> bool {
+    async fn reaches(&self, revision: Revision) -> bool {
         let deadline = self.broker.now().plus(AHEAD_WAIT);
+        let mut announced = self.broker.hub().subscribe();
         tokio::select! {
-            reached = self.announced.wait_for(|announced| *announced >= revision) => reached.is_ok(),
+            reached = announced.wait_for(|announced| *announced >= revision) => reached.is_ok(),
             () = self.broker.clock().sleep_until(deadline) => false,
         }
     }
@@ -178,7 +177,6 @@ impl Subscription {
             self.wants_snapshot = false;
             return self.take_snapshot().await;
         }
-        self.announced.mark_unchanged();
         let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if now >= self.ends_at {
@@ -188,10 +186,7 @@ impl Subscription {
                 DrainReason::MaxAge
             });
         }
-        let behind = self.cursor < self.broker.hub().announced();
-        if behind {
-            self.take_events().await?;
-        }
+        self.take_events().await?;
         if !self.outbox.is_empty() {
             return Ok(());
         }
@@ -201,6 +196,7 @@ impl Subscription {
             self.outbox.push_back(WatchMessage::Progress { revision, token });
             return Ok(());
         }
+        let behind = self.cursor < self.broker.hub().announced();
         match (behind, self.broker.stopping().is_cancelled()) {
             (true, _) => Ok(()),
             (false, true) => self.drain(DrainReason::Shutdown),
@@ -211,7 +207,7 @@ impl Subscription {
     async fn wait(&mut self) -> Result<(), BrokerError> {
         let until = self.progress_at.min(self.ends_at);
         tokio::select! {
-            changed = self.announced.changed() => changed.map_err(|_| BrokerError::ShuttingDown),
+            () = self.listener.rung() => Ok(()),
             () = self.broker.clock().sleep_until(until) => Ok(()),
             () = self.broker.stopping().cancelled() => Ok(()),
         }
@@ -229,17 +225,15 @@ impl Subscription {
     }
 
     async fn take_events(&mut self) -> Result<(), BrokerError> {
-        let (revisions, complete) = self.broker.hub().after(self.cursor).await?;
-        // Only now: what was compacted while it was read is missing from what was read.
-        let compacted = self.broker.hub().head().compacted;
-        if self.cursor < compacted {
-            return self.fall_behind(compacted);
-        }
+        let (revisions, complete) = match self.listener.after(self.cursor).await? {
+            Read::Revisions { revisions, complete } => (revisions, complete),
+            Read::Compacted(compacted) => return self.fall_behind(compacted),
+        };
         let mut matching: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
-        for (revision, events) in &revisions {
-            let events: Vec<_> = events.iter().filter(|event| self.may_see(event)).cloned().collect();
+        for logged in &revisions {
+            let events: Vec<_> = logged.events.iter().filter(|event| self.may_see(event)).cloned().collect();
             if !events.is_empty() {
-                matching.push((*revision, events));
+                matching.push((logged.revision, events));
             }
         }
         if self.watch.delivery == Delivery::LatestPerCredential {

@@ -20,7 +20,7 @@ use crate::{
     config::{
         AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
         OutboundSection, PluginSection, ProviderSection, RedirectRule, Reflection, SealingSection, Size, StoreSection,
-        TenantSection, TracesSection,
+        TenantSection, TracesSection, WatchSection,
     },
     dev::{self, Arm, DevProvider, PlatformClaims, Signer},
     domain::{Endpoints, PresentedToken, Provider, PublicUrl, Role, Rotation, Scope, TokenUsage},
@@ -176,6 +176,7 @@ fn config(settings: &Settings, pages: &PublicUrl, provider: &DevProvider, root_k
         outbound: OutboundSection { allow_http_loopback: true, ..OutboundSection::default() },
         audit: AuditSection::default(),
         events: EventsSection::default(),
+        watch: WatchSection::default(),
         log: LogSection::default(),
         metrics: MetricsSection { listen: Some(settings.http) },
         traces: TracesSection::default(),

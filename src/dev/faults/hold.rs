@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::Faults;
-use crate::dev::Endpoint;
+use crate::dev::{Endpoint, GrantType};
 
 /// Where a held request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +26,7 @@ pub struct Hold {
 
 pub(super) struct Gate {
     endpoint: Endpoint,
+    grant_type: Option<GrantType>,
     point: HoldPoint,
     state: watch::Sender<GateState>,
 }
@@ -62,12 +63,13 @@ impl Drop for Hold {
 }
 
 impl Gate {
-    pub(super) fn new(endpoint: Endpoint, point: HoldPoint) -> Self {
-        Self { endpoint, point, state: watch::Sender::default() }
+    pub(super) fn new(endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) -> Self {
+        Self { endpoint, grant_type, point, state: watch::Sender::default() }
     }
 
-    pub(super) fn stands_at(&self, endpoint: Endpoint, point: HoldPoint) -> bool {
-        self.endpoint == endpoint && self.point == point
+    pub(super) fn stands_at(&self, endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) -> bool {
+        let is_meant = self.grant_type.is_none() || self.grant_type == grant_type;
+        self.endpoint == endpoint && is_meant && self.point == point
     }
 
     pub(super) fn open(&self) {

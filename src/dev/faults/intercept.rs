@@ -69,8 +69,8 @@ async fn run(site: &Site, endpoint: Endpoint, cut: &Cut, request: Request, next:
             spoil(site, next.run(request).await, fault.as_deref(), cut).await
         }
     };
-    pass_time(site, fault.as_deref(), HoldPoint::Answer).await;
     wait(site, endpoint, grant_type, HoldPoint::Answer).await;
+    pass_time(site, fault.as_deref(), HoldPoint::Answer).await;
     response
 }
 
@@ -95,7 +95,7 @@ async fn wait(site: &Site, endpoint: Endpoint, grant_type: Option<GrantType>, po
     if grant_type == Some(GrantType::Probe) {
         return;
     }
-    for gate in site.shared.faults.gates(endpoint, point) {
+    for gate in site.shared.faults.gates(endpoint, grant_type, point) {
         gate.pass().await;
     }
 }

@@ -52,7 +52,12 @@ impl Faults {
 
     /// From now on every request to `endpoint`, except a probe, waits at `point`, until the hold is released or dropped.
     pub fn hold(&self, endpoint: Endpoint, point: HoldPoint) -> Hold {
-        let gate = Arc::new(Gate::new(endpoint, point));
+        self.hold_if(endpoint, None, point)
+    }
+
+    /// As [`Self::hold`]; at a token endpoint only requests of this kind wait.
+    pub fn hold_if(&self, endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) -> Hold {
+        let gate = Arc::new(Gate::new(endpoint, grant_type, point));
         self.plan().gates.push(gate.clone());
         Hold::new(gate, self.clone())
     }
@@ -82,8 +87,9 @@ impl Faults {
         Some(fault)
     }
 
-    pub(super) fn gates(&self, endpoint: Endpoint, point: HoldPoint) -> Vec<Arc<Gate>> {
-        self.plan().gates.iter().filter(|gate| gate.stands_at(endpoint, point)).cloned().collect()
+    pub(super) fn gates(&self, endpoint: Endpoint, grant_type: Option<GrantType>, point: HoldPoint) -> Vec<Arc<Gate>> {
+        let gates = &self.plan().gates;
+        gates.iter().filter(|gate| gate.stands_at(endpoint, grant_type, point)).cloned().collect()
     }
 
     pub(super) fn remove(&self, gate: &Arc<Gate>) {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Arm, Hold, HoldPoint};
-use crate::dev::{Endpoint, Settings, settings::SettingsChange, site::Shared};
+use crate::dev::{Endpoint, GrantType, Settings, settings::SettingsChange, site::Shared};
 
 #[derive(Clone)]
 struct Remote {
@@ -31,7 +31,10 @@ struct Remote {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HoldRequest {
+    #[serde(default = "token")]
     endpoint: Endpoint,
+    #[serde(default)]
+    grant_type: Option<GrantType>,
     point: HoldPoint,
 }
 
@@ -59,7 +62,7 @@ async fn disarm(State(remote): State<Remote>) -> StatusCode {
 }
 
 async fn hold(State(remote): State<Remote>, Json(request): Json<HoldRequest>) -> StatusCode {
-    let hold = remote.shared.faults.hold(request.endpoint, request.point);
+    let hold = remote.shared.faults.hold_if(request.endpoint, request.grant_type, request.point);
     remote.holds.lock().unwrap_or_else(PoisonError::into_inner).push(hold);
     StatusCode::NO_CONTENT
 }
@@ -85,4 +88,8 @@ async fn settings(State(remote): State<Remote>) -> Json<Settings> {
 async fn change_settings(State(remote): State<Remote>, Json(change): Json<SettingsChange>) -> Json<Settings> {
     remote.shared.settings.set(change.of(remote.shared.settings.get()));
     settings(State(remote)).await
+}
+
+fn token() -> Endpoint {
+    Endpoint::Token
 }

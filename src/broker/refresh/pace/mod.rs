@@ -147,9 +147,10 @@ fn told(failure: &TokenFailure) -> Told {
     match failure.class {
         ReplyClass::Terminal | ReplyClass::Reauthorize => Told::Alive,
         ReplyClass::Configuration | ReplyClass::Transient if answered => Told::Alive,
-        ReplyClass::Configuration => Told::Nothing,
+        // A firewall's page for one user looks like one for all; a probe tells them apart, and this spent nothing.
+        ReplyClass::Configuration | ReplyClass::Unknown => Told::Nothing,
         ReplyClass::RateLimited => Told::Limited(failure.retry_after),
-        ReplyClass::Transient | ReplyClass::Ambiguous | ReplyClass::Unknown => Told::Down,
+        ReplyClass::Transient | ReplyClass::Ambiguous => Told::Down,
     }
 }
 

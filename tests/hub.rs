@@ -1,0 +1,188 @@
+//! The hub: nobody misses a revision of their own, nobody hears one twice, and nobody is woken by another's.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use claviger::{
+    audit::Chain,
+    domain::{EntryId, EventKind, InstallationId, Revision, SubjectId},
+    events::{Hub, Listener, Read},
+    sealing::{AuditKey, Random},
+    vault::Vault,
+};
+use futures_util::poll;
+use proptest::prelude::*;
+use support::{
+    memory_store::MemoryStore,
+    specimens::{acme, alice, bob, connection, event, root},
+};
+use tokio_util::sync::CancellationToken;
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod support {
+    pub(crate) mod memory_store;
+    pub(crate) mod specimens;
+}
+
+/// More than a listener keeps, and less than the hub does.
+const MANY: u64 = 100;
+
+struct Log {
+    vault: Vault,
+    hub: Hub,
+    stopping: CancellationToken,
+    /// Alice's revisions.
+    hers: Vec<Revision>,
+}
+
+impl Log {
+    async fn new() -> Self {
+        let audit_key = AuditKey::default();
+        let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
+        let store = Arc::new(MemoryStore::new(installation, epoch, Box::new(Chain::new(audit_key.clone()))));
+        let vault = Vault::open(store, root(1), Random::system(), &audit_key).await.unwrap();
+        let (hub, stopping) = (Hub::new(vault.clone()), CancellationToken::new());
+        tokio::spawn(hub.clone().run(stopping.clone()));
+        Self { vault, hub, stopping, hers: Vec::new() }
+    }
+
+    async fn write(&mut self, subject: SubjectId) {
+        let mut about = connection(1);
+        about.subject = subject;
+        let mut change = self.vault.change(&acme(), Some(subject)).await.unwrap();
+        change.event(&event(&about, EventKind::Refreshed));
+        let revision = change.commit().await.unwrap().revision;
+        if subject == alice() {
+            self.hers.push(revision);
+        }
+    }
+
+    fn listener(&self) -> Listener {
+        self.hub.listen(acme(), alice())
+    }
+
+    async fn is_announced(&self) {
+        let head = self.hub.head().revision;
+        let mut announced = self.hub.subscribe();
+        let reached = announced.wait_for(|announced| *announced >= head);
+        tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the hub stands still").unwrap();
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+/// What a subscriber knows.
+struct Reader {
+    listener: Listener,
+    cursor: Revision,
+    heard: Vec<Revision>,
+}
+
+impl Reader {
+    fn of(log: &Log) -> Self {
+        let listener = log.listener();
+        Self { cursor: log.hub.announced(), listener, heard: Vec::new() }
+    }
+
+    async fn read(&mut self) {
+        let Read::Revisions { revisions, complete } = self.listener.after(self.cursor).await.unwrap() else {
+            panic!("nothing was compacted");
+        };
+        let hers = revisions.iter().filter(|logged| logged.events[0].status.subject == alice());
+        self.heard.extend(hers.map(|logged| logged.revision));
+        assert!(self.cursor <= complete && revisions.iter().all(|logged| logged.revision <= complete));
+        self.cursor = complete;
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_woken_by_anothers_events() {
+    let mut log = Log::new().await;
+    let mut reader = Reader::of(&log);
+    reader.read().await;
+    log.write(bob()).await;
+    log.is_announced().await;
+    assert!(poll!(pin!(reader.listener.rung())).is_pending());
+    log.write(alice()).await;
+    log.is_announced().await;
+    assert!(poll!(pin!(reader.listener.rung())).is_ready());
+    reader.read().await;
+    assert_eq!(reader.heard, log.hers);
+}
+
+#[tokio::test]
+async fn what_was_left_unread_is_read_from_the_log() {
+    let mut log = Log::new().await;
+    let mut reader = Reader::of(&log);
+    reader.read().await;
+    for _ in 0..MANY {
+        log.write(alice()).await;
+    }
+    log.is_announced().await;
+    while reader.cursor < log.hub.announced() {
+        reader.read().await;
+    }
+    log.write(alice()).await;
+    log.is_announced().await;
+    assert!(poll!(pin!(reader.listener.rung())).is_ready(), "it is told again once it has caught up");
+    reader.read().await;
+    assert_eq!(reader.heard, log.hers);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Alice,
+    Bob,
+    /// Others run, the hub among them.
+    Yield,
+    Read,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![6 => Just(Step::Alice), 2 => Just(Step::Bob), 3 => Just(Step::Yield), 1 => Just(Step::Read)];
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whenever_one_reads_every_revision_is_heard_once_and_in_order(steps in steps(), joins in 0..40usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut log = Log::new().await;
+            let mut reader = None;
+            let mut before = 0;
+            for (number, step) in steps.into_iter().enumerate() {
+                if number == joins {
+                    // From a position that it has kept.
+                    before = log.hers.len() / 2;
+                    let cursor = before.checked_sub(1).map_or(Revision(0), |last| log.hers[last]);
+                    reader = Some(Reader { cursor, ..Reader::of(&log) });
+                }
+                match (step, &mut reader) {
+                    (Step::Alice, _) => log.write(alice()).await,
+                    (Step::Bob, _) => log.write(bob()).await,
+                    (Step::Yield, _) | (Step::Read, None) => tokio::task::yield_now().await,
+                    (Step::Read, Some(reader)) => reader.read().await,
+                }
+            }
+            let Some(mut reader) = reader else { return };
+            // Woken for everything that is still to come, without a look at the clock.
+            while reader.heard.len() < log.hers.len() - before {
+                let seen = reader.cursor;
+                reader.read().await;
+                if reader.cursor == seen && reader.heard.len() < log.hers.len() - before {
+                    let rung = reader.listener.rung();
+                    tokio::time::timeout(Duration::from_secs(20), rung).await.expect("it is not woken");
+                }
+            }
+            assert_eq!(reader.heard, log.hers[before..]);
+        });
+    }
+}
