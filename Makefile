@@ -4,7 +4,7 @@ TOOLS := $(TARGET)/tools
 export PATH := $(abspath $(TOOLS))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint smells bench bench-store bench-refresh soak tools
+.PHONY: help test simulation lint smells bench bench-store bench-refresh soak tools
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,11 +12,15 @@ help: ## what there is to make
 test: lint ## everything: lint, then all tests
 	rm -rf $(TARGET)/tmp/emitted
 	CLAVIGER_TOOLS=1 $(CARGO) test --locked
+	$(MAKE) simulation
 	@if [ -n "$$CLAVIGER_GITLEAKS_RULES" ]; then \
 		$(CARGO) test --locked --test emitted -- --ignored; \
 	else \
 		echo "left out: the search of all output by gitleaks' rules; set CLAVIGER_GITLEAKS_RULES to a gitleaks.toml"; \
 	fi
+
+simulation: ## the refresh engine in ten thousand worlds: half a minute, after minutes to build
+	CLAVIGER_SEEDS=10000 $(CARGO) test --locked --profile simulation --test simulation
 
 lint: tools smells ## formatting, lints, documentation, the contract, licences, smells
 	$(CARGO) fmt --check
