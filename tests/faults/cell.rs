@@ -157,6 +157,7 @@ impl Cell {
         let answer = call.await.unwrap().map(|token| token.generation);
         match (self.mode.learns, &answer) {
             (Learns::Tokens, Ok(2)) => {}
+            (Learns::Tokens, Err(error)) if self.mode.told == Told::TooFewScopes => lacks_scopes(error),
             (Learns::Dead, Err(error)) => assert_eq!(error.reason, Some(Reason::ReauthorizationRequired)),
             // The token of before lives still, or has lapsed meanwhile; where it is free to, the broker has tried again.
             (Learns::Refused | Learns::Later | Learns::MuchLater | Learns::Nothing, Ok(1 | 2)) => {}
@@ -171,6 +172,9 @@ impl Cell {
     async fn check_end(&self, world: &World, client: &Client, end: End) {
         let seen = world.refreshes();
         match end {
+            End::Works if self.mode.told == Told::TooFewScopes => {
+                lacks_scopes(&client.get_plugin_token(ask()).await.err().unwrap());
+            }
             End::Works => {
                 let token = client.get_plugin_token(ask()).await.unwrap();
                 assert!(world.provider.is_access_token_live(&AccessToken::new(token.access_token.clone())));
@@ -219,12 +223,17 @@ impl Cell {
             Told::Unknown => seconds.is_none(),
             Told::Usual => seconds.is_some_and(|seconds| (3000..=3600).contains(&seconds)),
             Told::Longer => seconds.is_some_and(|seconds| seconds > 1_000_000),
+            Told::TooFewScopes => false,
         };
         assert!(as_told, "{:?}: {seconds:?}", self.mode.told);
-        let few = self.mode.fault == Some("fewer_scopes");
-        assert_eq!(token.scopes.iter().any(|scope| scope == "calendar.read"), !few, "{:?}", token.scopes);
+        assert!(token.scopes.iter().any(|scope| scope == "calendar.read"), "{:?}", token.scopes);
         assert!(token.token_type.eq_ignore_ascii_case("bearer"));
     }
+}
+
+fn lacks_scopes(error: &ClientError) {
+    assert_eq!(error.reason, Some(Reason::ScopesMissing), "{error:?}");
+    assert_eq!(error.authentication_required.as_ref().unwrap().missing_scopes, ["calendar.read"]);
 }
 
 pub(crate) fn kill(broker: Broker) {
