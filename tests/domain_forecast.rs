@@ -1,5 +1,7 @@
 //! When an authorization is known to end, and when that is worth telling.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails fails the test")]
+
 use std::time::Duration;
 
 use claviger::domain::{

@@ -231,7 +231,7 @@ pub(crate) async fn token(broker: &Broker, person: u16) -> Result<PluginToken, B
 
 pub(crate) async fn connection(broker: &Broker, person: u16) -> Connection {
     let listed = broker.list_connections(&call(person), None).await.unwrap();
-    listed.into_iter().next().unwrap()
+    listed.into_iter().next().unwrap().connection
 }
 
 fn call(person: u16) -> Call {

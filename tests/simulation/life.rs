@@ -8,7 +8,7 @@ use claviger::{
         StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
-        AuthorizationCode, Call, CallContext, Caller, ClientSecret, CredentialState, Definition, Endpoints, FlowSecret,
+        AuthorizationCode, Call, CallContext, Caller, ClientSecret, Definition, Endpoints, FlowSecret,
         Plugin, Provider, Role, ScopeSet, TokenUsage,
     },
     events::Hub,
