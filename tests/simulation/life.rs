@@ -8,8 +8,8 @@ use claviger::{
         StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
-        AuthorizationCode, Call, CallContext, Caller, ClientSecret, Definition, Endpoints, FlowSecret,
-        Plugin, Provider, Role, ScopeSet, TokenUsage,
+        AuthorizationCode, Call, CallContext, Caller, ClientSecret, Definition, Endpoints, FlowSecret, Plugin,
+        Provider, Role, ScopeSet, TokenUsage,
     },
     events::Hub,
     identity::Authenticator,
