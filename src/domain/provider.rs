@@ -250,7 +250,7 @@ pub struct TokenUsage {
 
 impl Provider {
     /// For whom the operator says nothing else: a hundred thousand connections with a life of an hour need 28.
-    pub const REFRESHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
+    pub const REFRESHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).expect("it is not zero");
 }
 
 impl Definition {
