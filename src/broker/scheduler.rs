@@ -280,7 +280,9 @@ impl Broker {
             if stored.due().is_none_or(|at| at > now) || self.stopping().is_cancelled() {
                 return Ok(());
             }
-            if let Some(transition) = credential.aged(now) {
+            let forecast = self.untold_forecast(&stored.value).filter(|forecast| now >= forecast.notice_at);
+            let foretold = || forecast.map(|forecast| credential.foretold(forecast.ends_at));
+            if let Some(transition) = credential.aged(now).or_else(foretold) {
                 match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
                     Ok(()) | Err(BrokerError::Conflict) => continue,
                     other => return other,

@@ -2,7 +2,8 @@
 //! with a caller that gives up: `claviger serve` as a process, over real sockets.
 //!
 //! - `modes`: how the provider fails · `outcome`: what must come of it · `world`: the broker and its provider
-//! - `cell`: one mode, one step, one caller · `strace`: a kill between the answer and its commit
+//! - `cell`: one mode, one step, one caller · `strace`: a kill between the answer and its commit, a full disk
+//! - `held`: tokens that the store cannot take · `crowd`: many callers at once
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "set-up that fails fails the test")]
 
@@ -10,6 +11,8 @@
 mod emitted;
 
 mod cell;
+mod crowd;
+mod held;
 mod modes;
 mod outcome;
 #[path = "../process/process.rs"]

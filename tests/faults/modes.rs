@@ -44,6 +44,8 @@ pub(crate) enum Told {
     Usual,
     Unknown,
     Longer,
+    /// Nothing: the token has not the scopes that are asked for, and is not given out.
+    TooFewScopes,
 }
 
 const fn mode(fault: &'static str, learns: Learns) -> Mode {
@@ -124,7 +126,7 @@ pub(crate) const MODES: &[Mode] = &[
     odd("expires_at_date", Told::Unknown),
     odd("expires_at_seconds", Told::Unknown),
     odd("expires_at_milliseconds", Told::Unknown),
-    odd("fewer_scopes", Told::Usual),
+    odd("fewer_scopes", Told::TooFewScopes),
     odd("token_type_lower", Told::Usual),
     odd("token_type_upper", Told::Usual),
     odd("token_type_absent", Told::Usual),

@@ -18,7 +18,7 @@ use claviger::{
         visitor::{Decision, Visitor},
     },
     domain::Rotation,
-    outbound::{Outbound, Policy},
+    outbound::{Outbound, Policy, Request},
     proto::v1,
     sealing::Random,
 };
@@ -51,6 +51,7 @@ pub(crate) struct World {
 pub(crate) struct Broker {
     pub(crate) process: Process,
     endpoint: String,
+    http: String,
 }
 
 impl World {
@@ -147,8 +148,11 @@ scopes = ["calendar.read"]
         let file = self.path("claviger.toml");
         let mut process = Process::spawn(claviger().args(["serve", "--config"]).arg(file));
         let line = process.error_line(|line| line.contains("grpc.address="));
-        let address = line.split_once("grpc.address=").unwrap().1.split_whitespace().next().unwrap().to_owned();
-        Broker { process, endpoint: format!("http://{address}") }
+        let address = |name: &str| {
+            let address = line.split_once(name).unwrap().1.split_whitespace().next().unwrap();
+            format!("http://{address}")
+        };
+        Broker { endpoint: address("grpc.address="), http: address("http.address="), process }
     }
 
     /// Of alice.
@@ -168,8 +172,7 @@ scopes = ["calendar.read"]
         };
         let started = client.start_authorization(request).await.unwrap();
         let url: Url = started.authorization_url.parse().unwrap();
-        let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
-        let answer = Visitor::new(outbound).visit(&url, "alice", Decision::Approve).await.unwrap();
+        let answer = Visitor::new(outbound()).visit(&url, "alice", Decision::Approve).await.unwrap();
         let parameter = |name: &str| {
             answer.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
         };
@@ -180,14 +183,35 @@ scopes = ["calendar.read"]
 
     /// What is issued from now on lasts.
     pub(crate) fn let_tokens_last(&self) {
-        let settings = self.provider.settings();
-        self.provider.set(Settings { access_token_lifetime: LIFETIME, ..settings });
+        self.set_lifetime(LIFETIME);
+    }
+
+    pub(crate) fn set_lifetime(&self, access_token_lifetime: Duration) {
+        self.provider.set(Settings { access_token_lifetime, ..self.provider.settings() });
+    }
+
+    /// Whether a file holds tokens that the store could not take.
+    pub(crate) fn holds_tokens(&self) -> bool {
+        let mut files = fs::read_dir(self.store().join("held")).unwrap().map(Result::unwrap);
+        files.any(|file| file.metadata().is_ok_and(|about| about.len() > 0))
     }
 
     /// Refreshes that the provider has seen.
     pub(crate) fn refreshes(&self) -> u64 {
         self.provider.stats().token_requests(GrantType::RefreshToken)
     }
+}
+
+impl Broker {
+    /// What an orchestrator is told.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let ready = Request::get(format!("{}/readyz", self.http).parse().unwrap());
+        outbound().send(ready).await.unwrap().status.is_success()
+    }
+}
+
+fn outbound() -> Outbound {
+    Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap()
 }
 
 fn claviger() -> Command {

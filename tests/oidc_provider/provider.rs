@@ -158,6 +158,11 @@ pub(crate) fn post(url: Url, form: &[(&str, &str)]) -> Request {
 
 pub(crate) fn outbound() -> Outbound {
     // Some doors answer when something has happened.
-    let policy = Policy { allow_http_loopback: true, timeout: Duration::from_secs(300), ..Policy::default() };
+    let policy = Policy {
+        allow_http_loopback: true,
+        timeout: Duration::from_secs(300),
+        max_response: 64 << 20,
+        ..Policy::default()
+    };
     Outbound::new(&policy).unwrap()
 }

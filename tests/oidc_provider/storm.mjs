@@ -4,7 +4,7 @@
 //     POST /test/platform-token  {"user": "u1"} → {"token": "..."}: as the platform's application gets it
 //     POST /test/approve         {"user": "u1", "url": "..."} → {"url": "..."}: where the user is sent who says yes
 //     POST /test/storm           {"seed": 1, "busy": 20, "lost": 4, "late": 2, "slow": 100}: per mille of refreshes
-//     POST /test/killed          the broker is dead, and what it asked before has nobody to answer to
+//     POST /test/killed          the broker is dead → {"ended": 2}: users whose grant is gone
 //     GET  /test/cycled?more=50  answers once everybody who will be was refreshed since then, and so many more
 //     GET  /test/log             [{"kind": "rotated", "user": "u1", "presented": 3, "fate": "lost"}, ...]
 import { createPrivateKey, randomUUID, sign } from 'node:crypto';
@@ -84,9 +84,13 @@ export class Storm {
   killed() {
     this.kills += 1;
     this.#since = 0;
-    for (const [user, state] of this.#settled) if (state !== 'ended') this.#settled.set(user, 'awaited');
+    let ended = 0;
+    for (const [user, state] of this.#settled) {
+      if (state === 'ended') ended += 1;
+      else this.#settled.set(user, 'awaited');
+    }
     this.#note({ kind: 'killed' });
-    return {};
+    return { ended };
   }
 
   async cycled(more) {
@@ -156,8 +160,8 @@ export class Storm {
 
   #tell() {
     const everybody = ![...this.#settled.values()].includes('awaited');
-    // Who was given up after two lost answers never comes again: everybody else has come three times by then.
-    const rounds = everybody ? 1 : 3;
+    // Who was given up after two lost answers never comes again: everybody else has come twice by then.
+    const rounds = everybody ? 1 : 2;
     const over = ({ more }) => this.#since >= rounds * this.#settled.size + more;
     this.#waiting.filter(over).forEach(({ resolve }) => resolve());
     this.#waiting = this.#waiting.filter((waiting) => !over(waiting));

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 
 use claviger::{
+    app::SystemClock,
     client::Client,
-    domain::PresentedToken,
+    domain::{Clock as _, PresentedToken},
     proto::v1::{
         self, CredentialState as State, ErrorReason as Reason, watch_credential_status_request::Start,
         watch_credential_status_response::Body,
@@ -83,19 +84,24 @@ fn seed() -> u64 {
 async fn after_a_storm_every_connection_works_but_those_whose_answer_was_lost() {
     let Some(mut world) = World::with_timeout(TIMEOUT).await else { return };
     world.provider.set_lifetime(LIFETIME).await;
-    let users = connect(&world).await;
+    let mut users = Vec::new();
+    connect(&world, &mut users, CONNECTIONS).await;
     let seed = seed();
-    world.provider.tell("storm", &json!({ "seed": seed, "busy": 10, "lost": 4, "late": 2, "slow": 200 })).await;
-    let (began, mut kills) = (Instant::now(), 0);
-    while began.elapsed() < lasts() {
-        // Whoever was interrupted has had its second try: a third interruption in a row would be no news.
-        world.provider.ask(&format!("cycled?more={}", seed.wrapping_mul(31).wrapping_add(kills * 17) % 80)).await;
+    let (began, mut kills) = (SystemClock.now(), 0);
+    while SystemClock.now() - began < lasts() {
+        let odds = json!({ "seed": seed + kills, "busy": 10, "lost": 4, "late": 2, "slow": 60 });
+        world.provider.tell("storm", &odds).await;
+        // By then, who was interrupted has had the second try: two in a row prove nothing of a provider that saw neither.
+        let more = (seed.wrapping_mul(31).wrapping_add(kills * 17)) % 80;
+        world.provider.ask(&format!("cycled?more={more}")).await;
         world.kill();
-        world.provider.tell("killed", &json!({})).await;
+        let ended = world.provider.tell("killed", &json!({})).await["ended"].as_u64().unwrap() as usize;
         kills += 1;
+        world.provider.tell("storm", &json!({ "seed": 0 })).await;
         world.run();
+        let gone = CONNECTIONS + ended - users.len();
+        connect(&world, &mut users, gone).await;
     }
-    world.provider.tell("storm", &json!({ "seed": 0 })).await;
     world.provider.set_lifetime(3600).await;
 
     let mut ends = BTreeMap::new();
@@ -128,15 +134,16 @@ async fn after_a_storm_every_connection_works_but_those_whose_answer_was_lost() 
     );
 }
 
-async fn connect(world: &World) -> Vec<User> {
-    let mut users = Vec::new();
-    for number in 0..CONNECTIONS {
+/// So many new users connect their accounts.
+async fn connect(world: &World, users: &mut Vec<User>, count: usize) {
+    let before = users.len();
+    for number in before..before + count {
         let name = format!("u{number}");
         let token = world.provider.tell("platform-token", &json!({ "user": name })).await;
         let token = PresentedToken::new(token["token"].as_str().unwrap().to_owned());
         users.push(User { name, token });
     }
-    for some in users.chunks(8) {
+    for some in users[before..].chunks(8) {
         join_all(some.iter().map(async |user| {
             let client = world.client_with(&user.token);
             let started = client.start_authorization(start(v1::AuthorizationBinding::Caller)).await.unwrap();
@@ -147,7 +154,6 @@ async fn connect(world: &World) -> Vec<User> {
         }))
         .await;
     }
-    users
 }
 
 /// Who is dead by the provider's log, having held the broker's word against it: whose refresh token it replaced in an
@@ -191,7 +197,7 @@ async fn settled(client: &Client) -> End {
     let request = v1::WatchCredentialStatusRequest { start: Some(Start::Snapshot(true)), ..Default::default() };
     let mut stream = client.watch_credential_status(request).await.unwrap();
     // Later than any token of the storm lapses, earlier than those after it.
-    let soon = prost_types::Timestamp::from(SystemTime::now() + Duration::from_secs(1800)).seconds;
+    let soon = SystemClock.now().plus(Duration::from_secs(1800)).as_secs();
     loop {
         let statuses = match stream.message().await.unwrap().expect("the stream goes on").body {
             Some(Body::Snapshot(snapshot)) => snapshot.statuses,

@@ -8,8 +8,8 @@ use claviger::{
         StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
-        AuthorizationCode, Call, CallContext, Caller, ClientSecret, CredentialState, Definition, Endpoints, FlowSecret,
-        Plugin, Provider, Role, ScopeSet, TokenUsage,
+        AuthorizationCode, Call, CallContext, Caller, ClientSecret, Definition, Endpoints, FlowSecret, Plugin,
+        Provider, Role, ScopeSet, TokenUsage,
     },
     events::Hub,
     identity::Authenticator,
@@ -339,7 +339,7 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     world.trace(|| {
         format!(
             "person {person} connects: {:?}",
-            outcome.map(|connection| connection.id).map_err(|error| error.to_string())
+            outcome.map(|shown| shown.connection.id).map_err(|error| error.to_string())
         )
     });
 }
