@@ -71,7 +71,7 @@ fn live(world: &Arc<World>) {
         }
         match end {
             End::Over => return,
-            End::Stopped => world.expect_nothing_in_hand(),
+            End::Stopped => world.judge_what_is_in_hand(),
             End::Killed => {
                 world.bury();
                 world.time.pass(1 + world.coin(3) * 20 * SECOND);
@@ -138,7 +138,7 @@ async fn run(world: Arc<World>) -> End {
     }
     come_to_rest(&world, &store, &broker).await;
     broker.stop().await;
-    world.expect_nothing_in_hand();
+    world.judge_what_is_in_hand();
     End::Over
 }
 

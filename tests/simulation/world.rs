@@ -278,7 +278,7 @@ impl World {
     }
 
     /// A process has ended in good order: whatever it was given must be durable.
-    pub(crate) fn expect_nothing_in_hand(&self) {
+    pub(crate) fn judge_what_is_in_hand(&self) {
         let lost = self.state().in_hand.first().map(|hand| hand.access.clone());
         if let Some(access) = lost {
             self.broken(Invariant::I1, format!("{access} was given to a live process and is nowhere"));
