@@ -4,7 +4,7 @@ TOOLS := $(TARGET)/tools
 export PATH := $(abspath $(TOOLS))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint smells bench bench-store soak tools
+.PHONY: help test simulation lint smells bench bench-store bench-refresh soak tools
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,11 +12,15 @@ help: ## what there is to make
 test: lint ## everything: lint, then all tests
 	rm -rf $(TARGET)/tmp/emitted
 	CLAVIGER_TOOLS=1 $(CARGO) test --locked
+	$(MAKE) simulation
 	@if [ -n "$$CLAVIGER_GITLEAKS_RULES" ]; then \
 		$(CARGO) test --locked --test emitted -- --ignored; \
 	else \
 		echo "left out: the search of all output by gitleaks' rules; set CLAVIGER_GITLEAKS_RULES to a gitleaks.toml"; \
 	fi
+
+simulation: ## the refresh engine in ten thousand worlds: half a minute, after minutes to build
+	CLAVIGER_SEEDS=10000 $(CARGO) test --locked --profile simulation --test simulation
 
 lint: tools smells ## formatting, lints, documentation, the contract, licences, smells
 	$(CARGO) fmt --check
@@ -34,6 +38,9 @@ bench: tools ## speed, as ratios measured in one run: minutes to build, then fou
 
 bench-store: ## the store beside raw sled and at a million connections: a quarter of an hour and 20 GB under target/
 	$(CARGO) bench --locked --profile dist --bench store -- $(PARTS)
+
+bench-refresh: ## the refresh engine: ten thousand due in one second, and how many one node keeps fresh: ten minutes
+	$(CARGO) bench --locked --profile dist --bench refresh -- $(PARTS)
 
 soak: ## the long form of the long tests
 	CLAVIGER_SOAK=1 CLAVIGER_TOOLS=1 $(CARGO) test --locked --release

@@ -23,10 +23,12 @@ copy_head() {
 # What the tree's own build has of dependencies need not be built again. Cargo replaces files, so links are safe.
 borrow_dependencies() {
     [ -d "$CARGO_TARGET_DIR" ] && return
-    mkdir -p "$CARGO_TARGET_DIR/debug"
-    local part
-    for part in deps build .fingerprint; do
-        [ ! -d "$target/debug/$part" ] || cp -al "$target/debug/$part" "$CARGO_TARGET_DIR/debug/"
+    local profile part
+    for profile in debug simulation; do
+        mkdir -p "$CARGO_TARGET_DIR/$profile"
+        for part in deps build .fingerprint; do
+            [ ! -d "$target/$profile/$part" ] || cp -al "$target/$profile/$part" "$CARGO_TARGET_DIR/$profile/"
+        done
     done
 }
 
@@ -81,10 +83,14 @@ torn_sets() {
     in_tree cargo test --quiet --locked --test store_conformance a_change_set_that_lost_a_row 2>&1
 }
 
+simulation() {
+    in_tree env CLAVIGER_SEEDS=10000 cargo test --quiet --locked --profile simulation --test simulation invariants 2>&1
+}
+
 copy_head
 borrow_dependencies
 tour >/dev/null || { echo "the tour fails without a defect" >&2; exit 1; }
-for sound in durability power_loss torn_sets; do
+for sound in durability power_loss torn_sets simulation; do
     "$sound" >/dev/null || { echo "$sound fails without a defect" >&2; exit 1; }
 done
 echo "sound   without a defect"
@@ -119,5 +125,23 @@ defect "the head is announced before the sync" "was announced and is gone" \
 defect "commit rows are not checked at open" "FAILED" \
     src/store/sled/tail.rs 's/(fn unchanged\([^{]*\{\n)/$1        if tail.revision.0 > 0 { return Ok(()); }\n/' \
     torn_sets
+defect "a flight does not read the record again" "nobody needs it" \
+    src/broker/refresh/flight.rs 's/if credential\.generation > generation \{/if false {/' \
+    simulation
+defect "a change that came first is overwritten" "CLAVIGER_SEED=" \
+    src/broker/refresh/settle.rs 's/(async fn settle\(.*?)(let next = .*?)change\.commit\(\)\.await\?;\n        Ok\(\(\)\)/$1let again = transition.clone();\n        $2match change.commit().await.map_err(BrokerError::from) {\n            Err(BrokerError::Conflict) => {\n                let Some(latest) = self.vault().any_connection(next.id).await? else { return Ok(()) };\n                Box::pin(self.settle(&latest, again, tokens, result)).await\n            }\n            other => other.map(|_| ()),\n        }/s' \
+    simulation
+defect "a dead connection's tokens are deleted" "were deleted" \
+    src/broker/refresh/settle.rs 's/(fn settle_dead.*?)Tokens::Keep/$1Tokens::Drop/s' \
+    simulation
+defect "a flight ends with its caller" "gave up its POST" \
+    src/broker/refresh/flight.rs 's/let work = move \|\| async move \{ broker\.fly\(id, generation, turn\)\.await \};/let (_caller, gone) = tokio::sync::oneshot::channel::<()>();\n        let work = move || async move { tokio::select! { biased; flown = broker.fly(id, generation, turn) => flown, _ = gone => Flown::StoreUnavailable } };/' \
+    simulation
+defect "a strict provider is asked a third time" "after two answers to it were lost" \
+    src/domain/refresh.rs 's/attempts >= 2(.*?Strict => self\.refresh\.attempts) < 2/attempts >= 3$1 < 3/s' \
+    simulation
+defect "tokens are written back over a revocation" "was stopped, and is Connected again" \
+    src/broker/refresh/settle.rs 's/if credential\.state\.is_stopped\(\) \{(.*?)(let transition = credential)(\.refreshed\()/if false {$1let connected = crate::domain::Credential { state: CredentialState::Connected, ..credential.clone() };\n            let credential = if credential.state.is_stopped() { &connected } else { credential };\n            $2$3/s' \
+    simulation
 
 exit "$((failures > 0))"

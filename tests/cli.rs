@@ -91,8 +91,8 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
     let broker = Broker::start().await;
     let table = stdout(&broker.run(&["connections"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "EXPIRES", "SCOPES"]);
-    assert_eq!(rows[1], ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "read", "write"]);
+    assert_eq!(rows[0], ["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "SCOPES"]);
+    assert_eq!(rows[1], ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "read", "write"]);
     assert!(!table.contains('\x1b'));
 
     let table = stdout(&broker.run(&["revoke", "--all", "--preview"]));

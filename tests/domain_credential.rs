@@ -248,7 +248,8 @@ fn only_answers_in_a_row_are_excused() {
 
 #[test]
 fn recovery_is_announced_and_so_is_every_way_back() {
-    let granted = || Granted { scopes: ScopeSet::default(), expires_at: None, refreshable: true };
+    let granted =
+        || Granted { scopes: ScopeSet::default(), expires_at: None, refreshable: true, refresh_token_end: None };
     let events = |state| {
         let credential = Credential { state, ..connected(Some(3600), true) };
         credential.refreshed(granted(), START).unwrap().events
@@ -438,6 +439,7 @@ impl Grant {
             scopes: ScopeSet::parse("read write", ' ').expect("legal scopes"),
             expires_at: self.lifetime.map(|seconds| now.plus(Duration::from_secs(seconds))),
             refreshable: self.refreshable,
+            refresh_token_end: None,
         }
     }
 }

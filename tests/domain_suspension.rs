@@ -164,7 +164,7 @@ fn refusal(since: Timestamp) -> Refusal {
 fn connection(number: u8, consent: Timestamp) -> Connection {
     let tenant: TenantId = "acme".parse().expect("a legal name");
     let (subject, scopes) = (SubjectId::from_bytes([number; 32]), ScopeSet::default());
-    let granted = Granted { scopes: scopes.clone(), expires_at: None, refreshable: true };
+    let granted = Granted { scopes: scopes.clone(), expires_at: None, refreshable: true, refresh_token_end: None };
     let pending = Credential::pending(CredentialId::from_bytes([number; 16]), consent);
     Connection {
         id: ConnectionId::from_bytes([number; 16]),

@@ -71,7 +71,7 @@ pub(super) fn provider(number: u64) -> &'static str {
 
 pub(super) fn granted() -> Granted {
     let expires_at = Some(SINCE.plus(Duration::from_secs(365 * 24 * 3600)));
-    Granted { scopes: scopes(), expires_at, refreshable: true }
+    Granted { scopes: scopes(), expires_at, refreshable: true, refresh_token_end: None }
 }
 
 pub(super) fn tokens(number: u64, generation: u64) -> TokenSet {

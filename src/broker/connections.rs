@@ -4,12 +4,25 @@ use std::{cmp::Reverse, time::Duration};
 
 use super::{Broker, BrokerError, trail::About};
 use crate::{
-    domain::{AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, ProviderId, Role},
+    domain::{
+        AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, NextAction, ProviderId, Role, Timestamp,
+    },
     vault::Stored,
 };
 
 /// The longest wait that GetAuthorization grants.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A connection as its owner is shown it.
+#[derive(Clone, Debug)]
+pub struct ShownConnection {
+    /// Of a suspended provider it is suspended, whatever is stored.
+    pub connection: Connection,
+    /// When the authorization ends unless the user renews it; `None`: not known.
+    pub authorization_ends_at: Option<Timestamp>,
+    /// `None`: nothing will happen to it any more, or not before somebody asks.
+    pub next: Option<NextAction>,
+}
 
 impl Broker {
     /// The caller's connections, newest first.
@@ -17,15 +30,15 @@ impl Broker {
         &self,
         call: &Call,
         provider: Option<&ProviderId>,
-    ) -> Result<Vec<Connection>, BrokerError> {
+    ) -> Result<Vec<ShownConnection>, BrokerError> {
         let outcome = self.connections_of(call, provider).await;
         self.record_answer(call, AuditAction::ConnectionsRead, About::default(), outcome.as_ref().err()).await?;
         outcome
     }
 
-    pub async fn get_connection(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
+    pub async fn get_connection(&self, call: &Call, id: ConnectionId) -> Result<ShownConnection, BrokerError> {
         let outcome = self.connection_of(call, id).await;
-        let about = About { plugin: None, connection: outcome.as_ref().ok() };
+        let about = About { plugin: None, connection: outcome.as_ref().ok().map(|shown| &shown.connection) };
         self.record_answer(call, AuditAction::ConnectionsRead, about, outcome.as_ref().err()).await?;
         outcome
     }
@@ -40,17 +53,27 @@ impl Broker {
         outcome
     }
 
-    async fn connections_of(&self, call: &Call, provider: Option<&ProviderId>) -> Result<Vec<Connection>, BrokerError> {
+    async fn connections_of(
+        &self,
+        call: &Call,
+        provider: Option<&ProviderId>,
+    ) -> Result<Vec<ShownConnection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
-        let mut connections: Vec<_> = stored.iter().map(|stored| self.shown(&stored.value)).collect();
-        connections.sort_by_key(|connection| Reverse((connection.created_at, connection.id)));
+        let mut connections: Vec<_> = stored.iter().map(|stored| self.show(stored)).collect();
+        connections.sort_by_key(|shown| Reverse((shown.connection.created_at, shown.connection.id)));
         Ok(connections)
     }
 
-    async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<Connection, BrokerError> {
+    async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<ShownConnection, BrokerError> {
         self.authorize_session(call, Role::User).await?;
-        Ok(self.shown(&self.own_connection(call, id).await?.value))
+        Ok(self.show(&self.own_connection(call, id).await?))
+    }
+
+    pub(super) fn show(&self, stored: &Stored<Connection>) -> ShownConnection {
+        let connection = self.shown(&stored.value);
+        let next = NextAction::of(&connection, stored.due(), self.next_attempt_at(&connection.provider));
+        ShownConnection { authorization_ends_at: self.ends_at(&stored.value), next, connection }
     }
 
     async fn flow_of(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {

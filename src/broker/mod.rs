@@ -54,7 +54,7 @@ pub use browser::{
     SignInBegun, SignedInBrowser, VisitRefused,
 };
 pub use catalog::{Catalog, Tenant, UrlRule};
-pub use connections::LONGEST_WAIT;
+pub use connections::{LONGEST_WAIT, ShownConnection};
 pub use create_backup::{BackupPart, BackupSummary};
 pub use error::{AuthenticationRequired, BrokerError};
 pub use get_plugin_token::{GetPluginToken, PluginToken, ScopeEnforcement};
@@ -70,8 +70,8 @@ pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, Watch
 use crate::{
     audit::Windows,
     domain::{
-        Clock, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind, FlowId, Granted, Nonce,
-        Provider, ProviderId, PublicUrl, ScopeSet, Timestamp,
+        Clock, Connection, ConnectionId, CredentialEvent, EventKind, FlowId, Granted, Nonce, Provider, ProviderId,
+        PublicUrl, RefreshTokenEnd, ScopeSet, Timestamp,
     },
     events::Hub,
     identity::Authenticator,
@@ -306,6 +306,9 @@ impl Broker {
             scopes: tokens.scopes.unwrap_or_else(|| asked.clone()),
             expires_at: tokens.expires_in.map(|life| obtained_at.plus(life)),
             refreshable: tokens.refresh.is_some(),
+            refresh_token_end: tokens
+                .refresh_expires_in
+                .map(|life| RefreshTokenEnd { at: obtained_at.plus(life), since: obtained_at }),
         };
         let tokens = TokenSet { access: tokens.access, refresh: tokens.refresh, id_token: tokens.id_token };
         FlowTokens { tokens, granted, obtained_at, nonce }
@@ -320,7 +323,7 @@ impl Broker {
                 // New tokens prove that the provider takes our registration.
                 status: match kind {
                     EventKind::Connected | EventKind::Recovered | EventKind::Refreshed => {
-                        CredentialStatus::of(connection)
+                        self.status_as_stored(connection)
                     }
                     _ => self.status_of(connection),
                 },

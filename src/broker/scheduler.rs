@@ -1,13 +1,16 @@
 //! The timer loop: looks at what is due, and sleeps until the next thing is.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::yield_now,
 };
 
@@ -36,12 +39,21 @@ const BACKLOG: usize = 1024;
 /// Records that were attended to, by the time at which they were due. One that stays due at that time could not be
 /// handled (its provider is suspended, its row is corrupt) and waits, while the turn goes on to those behind it.
 #[derive(Clone, Default)]
-struct Attended(Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>);
+struct Attended {
+    resting: Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>,
+    /// Those that were due while they were under way: perhaps anew.
+    passed_over: Arc<Mutex<HashSet<DueRecord>>>,
+    again: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    noted: Arc<Notify>,
+}
 
 struct Rest {
     due: Due,
     until: Timestamp,
     pause: Duration,
+    /// Those whose rest ends together go on in the order in which they came.
+    nth: usize,
 }
 
 /// How far the index of what is due was read. What a commit puts before that place wakes the scheduler.
@@ -81,11 +93,18 @@ impl Attended {
         self.resting().contains_key(&(due.record, due.at))
     }
 
+    /// It was attended to, at that time.
     fn note(&self, due: Due, now: Timestamp) {
+        if self.passed_over().remove(&due.record) {
+            self.again.store(true, Ordering::Relaxed);
+        }
         let mut resting = self.resting();
-        let rest = resting.entry((due.record, due.at)).or_insert(Rest { due, until: now, pause: PAUSE / 2 });
+        let nth = self.count.fetch_add(1, Ordering::Relaxed);
+        let rest = resting.entry((due.record, due.at)).or_insert(Rest { due, until: now, pause: PAUSE / 2, nth });
         rest.pause = (rest.pause * 2).min(LONGEST_PAUSE);
         rest.until = now.plus(rest.pause);
+        drop(resting);
+        self.noted.notify_one();
     }
 
     fn forget(&self, due: &Due) {
@@ -95,13 +114,18 @@ impl Attended {
     /// Those that have rested, and when the next will have.
     fn rested(&self, now: Timestamp) -> (Vec<Due>, Timestamp) {
         let resting = self.resting();
-        let over = resting.values().filter(|rest| rest.until <= now).map(|rest| rest.due.clone()).collect();
         let next = resting.values().map(|rest| rest.until).filter(|until| now < *until).min();
-        (over, next.unwrap_or(Timestamp::NEVER))
+        let mut over: Vec<_> = resting.values().filter(|rest| rest.until <= now).collect();
+        over.sort_unstable_by_key(|rest| (rest.until, rest.due.at, rest.nth));
+        (over.into_iter().map(|rest| rest.due.clone()).collect(), next.unwrap_or(Timestamp::NEVER))
+    }
+
+    fn passed_over(&self) -> MutexGuard<'_, HashSet<DueRecord>> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resting(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,6 +159,7 @@ impl Broker {
                 biased;
                 () = self.stopping().cancelled() => return,
                 () = self.vault().due_before(next) => reading.sooner = true,
+                () = attended.noted.notified() => reading.sooner |= attended.again.swap(false, Ordering::Relaxed),
                 () = self.clock().sleep_until(next) => {}
             }
         }
@@ -149,7 +174,7 @@ impl Broker {
         }
         self.vault().begin_planning();
         let next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        let (rested, next_rested) = attended.rested(now);
+        let (rested, _) = attended.rested(now);
         for due in rested {
             if self.attended().has(&due.record) || self.vault().is_due(&due).await? {
                 self.begin_attending(due, lanes, attended);
@@ -157,7 +182,9 @@ impl Broker {
                 attended.forget(&due);
             }
         }
+        let next = next.min(attended.rested(now).1);
         let mut last = reading.after(now, self.attended().count());
+        let next = if reading.sooner { next.min(now.plus(PAUSE)) } else { next };
         loop {
             let horizon = now.plus(LONGEST_SLEEP);
             let page = match &last {
@@ -167,7 +194,7 @@ impl Broker {
             let whole = page.len() == PAGE;
             for due in page {
                 if due.at > now {
-                    return Ok(self.wake_at(next.min(next_rested).min(due.at), reading));
+                    return Ok(next.min(due.at));
                 }
                 last = Some(due.clone());
                 reading.last.clone_from(&last);
@@ -176,22 +203,17 @@ impl Broker {
                 }
             }
             if !whole {
-                return Ok(self.wake_at(next.min(next_rested), reading));
+                return Ok(next);
             }
             yield_now().await;
         }
     }
 
-    /// While anything is under way the scheduler looks again soon: what is still due then has to rest.
-    fn wake_at(&self, next: Timestamp, reading: &Reading) -> Timestamp {
-        let busy = reading.sooner || self.attended().count() > 0;
-        if busy { next.min(self.now().plus(PAUSE)) } else { next }
-    }
-
     fn begin_attending(&self, due: Due, lanes: &Lanes, attended: &Attended) {
         // Whatever it is due for now, it is looked at again once what is under way has ended.
         if self.attended().has(&due.record) {
-            return attended.note(due, self.now());
+            attended.passed_over().insert(due.record);
+            return;
         }
         let (broker, lanes, attended) = (self.clone(), lanes.clone(), attended.clone());
         self.attended().spawn(due.record, async move {
@@ -258,13 +280,16 @@ impl Broker {
             if stored.due().is_none_or(|at| at > now) || self.stopping().is_cancelled() {
                 return Ok(());
             }
-            if let Some(transition) = credential.aged(now) {
+            let forecast = self.untold_forecast(&stored.value).filter(|forecast| now >= forecast.notice_at);
+            let foretold = || forecast.map(|forecast| credential.foretold(forecast.ends_at));
+            if let Some(transition) = credential.aged(now).or_else(foretold) {
                 match self.settle(&stored, transition, Tokens::Keep, AuditResult::Allowed).await {
                     Ok(()) | Err(BrokerError::Conflict) => continue,
                     other => return other,
                 }
             }
-            if !credential.state.refreshes() || !credential.refreshable {
+            let waits = self.is_suspended(&stored.value.provider, now);
+            if waits || !credential.state.refreshes() || !credential.refreshable {
                 return Ok(());
             }
             let expiry = credential.expires_at.filter(|_| !credential.announced_expired).unwrap_or(Timestamp::NEVER);

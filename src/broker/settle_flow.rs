@@ -80,6 +80,7 @@ impl Broker {
             refresh: None,
             id_token: parked.tokens.id_token.clone(),
             expires_in: None,
+            refresh_expires_in: None,
             scopes: None,
         };
         match self.servers().account(&provider, &tokens, parked.nonce.as_ref()).await {

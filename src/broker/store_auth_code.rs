@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{
-    Broker, BrokerError, Catalog, Target,
+    Broker, BrokerError, Catalog, ShownConnection, Target,
     authorize::Access,
     exchange::{Answer, ended},
     flights::Joined,
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, Connection, FLOW_LIFETIME, Flow, FlowId,
-        FlowSecret, FlowState, PluginId, Provider, Reason, Role, ScopeSet,
+        Attempt, AuditAction, AuthorizationCode, Call, CodeVerifier, FLOW_LIFETIME, Flow, FlowId, FlowSecret,
+        FlowState, PluginId, Provider, Reason, Role, ScopeSet,
     },
     oauth::{IssuerMismatch, check_issuer},
     vault::{FlowIntent, Stored},
@@ -40,7 +40,7 @@ pub struct OwnFlow {
 impl Broker {
     /// Stores the connection behind an authorization code. Safe to repeat: the same code of the same caller gets the
     /// same outcome for the flow's life.
-    pub async fn store_auth_code(&self, call: &Call, request: StoreAuthCode) -> Result<Connection, BrokerError> {
+    pub async fn store_auth_code(&self, call: &Call, request: StoreAuthCode) -> Result<ShownConnection, BrokerError> {
         let outcome = self.finish(call, request).await;
         if let Err(error) = &outcome {
             self.record_refusal(call, AuditAction::CodeStored, About::default(), error).await;
@@ -48,7 +48,7 @@ impl Broker {
         outcome
     }
 
-    async fn finish(&self, call: &Call, request: StoreAuthCode) -> Result<Connection, BrokerError> {
+    async fn finish(&self, call: &Call, request: StoreAuthCode) -> Result<ShownConnection, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let (state, code, iss) = match request {
             StoreAuthCode::Flow { state, code, iss } => (state, code, iss),
@@ -108,7 +108,7 @@ impl Broker {
         Err(BrokerError::FlowEnded(ended(&flow.value)))
     }
 
-    async fn outcome(&self, call: &Call, id: FlowId) -> Result<Connection, BrokerError> {
+    async fn outcome(&self, call: &Call, id: FlowId) -> Result<ShownConnection, BrokerError> {
         self.exchanges().join(&id).await;
         // A process that died after the exchange left its tokens here. Nobody need wait for the job that judges them.
         self.settle_flow(&call.caller.tenant, id).await?;
@@ -116,7 +116,7 @@ impl Broker {
         match &flow.state {
             FlowState::Completed { connection } => {
                 let stored = self.vault().connection(&call.caller.tenant, *connection).await?;
-                Ok(stored.ok_or(BrokerError::ConnectionNotFound)?.into_value())
+                Ok(self.show(&stored.ok_or(BrokerError::ConnectionNotFound)?))
             }
             FlowState::Failed { reason: Reason::AccountMismatch } => Err(BrokerError::AccountMismatch),
             _ => Err(BrokerError::FlowEnded(ended(&flow))),

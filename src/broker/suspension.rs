@@ -123,7 +123,23 @@ impl Broker {
     }
 
     pub(super) fn status_of(&self, connection: &Connection) -> CredentialStatus {
-        CredentialStatus::of(&self.shown(connection))
+        let ends_at = self.ends_at(connection);
+        CredentialStatus { authorization_ends_at: ends_at, ..CredentialStatus::of(&self.shown(connection)) }
+    }
+
+    /// As the record says, whether the provider refuses us or not.
+    pub(super) fn status_as_stored(&self, connection: &Connection) -> CredentialStatus {
+        CredentialStatus { authorization_ends_at: self.ends_at(connection), ..CredentialStatus::of(connection) }
+    }
+
+    /// Whether the provider refuses us.
+    pub(super) fn refuses(&self, provider: &ProviderId) -> bool {
+        self.suspensions().refusals().contains_key(provider)
+    }
+
+    /// When it may be found out whether the provider still refuses us; `None`: it does not.
+    pub(super) fn next_attempt_at(&self, provider: &ProviderId) -> Option<Timestamp> {
+        self.suspensions().refusals().get(provider).map(|refusal| refusal.next_attempt_at)
     }
 
     /// Whether no refresh may be tried at the provider now.
@@ -277,8 +293,8 @@ impl Broker {
         let mut change = self.vault().change_across(&next.tenant, &tenants).await?;
         for found in concerned {
             let (kind, status) = match telling.kind {
-                Kind::Suspended => (EventKind::Suspended, CredentialStatus::of(&found.value.suspended())),
-                Kind::Resumed => (EventKind::Resumed, CredentialStatus::of(&found.value)),
+                Kind::Suspended => (EventKind::Suspended, self.status_as_stored(&found.value.suspended())),
+                Kind::Resumed => (EventKind::Resumed, self.status_as_stored(&found.value)),
             };
             change.require_connection(found);
             change.event(&CredentialEvent { kind, tenant: found.value.tenant.clone(), occurred_at: now, status });

@@ -48,10 +48,11 @@ pub struct Connect {
 impl Connect {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let connection = if self.no_listen { self.by_hand(session).await? } else { self.listening(session).await? };
+        let now = session.clock.now();
         if session.printer.is_json() {
-            session.printer.document(&json!({ "connection": connection_document(&connection) }))?;
+            session.printer.document(&json!({ "connection": connection_document(&connection, now) }))?;
         } else {
-            session.printer.table(connections::HEADER, [connections::row(&connection)], "")?;
+            session.printer.table(connections::HEADER, [connections::row(&connection, now)], "")?;
         }
         Ok(())
     }

@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 use super::{
     ClientOptions, Failure, Session,
     output::{bare, connection_document, or_dash, time},
+    words,
 };
-use crate::proto::v1::{Connection, ListConnectionsRequest};
+use crate::{
+    domain::Timestamp,
+    proto::v1::{Connection, ListConnectionsRequest},
+};
 
 #[derive(Debug, Args)]
 pub struct Connections {
@@ -22,13 +26,15 @@ impl Connections {
     pub(super) async fn run(&self, session: &Session) -> Result<(), Failure> {
         let request = ListConnectionsRequest { provider: self.provider.clone().unwrap_or_default() };
         let connections = session.client.list_connections(request).await?.connections;
+        let now = session.clock.now();
         if session.printer.is_json() {
-            let documents: Vec<Value> = connections.iter().map(connection_document).collect();
+            let documents: Vec<Value> =
+                connections.iter().map(|connection| connection_document(connection, now)).collect();
             session.printer.document(&json!({ "connections": documents }))?;
         } else {
             session.printer.table(
                 HEADER,
-                connections.iter().map(row),
+                connections.iter().map(|connection| row(connection, now)),
                 "no connections; try: claviger connect PLUGIN",
             )?;
         }
@@ -36,15 +42,18 @@ impl Connections {
     }
 }
 
-pub(super) const HEADER: &[&str] = &["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "EXPIRES", "SCOPES"];
+pub(super) const HEADER: &[&str] =
+    &["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "SCOPES"];
 
-pub(super) fn row(connection: &Connection) -> Vec<String> {
+pub(super) fn row(connection: &Connection, now: Timestamp) -> Vec<String> {
     vec![
         connection.connection_id.clone(),
         connection.provider.clone(),
         or_dash(&connection.account),
         bare(connection.badge().as_str_name(), "CONNECTION_BADGE_").to_lowercase(),
         bare(connection.state().as_str_name(), "CREDENTIAL_STATE_").to_owned(),
+        or_dash(&words::next(connection, now)),
+        or_dash(&words::why(connection)),
         or_dash(&time(connection.expires_at.as_ref()).unwrap_or_default()),
         or_dash(&connection.scopes.join(" ")),
     ]

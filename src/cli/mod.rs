@@ -27,6 +27,7 @@ mod signals;
 mod store;
 mod token;
 mod watch;
+mod words;
 
 use std::process::ExitCode;
 

@@ -6,8 +6,11 @@ use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use super::options::Format;
-use crate::proto::v1::{AuthenticationRequired, Connection, ErrorReason};
+use super::{options::Format, words};
+use crate::{
+    domain::Timestamp as Now,
+    proto::v1::{AuthenticationRequired, Connection, ErrorReason, NextAction},
+};
 
 /// Standard output in the format that was asked for.
 #[derive(Clone, Copy)]
@@ -105,7 +108,7 @@ pub(super) fn required_document(required: &AuthenticationRequired) -> Value {
     })
 }
 
-pub(super) fn connection_document(connection: &Connection) -> Value {
+pub(super) fn connection_document(connection: &Connection, now: Now) -> Value {
     json!({
         "connection_id": connection.connection_id,
         "provider": connection.provider,
@@ -118,12 +121,22 @@ pub(super) fn connection_document(connection: &Connection) -> Value {
         "created_at": time(connection.created_at.as_ref()),
         "credential_id": connection.credential_id,
         "reason": reason(connection.reason()),
+        "authorization_ends_at": time(connection.authorization_ends_at.as_ref()),
+        "next_action": next_action(connection.next_action()),
+        "next_action_at": time(connection.next_action_at.as_ref()),
+        "failures": connection.failures,
+        "words": words::sentence(connection, now),
     })
 }
 
 /// An enum's value without the prefix that the contract's style asks for.
 pub(super) fn bare(name: &'static str, prefix: &str) -> &'static str {
     name.strip_prefix(prefix).unwrap_or(name)
+}
+
+/// `None`: nothing.
+fn next_action(next: NextAction) -> Option<&'static str> {
+    (next != NextAction::Unspecified).then(|| bare(next.as_str_name(), "NEXT_ACTION_"))
 }
 
 /// `None` for no reason.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialId, EventKind, Hints, Intent, Reason, Refresh, ScopeSet, Timestamp};
+use super::{CredentialId, EventKind, Hints, Intent, Reason, Refresh, RefreshTokenEnd, ScopeSet, Timestamp};
 
 /// Where a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,12 @@ pub struct Credential {
     /// What the provider demands of the next authorization; only while that is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hints: Option<Hints>,
+    /// `None`: the provider never said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_end: Option<RefreshTokenEnd>,
+    /// The end of the authorization that watchers were told of last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_end: Option<Timestamp>,
 }
 
 /// What a token response granted, without its secrets.
@@ -66,6 +72,8 @@ pub struct Granted {
     pub scopes: ScopeSet,
     pub expires_at: Option<Timestamp>,
     pub refreshable: bool,
+    /// `None`: the provider did not say.
+    pub refresh_token_end: Option<RefreshTokenEnd>,
 }
 
 /// The credential after a change, and what to announce.
@@ -115,6 +123,8 @@ impl Credential {
             announced_expired: false,
             reason: None,
             hints: None,
+            refresh_token_end: None,
+            told_end: None,
         }
     }
 
@@ -169,7 +179,10 @@ impl Credential {
             events.push(EventKind::Recovered);
         }
         events.push(EventKind::Refreshed);
-        Ok(self.with_new_secret(granted, now).announcing(events))
+        let mut next = self.with_new_secret(granted, now);
+        next.refresh_token_end = next.refresh_token_end.map(|end| end.after(self.refresh_token_end));
+        next.told_end = self.told_end;
+        Ok(next.announcing(events))
     }
 
     /// The POST under way failed for a passing reason. `spent` says that the refresh token may have been consumed (the
@@ -254,6 +267,12 @@ impl Credential {
         None
     }
 
+    /// Watchers are told when the authorization ends.
+    pub fn foretold(&self, ends_at: Timestamp) -> Transition {
+        let next = Self { told_end: Some(ends_at), ..self.clone() };
+        next.announcing(vec![EventKind::Forecast])
+    }
+
     /// Stops serving, whatever the state was.
     pub fn begin_revocation(&self) -> Result<Transition, InvalidTransition> {
         if self.state.is_stopped() {
@@ -292,6 +311,8 @@ impl Credential {
             announced_expired: false,
             reason: None,
             hints: None,
+            refresh_token_end: granted.refresh_token_end,
+            told_end: None,
         }
     }
 

@@ -35,6 +35,8 @@ pub enum EventKind {
     Revoked,
     /// Its subject was erased, and it with them.
     Erased,
+    /// Its authorization ends at a known time, unless the user renews it.
+    Forecast,
 }
 
 impl EventKind {
@@ -66,9 +68,13 @@ pub struct CredentialStatus {
     pub scopes: ScopeSet,
     pub expires_at: Option<Timestamp>,
     pub reason: Option<Reason>,
+    /// When the authorization ends unless the user renews it, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_ends_at: Option<Timestamp>,
 }
 
 impl CredentialStatus {
+    /// Without the end of the authorization, which only the provider's definition tells.
     pub fn of(connection: &super::Connection) -> Self {
         let Credential { id, state, generation, scopes, expires_at, reason, .. } = &connection.credential;
         Self {
@@ -82,6 +88,7 @@ impl CredentialStatus {
             scopes: scopes.clone(),
             expires_at: *expires_at,
             reason: *reason,
+            authorization_ends_at: None,
         }
     }
 }

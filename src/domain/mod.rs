@@ -1,7 +1,7 @@
 //! The words of the field as types, and their rules. Pure: no I/O, no clock of its own, no randomness.
 //!
 //! - [`clock`]: `Timestamp`, `Clock` · [`id`]: names and ids · [`secret`]: secrets that cannot be printed
-//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`connection`], [`flow`], [`provider`], [`directory`]:
+//! - [`credential`]: the state machine · [`refresh`]: its refreshing · [`forecast`]: its end · [`next_action`]: what comes next · [`connection`], [`flow`], [`provider`], [`directory`]:
 //!   what is connected, how, to what
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`], [`configuration`], [`suspension`]: what is announced, recorded, still to do, in force,
@@ -21,11 +21,13 @@ mod decision;
 mod directory;
 mod event;
 mod flow;
+mod forecast;
 mod hints;
 mod id;
 mod job;
 mod json;
 mod key;
+mod next_action;
 mod provider;
 mod public_url;
 mod reason;
@@ -46,11 +48,13 @@ pub use decision::*;
 pub use directory::*;
 pub use event::*;
 pub use flow::*;
+pub use forecast::*;
 pub use hints::*;
 pub use id::*;
 pub use job::*;
 pub use json::*;
 pub use key::*;
+pub use next_action::*;
 pub use provider::*;
 pub use public_url::*;
 pub use reason::*;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{Connection, Credential, CredentialState, Reason, ScopeSet, Timestamp},
+    broker::ShownConnection,
+    domain::{Connection, Credential, CredentialState, NextActionKind, Reason, ScopeSet, Timestamp},
     proto::v1::{self, ErrorReason},
 };
 
@@ -24,7 +25,8 @@ pub(super) fn scopes(scopes: &ScopeSet) -> Vec<String> {
     scopes.iter().map(ToString::to_string).collect()
 }
 
-pub(super) fn connection(connection: &Connection) -> v1::Connection {
+pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
+    let ShownConnection { connection, authorization_ends_at, next } = shown;
     let Connection { id, provider, account, created_at, credential, .. } = connection;
     v1::Connection {
         connection_id: id.to_string(),
@@ -38,6 +40,21 @@ pub(super) fn connection(connection: &Connection) -> v1::Connection {
         credential_id: credential.id.to_string(),
         reason: optional_reason(credential.reason).into(),
         badge: badge(credential).into(),
+        authorization_ends_at: authorization_ends_at.map(timestamp),
+        next_action: next.map_or(v1::NextAction::Unspecified, |next| next_action(next.kind)).into(),
+        next_action_at: next.and_then(|next| next.at).map(timestamp),
+        failures: credential.refresh.failures,
+    }
+}
+
+const fn next_action(kind: NextActionKind) -> v1::NextAction {
+    match kind {
+        NextActionKind::Refresh => v1::NextAction::Refresh,
+        NextActionKind::Retry => v1::NextAction::Retry,
+        NextActionKind::Attempt => v1::NextAction::Attempt,
+        NextActionKind::Lapse => v1::NextAction::Lapse,
+        NextActionKind::Authorize => v1::NextAction::Authorize,
+        NextActionKind::Confirm => v1::NextAction::Confirm,
     }
 }
 

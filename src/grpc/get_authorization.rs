@@ -8,8 +8,8 @@ use super::{
     service::{Rpcs, received, refused},
 };
 use crate::{
-    broker::LONGEST_WAIT,
-    domain::{Connection, Flow, FlowId, FlowState, Reason, Timestamp},
+    broker::{LONGEST_WAIT, ShownConnection},
+    domain::{Flow, FlowId, FlowState, Reason, Timestamp},
     proto::v1::{self, AuthorizationState},
 };
 
@@ -35,7 +35,7 @@ fn parse(request: &v1::GetAuthorizationRequest) -> Result<(FlowId, Duration), In
 }
 
 /// A flow whose code is being exchanged has not expired, however long that takes.
-fn encode(flow: &Flow, connection: Option<&Connection>, now: Timestamp) -> v1::GetAuthorizationResponse {
+fn encode(flow: &Flow, connection: Option<&ShownConnection>, now: Timestamp) -> v1::GetAuthorizationResponse {
     let (state, reason) = match flow.state {
         FlowState::Open if !flow.is_live(now) => (AuthorizationState::Expired, Some(Reason::FlowExpired)),
         FlowState::Open | FlowState::Exchanging | FlowState::Exchanged => (AuthorizationState::Pending, None),

@@ -103,6 +103,7 @@ fn parse_kind(unverified: i32) -> Result<EventKind, InvalidField> {
         CredentialEventKind::ReauthorizationRequired => Ok(EventKind::ReauthorizationRequired),
         CredentialEventKind::Suspended => Ok(EventKind::Suspended),
         CredentialEventKind::Resumed => Ok(EventKind::Resumed),
+        CredentialEventKind::Forecast => Ok(EventKind::Forecast),
         CredentialEventKind::Revoked => Ok(EventKind::Revoked),
         CredentialEventKind::Erased => Ok(EventKind::Erased),
     }
@@ -119,6 +120,7 @@ const fn encode_kind(kind: EventKind) -> CredentialEventKind {
         EventKind::ReauthorizationRequired => CredentialEventKind::ReauthorizationRequired,
         EventKind::Suspended => CredentialEventKind::Suspended,
         EventKind::Resumed => CredentialEventKind::Resumed,
+        EventKind::Forecast => CredentialEventKind::Forecast,
         EventKind::Revoked => CredentialEventKind::Revoked,
         EventKind::Erased => CredentialEventKind::Erased,
     }
@@ -194,6 +196,7 @@ fn encode_status(status: CredentialStatus) -> v1::CredentialStatus {
         scopes,
         expires_at,
         reason,
+        authorization_ends_at,
     } = status;
     v1::CredentialStatus {
         credential_id: credential.to_string(),
@@ -206,6 +209,7 @@ fn encode_status(status: CredentialStatus) -> v1::CredentialStatus {
         scopes: encode::scopes(&scopes),
         expires_at: expires_at.map(encode::timestamp),
         reason: encode::optional_reason(reason).into(),
+        authorization_ends_at: authorization_ends_at.map(encode::timestamp),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Tokens {
     /// illegibly, or said zero or less. No provider issues a token that is dead on arrival; those that write 0 or -1
     /// mean "never".
     pub expires_in: Option<Duration>,
+    /// Until the refresh token or the whole authorization lapses, whichever is first. `None`: as above.
+    pub refresh_expires_in: Option<Duration>,
     /// What was granted. `None`: the provider did not say, so it is what was asked for (RFC 6749 §5.1).
     pub scopes: Option<ScopeSet>,
 }
@@ -78,6 +80,8 @@ fn read_tokens(
         return Some(Err(UnusableType));
     }
     let expires_in = document.at(&member("expires_in")).and_then(lifetime);
+    let ends = REFRESH_ENDS.iter().filter_map(|name| document.at(&member(name)).and_then(lifetime));
+    let refresh_expires_in = ends.min();
     let scopes = document.at(&member("scope")).and_then(|scope| scopes(scope, definition));
     Some(Ok(Tokens {
         asked_at,
@@ -85,6 +89,7 @@ fn read_tokens(
         refresh: document.take_text(&member("refresh_token")).map(RefreshToken::new),
         id_token: document.take_text(&member("id_token")).map(IdToken::new),
         expires_in,
+        refresh_expires_in,
         scopes,
     }))
 }
@@ -127,6 +132,16 @@ fn scopes(value: &Value, definition: &Definition) -> Option<ScopeSet> {
         _ => None,
     }
 }
+
+/// The names under which answers say when a refresh token ends: GitHub's and Google's, Keycloak's, Intuit's, and those of
+/// draft-ietf-oauth-refresh-token-expiration.
+const REFRESH_ENDS: [&str; 5] = [
+    "refresh_token_expires_in",
+    "refresh_expires_in",
+    "x_refresh_token_expires_in",
+    "refresh_token_timeout",
+    "authorization_expires_in",
+];
 
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -208,6 +223,22 @@ mod tests {
             assert_eq!(lifetime(written), wanted.map(Duration::from_secs_f64), "{written}");
         }
         assert_eq!(tokens(r#"{"access_token":"a"}"#).expires_in, None);
+    }
+
+    #[test]
+    fn the_earliest_end_of_the_refresh_token_that_is_said_counts() {
+        for (members, wanted) in [
+            ("", None),
+            (r#","refresh_token_expires_in":15897600"#, Some(15_897_600)),
+            (r#","refresh_expires_in":"1800""#, Some(1800)),
+            (r#","refresh_expires_in":0"#, None),
+            (r#","x_refresh_token_expires_in":8726400"#, Some(8_726_400)),
+            (r#","refresh_token_timeout":3600,"authorization_expires_in":86400"#, Some(3600)),
+            (r#","refresh_token_timeout":-1,"authorization_expires_in":86400"#, Some(86_400)),
+        ] {
+            let ends = tokens(&format!(r#"{{"access_token":"a"{members}}}"#)).refresh_expires_in;
+            assert_eq!(ends, wanted.map(Duration::from_secs), "{members}");
+        }
     }
 
     #[test]

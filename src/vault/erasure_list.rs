@@ -24,8 +24,11 @@ pub struct ErasureList(Place);
 #[derive(Clone, Debug)]
 enum Place {
     File(PathBuf),
-    Memory(Arc<Mutex<String>>),
+    Memory(Arc<Lines>),
 }
+
+#[derive(Debug, Default)]
+struct Lines(Mutex<String>);
 
 /// What a line says.
 pub(super) struct Listed {
@@ -59,8 +62,8 @@ impl ErasureList {
                 let path = path.clone();
                 off_thread(move || append(&path, &line)).await
             }
-            Place::Memory(text) => {
-                text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
+            Place::Memory(lines) => {
+                lines.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
                 Ok(())
             }
         }
@@ -77,7 +80,7 @@ impl ErasureList {
                 })
                 .await?
             }
-            Place::Memory(text) => text.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Place::Memory(lines) => lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         let listed =

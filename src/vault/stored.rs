@@ -5,7 +5,10 @@ use std::{ops::Deref, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{AccessToken, Granted, IdToken, KeyId, Nonce, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp},
+    domain::{
+        AccessToken, Granted, IdToken, KeyId, Nonce, RefreshToken, RefreshTokenEnd, ScopeSet, SubjectId, TenantId,
+        Timestamp,
+    },
     store::{IndexEntry, RecordKey, Row},
 };
 
@@ -101,6 +104,8 @@ pub(super) struct GrantedRecord {
     expires_at: Option<Timestamp>,
     refreshable: bool,
     obtained_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_token_end: Option<RefreshTokenEnd>,
 }
 
 impl Subject {
@@ -148,12 +153,13 @@ impl<T> Deref for Stored<T> {
 
 impl GrantedRecord {
     pub(super) fn of(tokens: &FlowTokens) -> Self {
-        let Granted { scopes, expires_at, refreshable } = tokens.granted.clone();
-        Self { scopes, expires_at, refreshable, obtained_at: tokens.obtained_at }
+        let Granted { scopes, expires_at, refreshable, refresh_token_end } = tokens.granted.clone();
+        Self { scopes, expires_at, refreshable, obtained_at: tokens.obtained_at, refresh_token_end }
     }
 
     pub(super) fn with(self, tokens: TokenSet, nonce: Option<Nonce>) -> FlowTokens {
-        let Self { scopes, expires_at, refreshable, obtained_at } = self;
-        FlowTokens { tokens, granted: Granted { scopes, expires_at, refreshable }, obtained_at, nonce }
+        let Self { scopes, expires_at, refreshable, obtained_at, refresh_token_end } = self;
+        let granted = Granted { scopes, expires_at, refreshable, refresh_token_end };
+        FlowTokens { tokens, granted, obtained_at, nonce }
     }
 }

@@ -654,6 +654,7 @@ async fn die_before_settling(world: &mut World, answer: &Url) {
         scopes: tokens.scopes.unwrap_or_default(),
         expires_at: tokens.expires_in.map(|life| tokens.asked_at.plus(life)),
         refreshable: tokens.refresh.is_some(),
+        refresh_token_end: None,
     };
     let parked = FlowTokens {
         tokens: TokenSet { access: tokens.access, refresh: tokens.refresh, id_token: tokens.id_token },

@@ -201,7 +201,7 @@ pub(crate) async fn store(broker: &Broker, answer: &Url, user: u16) -> Result<Co
         code: AuthorizationCode::new(parameter(answer, "code")),
         iss: Some(parameter(answer, "iss")),
     };
-    broker.store_auth_code(&call(user), request).await
+    Ok(broker.store_auth_code(&call(user), request).await?.connection)
 }
 
 pub(crate) fn serves(world: &World, token: &PluginToken, generation: u64) {

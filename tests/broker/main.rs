@@ -11,6 +11,8 @@ mod records_support;
 mod emitted;
 #[path = "../support/recorded.rs"]
 mod recorded;
+#[path = "../support/watch_validator.rs"]
+mod watch_validator;
 
 mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
@@ -22,6 +24,7 @@ mod counting;
 mod doctor;
 mod erasing;
 mod error_reasons;
+mod histories;
 mod installation;
 mod keys;
 mod observer;

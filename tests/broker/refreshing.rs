@@ -23,7 +23,10 @@ use crate::{
 
 mod demands;
 mod fairness;
+mod forecast;
 mod held;
+mod keeping;
+mod rejecting;
 mod suspending;
 
 /// Of the world's tokens, which live ten minutes, the last minute is the margin.

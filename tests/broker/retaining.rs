@@ -243,6 +243,7 @@ fn event(at: Timestamp) -> CredentialEvent {
         scopes: ScopeSet::default(),
         expires_at: None,
         reason: None,
+        authorization_ends_at: None,
     };
     CredentialEvent { kind: EventKind::Refreshed, tenant: "acme".parse().unwrap(), occurred_at: at, status }
 }

@@ -15,6 +15,7 @@ fn tokens(id_token: Option<String>) -> Tokens {
         id_token: id_token.map(IdToken::new),
         expires_in: None,
         scopes: None,
+        refresh_expires_in: None,
     }
 }
 

@@ -9,4 +9,5 @@ mod clock;
 mod contract;
 mod docs;
 mod odd;
+mod synthetic;
 mod world;

@@ -25,8 +25,11 @@ use futures_util::FutureExt;
 use crate::{
     oracle::{Ended, grant_of},
     plan::{MINUTE, Read, SECOND},
-    world::World,
+    world::{SLOW_READ, World},
 };
+
+/// Of one grant within ten minutes: ten waits that double from half a second, each after one retry at once.
+const MOST_IN_VAIN: usize = 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Invariant {
@@ -50,8 +53,8 @@ pub(crate) struct Known {
     access: Vec<String>,
     /// The newest generation that a caller was given.
     pub(crate) given: u64,
-    /// A caller was told that it is revoked.
-    pub(crate) acknowledged: bool,
+    /// When a caller was told that it is revoked.
+    pub(crate) acknowledged_at: Option<u64>,
 }
 
 impl World {
@@ -94,7 +97,7 @@ impl World {
             refresh: None,
             access: Vec::new(),
             given: 0,
-            acknowledged: false,
+            acknowledged_at: None,
         });
         let moved = known.connection.as_ref().is_none_or(|before| before.credential.generation < credential.generation);
         if let Some(tokens) = tokens {
@@ -105,14 +108,14 @@ impl World {
             }
         }
         known.connection = Some(after.clone());
-        let (person, id, generation) = (known.person, after.id, credential.generation);
+        let (person, id) = (known.person, after.id);
         // What was in hand of a grant that the user has replaced is nobody's any more.
         let grant = known.grant;
         if moved {
             state.forget_in_hand_beside(person, grant);
             let waiting: Vec<Read> = state.callers.values().filter(|read| read.person == person).copied().collect();
             for read in waiting {
-                state.want(id, generation, &read, self.time.wall(), credential);
+                state.want(id, &read, false, self.time.wall(), credential);
             }
         }
     }
@@ -207,9 +210,9 @@ impl World {
             fresh && first && !state.has_jumped && !state.wanted.contains(&(connection.id, *generation))
         });
         let idle = idle.map(|connection| connection.id);
-        let lately = state.posts.iter().rev().take_while(|(at, _)| now < at + SECOND).count();
-        let grant = grant_of(token);
-        let today = state.posts.iter().filter(|(at, of)| Some(*of) == grant && now < at + 10 * MINUTE).count();
+        let lately = state.posts.iter().rev().take_while(|at| now < **at + SECOND).count();
+        let grant = grant_of(token).unwrap_or(usize::MAX);
+        let in_vain = state.in_vain.get(&grant).map(|posts| posts.iter().filter(|at| now < **at + 10 * MINUTE).count());
         drop(state);
         if third {
             self.broken(Invariant::I2, format!("{token} is sent after two answers to it were lost"));
@@ -217,12 +220,13 @@ impl World {
         if let Some(id) = idle {
             self.broken(Invariant::I2, format!("{id} is refreshed, and nobody needs it"));
         }
-        if lately > 60 {
+        // A process that begins has a full bucket, and a slow commit brings two POSTs nearer to each other.
+        let most = 2 * self.plan.refreshes_per_second as usize + self.plan.people;
+        if lately > most {
             self.broken(Invariant::I6, format!("{lately} POSTs within a second"));
         }
-        let most = 120;
-        if today > most {
-            self.broken(Invariant::I6, format!("{today} POSTs for one grant within ten minutes"));
+        if let Some(in_vain) = in_vain.filter(|count| *count > MOST_IN_VAIN) {
+            self.broken(Invariant::I6, format!("{in_vain} POSTs in vain for one grant within ten minutes"));
         }
     }
 
@@ -234,7 +238,8 @@ impl World {
         let mut state = self.state();
         let Some(known) = state.connections.get_mut(&connection.id) else { return };
         known.given = known.given.max(generation);
-        let acknowledged = known.acknowledged || known.connection.is_none();
+        // Its last look at the record may have been under way when that was said.
+        let acknowledged = known.acknowledged_at.is_some_and(|at| self.time.elapsed() > at + SLOW_READ);
         let own = usize::try_from(generation).ok().and_then(|place| known.access.get(place - 1));
         let right = own.is_some_and(|own| own == text);
         drop(state);
@@ -308,9 +313,20 @@ impl World {
         let own = own.filter_map(|(id, known)| Some((*id, known.given, known.connection.as_ref()?.credential.clone())));
         let own: Vec<_> = own.collect();
         for (id, _, credential) in &own {
-            state.want(*id, credential.generation, read, wall, credential);
+            state.want(*id, read, read.rejects, wall, credential);
         }
         own.into_iter().map(|(id, given, _)| (id, given)).collect()
+    }
+
+    /// Whether the person has exactly one connection, and the server stands by all that they ever had.
+    pub(crate) fn has_one_that_works(&self, person: usize) -> bool {
+        let state = self.state();
+        let own = || state.connections.values().filter(|known| known.person == person);
+        let works = |known: &&Known| {
+            let connection = known.connection.as_ref();
+            connection.is_some_and(|connection| connection.credential.state == CredentialState::Connected)
+        };
+        own().filter(works).count() == 1 && own().all(|known| state.oracle.ended(known.grant).is_none())
     }
 
     /// Whether the person has a connection that serves.
@@ -326,14 +342,14 @@ impl crate::world::State {
     pub(crate) fn want(
         &mut self,
         id: ConnectionId,
-        generation: u64,
         read: &Read,
+        rejects: bool,
         now: Timestamp,
         credential: &Credential,
     ) {
         let remaining = read.remaining.map_or(Duration::from_secs(60).min(credential.margin()), Duration::from_secs);
-        if read.rejects || !credential.is_fresh(now, remaining) {
-            self.wanted.insert((id, generation));
+        if rejects || !credential.is_fresh(now, remaining) {
+            self.wanted.insert((id, credential.generation));
         }
     }
 }

@@ -8,8 +8,8 @@ use claviger::{
         StartAuthorization, StoreAuthCode, Target, Tenant, UrlRule, WatchQuotas,
     },
     domain::{
-        AuthorizationCode, Call, CallContext, Caller, ClientSecret, CredentialState, Definition, Endpoints, FlowSecret,
-        Plugin, Provider, Role, ScopeSet, TokenUsage,
+        AuthorizationCode, Call, CallContext, Caller, ClientSecret, Definition, Endpoints, FlowSecret, Plugin,
+        Provider, Role, ScopeSet, TokenUsage,
     },
     events::Hub,
     identity::Authenticator,
@@ -166,20 +166,10 @@ async fn come_to_rest(world: &Arc<World>, store: &FaultyStore, broker: &Broker) 
         }
     }
     world.judge_end();
-    for person in 0..world.plan.people {
-        let connections = world.state();
-        let live = connections.connections.values().filter(|known| known.person == person);
-        let works = live
-            .clone()
-            .filter_map(|known| known.connection.as_ref())
-            .filter(|connection| connection.credential.state == CredentialState::Connected);
-        let (count, ended) = (works.count(), live.clone().any(|known| connections.oracle.ended(known.grant).is_some()));
-        drop(connections);
-        if count == 1 && !ended {
-            let read = Read { person, remaining: None, newest: false, rejects: false, patience: None };
-            if let Err(error) = broker.get_plugin_token(&call(world, person, Role::User), ask(world, &read)).await {
-                world.broken(Invariant::I1, format!("in the end person {person} gets no token: {error}"));
-            }
+    for person in (0..world.plan.people).filter(|person| world.has_one_that_works(*person)) {
+        let read = Read { person, remaining: None, newest: false, rejects: false, patience: None };
+        if let Err(error) = broker.get_plugin_token(&call(world, person, Role::User), ask(world, &read)).await {
+            world.broken(Invariant::I1, format!("in the end person {person} gets no token: {error}"));
         }
     }
 }
@@ -238,7 +228,7 @@ fn catalog(plan: &Plan) -> Catalog {
         definition,
         client_id: "broker".to_owned(),
         client_secret: Some(ClientSecret::new("secret".to_owned())),
-        refreshes_per_second: Provider::REFRESHES_PER_SECOND,
+        refreshes_per_second: plan.refreshes_per_second.try_into().unwrap(),
     };
     let plugin = Plugin {
         id: PLUGIN.parse().unwrap(),
@@ -281,11 +271,8 @@ fn call(world: &World, person: usize, role: Role) -> Call {
 
 fn ask(world: &World, read: &Read) -> GetPluginToken {
     let state = world.state();
-    let known = state
-        .connections
-        .values()
-        .filter(|known| known.person == read.person && known.connection.is_some())
-        .next_back();
+    let mut own = state.connections.values().rev();
+    let known = own.find(|known| known.person == read.person && known.connection.is_some());
     let last = known.and_then(|known| known.last_access());
     GetPluginToken {
         plugin: PLUGIN.parse().unwrap(),
@@ -352,7 +339,7 @@ async fn connect(world: Arc<World>, broker: Broker, person: usize) {
     world.trace(|| {
         format!(
             "person {person} connects: {:?}",
-            outcome.map(|connection| connection.id).map_err(|error| error.to_string())
+            outcome.map(|shown| shown.connection.id).map_err(|error| error.to_string())
         )
     });
 }
@@ -361,10 +348,10 @@ async fn revoke(world: Arc<World>, broker: Broker, person: usize) {
     let request = Revoke { target: RevokeTarget::AllMine, preview: false };
     match broker.revoke(&call(&world, person, Role::User), request).await {
         Ok(revoked) => {
-            let mut state = world.state();
+            let (now, mut state) = (world.time.elapsed(), world.state());
             for revoked in &revoked {
                 if let Some(known) = state.connections.get_mut(&revoked.connection.id) {
-                    known.acknowledged = true;
+                    known.acknowledged_at.get_or_insert(now);
                 }
             }
         }
@@ -376,8 +363,9 @@ async fn erase(world: Arc<World>, broker: Broker, person: usize) {
     let tenant = TENANT.parse().unwrap();
     match broker.erase_subject(&call(&world, 200, Role::Operator), &tenant, subject(person)).await {
         Ok(_) => {
+            let now = world.time.elapsed();
             for known in world.state().connections.values_mut().filter(|known| known.person == person) {
-                known.acknowledged = true;
+                known.acknowledged_at.get_or_insert(now);
             }
         }
         Err(error) => world.trace(|| format!("person {person} could not be erased: {error}")),

@@ -17,6 +17,7 @@ pub(crate) struct Plan {
     pub(crate) faults: u64,
     /// Store calls of a hundred that take a while.
     pub(crate) slowness: u64,
+    pub(crate) refreshes_per_second: u32,
     /// For how many seconds one audit record covers repeated reads.
     pub(crate) audit_window: u64,
     /// Where each process is killed; those that come after live on.
@@ -92,8 +93,10 @@ impl Plan {
         let people = draw.within(1..=3) as usize;
         let end = lifetime.unwrap_or(300) * SECOND * draw.within(2..=4);
         let mut actions: Vec<_> = (0..people).map(|person| (draw.within(0..=50), Action::Connect(person))).collect();
+        let mut busy = Vec::new();
         for _ in 0..draw.within(2..=8) {
-            actions.extend(burst(draw, people, end));
+            busy.push(moment(draw, end));
+            actions.extend(burst(draw, people, busy[busy.len() - 1]));
         }
         for person in 0..people {
             for (share, action) in [
@@ -103,7 +106,9 @@ impl Plan {
                 (50, Action::Connect(person)),
             ] {
                 if draw.percent(share) {
-                    actions.push((moment(draw, end), action));
+                    // Half of them while somebody reads: that is when a refresh may be under way.
+                    let near = draw.one_of(&busy) + draw.within(0..=200);
+                    actions.push((if draw.percent(50) { near } else { moment(draw, end) }, action));
                 }
             }
         }
@@ -128,6 +133,7 @@ impl Plan {
             people,
             faults: draw.one_of(&[0, 5, 20, 50]),
             slowness: draw.one_of(&[0, 10, 50]),
+            refreshes_per_second: draw.one_of(&[1, 2, 50]),
             audit_window: draw.one_of(&[0, 10]),
             kills: (0..draw.one_of(&[0, 0, 1, 1, 2, 4])).map(|_| kill(draw)).collect(),
             actions,
@@ -143,8 +149,8 @@ fn kill(draw: &Draw) -> Kill {
 }
 
 /// Reads that come together.
-fn burst(draw: &Draw, people: usize, end: u64) -> Vec<(u64, Action)> {
-    let (at, person) = (moment(draw, end), draw.within(0..=people as u64 - 1) as usize);
+fn burst(draw: &Draw, people: usize, at: u64) -> Vec<(u64, Action)> {
+    let person = draw.within(0..=people as u64 - 1) as usize;
     let reads = (0..draw.within(1..=4)).map(|_| {
         let read = Read {
             person,

@@ -32,7 +32,10 @@ impl FaultyStore {
 
     async fn read<T>(&self, read: BoxFuture<'_, Result<T, StoreError>>) -> Result<T, StoreError> {
         self.world.take_time_to_read().await;
-        if self.world.is_store_down() { Err(StoreError::Unavailable) } else { read.await }
+        let read = if self.world.is_store_down() { Err(StoreError::Unavailable) } else { read.await };
+        // What is read may be old when it is seen.
+        self.world.take_time_to_read().await;
+        read
     }
 
     async fn take(&self, change: ChangeSet) -> Result<Receipt, CommitError> {

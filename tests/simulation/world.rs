@@ -22,7 +22,7 @@ use crate::{
     draw::Draw,
     memory_store::MemoryStore,
     oracle::{Answer, Ended, Oracle, grant_of},
-    plan::{Action, Kill, Mood, Plan},
+    plan::{Action, Kill, Mood, Plan, Read},
     time::Time,
     wire::{Asked, Fate, TIMEOUT},
 };
@@ -30,6 +30,8 @@ use crate::{
 /// Steps and reads after which a world is taken to go round in circles.
 const MOST_STEPS: u64 = 20_000;
 const MOST_READS: u64 = 400_000;
+/// The longest that a read takes before it looks, and after, in milliseconds.
+pub(crate) const SLOW_READ: u64 = 3;
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -79,11 +81,13 @@ pub(crate) struct State {
     under_way: BTreeSet<usize>,
     /// POSTs of each refresh token that nobody got an answer to.
     pub(crate) unanswered: BTreeMap<String, u32>,
-    pub(crate) posts: Vec<(u64, usize)>,
+    pub(crate) posts: Vec<u64>,
     /// Answers that a live process was given and that are not durable yet.
     in_hand: Vec<InHand>,
     pub(crate) wanted: BTreeSet<(ConnectionId, u64)>,
-    pub(crate) callers: BTreeMap<u64, crate::plan::Read>,
+    pub(crate) callers: BTreeMap<u64, Read>,
+    /// When each grant was asked for in vain, since it last brought tokens.
+    pub(crate) in_vain: BTreeMap<usize, Vec<u64>>,
     pub(crate) broken: Option<Broken>,
     trace: Option<Vec<String>>,
 }
@@ -130,6 +134,7 @@ impl World {
             in_hand: Vec::new(),
             wanted: BTreeSet::new(),
             callers: BTreeMap::new(),
+            in_vain: BTreeMap::new(),
             broken: None,
             trace: traced.then(Vec::new),
         });
@@ -217,8 +222,8 @@ impl World {
             self.broken(Invariant::I6, "the broker reads in circles");
             std::future::pending::<()>().await;
         }
-        if self.draws.store.percent(self.plan.slowness / 2) {
-            self.time.pause(self.draws.store.within(0..=3)).await;
+        if self.draws.store.percent(self.plan.slowness / 4) {
+            self.time.pause(self.draws.store.within(0..=SLOW_READ)).await;
         }
     }
 
@@ -328,7 +333,8 @@ impl Post {
             let grant = grant_of(token).unwrap_or(usize::MAX);
             let now = world.time.elapsed();
             let mut state = world.state();
-            state.posts.push((now, grant));
+            state.posts.push(now);
+            state.in_vain.entry(grant).or_default().push(now);
             let alone = state.under_way.insert(grant);
             let late = state.arrivals.iter().any(|(at, late)| late == token && now < *at);
             let asked_again = state.in_hand.iter().any(|hand| hand.grant == grant && hand.process == state.process);
@@ -375,6 +381,7 @@ impl Post {
         }
         match answer {
             Some(Answer::Tokens { grant, access, .. }) => {
+                state.in_vain.remove(grant);
                 let process = state.process;
                 let person = state.connections.values().find(|known| known.grant == *grant).map(|known| known.person);
                 let hand = person.map(|person| InHand { person, grant: *grant, access: access.clone(), process });

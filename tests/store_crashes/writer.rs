@@ -246,7 +246,7 @@ pub(crate) fn tokens(name: Name) -> TokenSet {
 }
 
 fn granted() -> Granted {
-    Granted { scopes: ScopeSet::default(), expires_at: None, refreshable: true }
+    Granted { scopes: ScopeSet::default(), expires_at: None, refreshable: true, refresh_token_end: None }
 }
 
 /// Unique: no number of a name comes again.

@@ -58,7 +58,12 @@ pub(crate) fn next_generation(connection: &Connection) -> Connection {
 }
 
 pub(crate) fn granted() -> Granted {
-    Granted { scopes: scopes(), expires_at: Some(Timestamp::from_secs(4_600)), refreshable: true }
+    Granted {
+        scopes: scopes(),
+        expires_at: Some(Timestamp::from_secs(4_600)),
+        refreshable: true,
+        refresh_token_end: None,
+    }
 }
 
 pub(crate) fn tokens(number: u8) -> TokenSet {

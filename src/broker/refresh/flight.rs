@@ -178,7 +178,10 @@ impl Broker {
             Ok(tokens) => {
                 let FlowTokens { mut tokens, mut granted, obtained_at, .. } =
                     Self::waiting(tokens, &stored.value.credential.scopes, None);
-                // RFC 6749 §6: without a new refresh token the old one stays.
+                // RFC 6749 §6: without a new refresh token the old one stays, and so does its end.
+                if tokens.refresh.is_none() {
+                    granted.refresh_token_end = granted.refresh_token_end.or(credential.refresh_token_end);
+                }
                 tokens.refresh.get_or_insert(refresh_token);
                 granted.refreshable = true;
                 let held = Held::of_connection(&stored.value, intent.generation, tokens, granted, obtained_at);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     broker::Broker,
-    domain::{Connection, Timestamp},
+    domain::{Connection, Forecast, RefreshTokenLifetime, Timestamp},
     sealing::{Random, RandomUnavailable},
 };
 
@@ -16,9 +16,34 @@ const AT_FIRST: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(3600);
 
 impl Broker {
-    /// The time of the next action, with jitter before a planned refresh so that credentials issued together are not
-    /// refreshed together.
+    /// The time of the next action: a refresh, or that watchers are told of the authorization's end.
     pub(in crate::broker) fn next_action(&self, connection: &Connection) -> Result<Timestamp, RandomUnavailable> {
+        let notice_at = self.untold_forecast(connection).map_or(Timestamp::NEVER, |forecast| forecast.notice_at);
+        Ok(self.next_refresh(connection)?.min(notice_at))
+    }
+
+    /// The end of the authorization; `None`: it is not known.
+    pub(in crate::broker) fn ends_at(&self, connection: &Connection) -> Option<Timestamp> {
+        let (lifetime, stalled) = self.refresh_token_lifetime(connection);
+        Some(connection.forecast(lifetime, stalled)?.ends_at)
+    }
+
+    /// The end of the authorization, while there is something to tell of it.
+    pub(in crate::broker) fn untold_forecast(&self, connection: &Connection) -> Option<Forecast> {
+        let (lifetime, stalled) = self.refresh_token_lifetime(connection);
+        connection.untold_forecast(lifetime, stalled)
+    }
+
+    /// What the definition says, and whether nothing is refreshed at the provider now.
+    fn refresh_token_lifetime(&self, connection: &Connection) -> (RefreshTokenLifetime, bool) {
+        let provider = self.provider(&connection.provider).ok();
+        let lifetime = provider.map(|provider| provider.definition.refresh_token_lifetime).unwrap_or_default();
+        (lifetime, self.refuses(&connection.provider))
+    }
+
+    /// With jitter before a planned refresh so that credentials issued together are not
+    /// refreshed together.
+    fn next_refresh(&self, connection: &Connection) -> Result<Timestamp, RandomUnavailable> {
         let provider = self.provider(&connection.provider).ok();
         let definition = provider.as_deref().map(|provider| &provider.definition);
         let late = definition.is_some_and(|definition| definition.refresh_invalidates_access_token);

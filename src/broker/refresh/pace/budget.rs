@@ -45,11 +45,6 @@ impl Budget {
         self.left += 1.0;
     }
 
-    /// Nothing is left for now: who waited does not go all at once.
-    pub(super) fn empty(&mut self) {
-        self.left = self.left.min(0.0);
-    }
-
     fn count(&mut self, rate: NonZeroU32, now: Timestamp) -> f64 {
         let refill = f64::from(rate.get()) - (size(rate) - 1.0);
         // A clock that was set back refills nothing, and stops nothing.

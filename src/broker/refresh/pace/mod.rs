@@ -119,7 +119,6 @@ impl Turn {
         let told = failure.map_or(Told::Alive, told);
         let mut state = self.gate.state();
         if state.breaker.ended(connection, told, self.trial, now, self.draw) {
-            state.budget.empty();
             tracing::info!(provider.id = %self.provider, "the provider answers again; refreshes go on");
         }
         drop(state);
@@ -148,9 +147,10 @@ fn told(failure: &TokenFailure) -> Told {
     match failure.class {
         ReplyClass::Terminal | ReplyClass::Reauthorize => Told::Alive,
         ReplyClass::Configuration | ReplyClass::Transient if answered => Told::Alive,
-        ReplyClass::Configuration => Told::Nothing,
+        // A firewall's page for one user looks like one for all; a probe tells them apart, and this spent nothing.
+        ReplyClass::Configuration | ReplyClass::Unknown => Told::Nothing,
         ReplyClass::RateLimited => Told::Limited(failure.retry_after),
-        ReplyClass::Transient | ReplyClass::Ambiguous | ReplyClass::Unknown => Told::Down,
+        ReplyClass::Transient | ReplyClass::Ambiguous => Told::Down,
     }
 }
 

@@ -1,0 +1,223 @@
+//! Random lives of a broker and its watchers, held against the log: W1 to W8 over sockets, restarts and all.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use claviger::{
+    client::Client,
+    domain::{self, Revision},
+    proto::v1::{
+        self, CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
+        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start, watch_scope::Target,
+    },
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    observer::in_time,
+    records_support::Records,
+    watch_validator::{History, Log, assert_valid},
+    world::{MINUTE, PLUGIN, World, ask},
+};
+
+const LIVES: u32 = 3;
+const STEPS: u32 = 30;
+
+/// Numbers from a seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+
+    fn of<'a, T>(&mut self, some: &'a [T]) -> &'a T {
+        &some[self.below(some.len())]
+    }
+}
+
+/// A new one each time; `CLAVIGER_SEED` draws the same steps again.
+#[expect(clippy::disallowed_methods, reason = "which seed to test is not the product's configuration")]
+fn seed() -> u64 {
+    let told = std::env::var("CLAVIGER_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+    told.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()))
+}
+
+/// Streams under way, and what was heard on all that ever were.
+#[derive(Default)]
+struct Streams {
+    histories: Arc<Mutex<Vec<History>>>,
+    /// Each ends when its client leaves or the broker does; some do not read before they are told to.
+    reading: JoinSet<()>,
+    leaving: Vec<tokio::task::AbortHandle>,
+}
+
+impl Streams {
+    async fn open(&mut self, client: &Client, subject: &str, request: Request, mut go: watch::Receiver<bool>) {
+        let mut stream = client.watch_credential_status(request.clone()).await.unwrap();
+        let number = {
+            let mut histories = self.histories.lock().unwrap();
+            histories.push(History { subject: subject.to_owned(), request, messages: Vec::new() });
+            histories.len() - 1
+        };
+        let histories = Arc::clone(&self.histories);
+        self.leaving.push(self.reading.spawn(async move {
+            if go.wait_for(|go| *go).await.is_err() {
+                return;
+            }
+            while let Ok(Some(message)) = stream.message().await {
+                histories.lock().unwrap()[number].messages.push(message);
+            }
+        }));
+    }
+
+    fn tokens(&self, subject: &str) -> Vec<(Vec<u8>, Request)> {
+        let histories = self.histories.lock().unwrap();
+        let hers = histories.iter().filter(|history| history.subject == subject);
+        hers.flat_map(|history| {
+            history.messages.iter().map(|message| (message.resume_token.clone(), history.request.clone()))
+        })
+        .filter(|(token, _)| !token.is_empty())
+        .collect()
+    }
+
+    fn credentials(&self, subject: &str) -> Vec<String> {
+        let histories = self.histories.lock().unwrap();
+        let hers = histories.iter().filter(|history| history.subject == subject);
+        let batches = hers.flat_map(|history| &history.messages).filter_map(|message| match &message.body {
+            Some(v1::watch_credential_status_response::Body::Batch(batch)) => Some(batch.events.clone()),
+            _ => None,
+        });
+        batches.flatten().filter_map(|event| event.status).map(|status| status.credential_id).collect()
+    }
+
+    fn request(&self, subject: &str, dice: &mut Dice) -> Request {
+        let tokens = self.tokens(subject);
+        if !tokens.is_empty() && dice.below(2) == 0 {
+            let (token, request) = dice.of(&tokens).clone();
+            return Request { start: Some(Start::ResumeToken(token)), ..request };
+        }
+        let (credentials, mut scopes, mut kinds) = (self.credentials(subject), Vec::new(), Vec::new());
+        if !credentials.is_empty() && dice.below(3) == 0 {
+            let target = Some(Target::CredentialId(dice.of(&credentials).clone()));
+            scopes.push(v1::WatchScope { target });
+        }
+        if dice.below(3) == 0 {
+            kinds.push(Kind::Refreshed.into());
+        }
+        let delivery = *dice.of(&[Delivery::EveryEvent, Delivery::LatestPerCredential]);
+        let start = dice.of(&[Start::Snapshot(true), Start::Now(true)]).clone();
+        let on_lost = OnLost::Resync.into();
+        Request { start: Some(start), scopes, kinds, delivery: delivery.into(), on_lost, ..Request::default() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_watchers_hear_what_the_log_has() {
+    let seed = seed();
+    println!("CLAVIGER_SEED={seed}");
+    let (mut dice, mut world, mut streams) = (Dice(seed), World::start().await, Streams::default());
+    for life in 0..LIVES {
+        if life > 0 {
+            world.run().await;
+        }
+        live(&world, &mut dice, &mut streams).await;
+        world.stop().await;
+        // Every stream ends with the broker, after all that was committed.
+        in_time(async { while streams.reading.join_next().await.is_some() {} }).await;
+        streams.leaving.clear();
+    }
+    let log = log(&world).await;
+    assert!(log.revisions.len() > 10, "{} revisions", log.revisions.len());
+    let histories = streams.histories.lock().unwrap();
+    assert!(histories.iter().filter(|history| history.messages.len() > 2).count() > 5);
+    assert_valid(&log, &histories);
+}
+
+async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) {
+    let (go, going) = watch::channel(false);
+    let (_, read_at_once) = watch::channel(true);
+    let people = ["alice", "bob"];
+    let mut clients = BTreeMap::new();
+    for person in people {
+        let client = world.client(person);
+        let said = client.validate_platform_token(v1::ValidatePlatformTokenRequest::default()).await.unwrap();
+        clients.insert(person, (client, said.subject));
+    }
+    for _ in 0..STEPS {
+        let person = *dice.of(&people);
+        let (client, subject) = &clients[person];
+        match dice.below(8) {
+            0 | 1 => {
+                let request = streams.request(subject, dice);
+                let reads = if dice.below(4) == 0 { going.clone() } else { read_at_once.clone() };
+                streams.open(client, subject, request, reads).await;
+            }
+            2 => {
+                if let Some(leaving) = streams.leaving.pop() {
+                    leaving.abort();
+                }
+            }
+            3 => drop(world.connect(client, person).await),
+            4 if dice.below(2) == 0 => drop(client.revoke(crate::world::revoke_all()).await.unwrap()),
+            _ => {
+                world.clock.advance(9 * MINUTE + Duration::from_secs(30));
+                for (client, _) in clients.values() {
+                    // Nothing may be connected, or nothing to be had.
+                    let _ = client.get_plugin_token(ask(PLUGIN)).await;
+                }
+            }
+        }
+    }
+    go.send_replace(true);
+}
+
+/// All events of the store, as the wire says them.
+async fn log(world: &World) -> Log {
+    let records = Records::open(world).await;
+    let compacted = records.store.head().compacted.0;
+    let revisions = records.vault.events(Revision(0), usize::MAX).await.unwrap();
+    let revisions = revisions.into_iter().map(|(revision, events)| (revision.0, events.iter().map(sent).collect()));
+    let log = Log { compacted, revisions: revisions.collect() };
+    records.store.close().await;
+    log
+}
+
+fn sent(event: &domain::CredentialEvent) -> v1::CredentialEvent {
+    let time = |at: domain::Timestamp| std::time::SystemTime::UNIX_EPOCH + (at - domain::Timestamp::EPOCH);
+    let time = |at: domain::Timestamp| prost_types::Timestamp::from(time(at));
+    let status = &event.status;
+    let kind = Kind::from_str_name(&format!("CREDENTIAL_EVENT_KIND_{}", name(&event.kind)));
+    let state = CredentialState::from_str_name(&format!("CREDENTIAL_STATE_{}", name(&status.state)));
+    let reason = status.reason.map(|reason| ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).unwrap());
+    v1::CredentialEvent {
+        kind: kind.unwrap().into(),
+        occurred_at: Some(time(event.occurred_at)),
+        status: Some(v1::CredentialStatus {
+            credential_id: status.credential.to_string(),
+            connection_id: status.connection.to_string(),
+            subject: status.subject.to_string(),
+            agent: status.agent.as_ref().map(ToString::to_string).unwrap_or_default(),
+            provider: status.provider.to_string(),
+            state: state.unwrap().into(),
+            generation: status.generation,
+            scopes: status.scopes.iter().map(ToString::to_string).collect(),
+            expires_at: status.expires_at.map(time),
+            reason: reason.unwrap_or_default().into(),
+            authorization_ends_at: status.authorization_ends_at.map(time),
+        }),
+    }
+}
+
+/// As the contract writes it.
+fn name(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).unwrap().as_str().unwrap().to_uppercase()
+}
