@@ -1,6 +1,6 @@
 //! The hub: nobody misses a revision of their own, nobody hears one twice, and nobody is woken by another's.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
