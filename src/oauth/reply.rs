@@ -152,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
-    use super::{LONGEST, Tokens, judge};
+    use super::{LONGEST, Tokens, is_sign_of_life, judge};
     use crate::{
         domain::{Definition, ReplyClass, ScopeSet, Timestamp},
         oauth::{TokenFailure, classify::Asked, definitions::shipped},
@@ -190,6 +190,28 @@ mod tests {
         assert_eq!(tokens.id_token.unwrap().expose(), "it");
         assert_eq!(tokens.expires_in, Some(Duration::from_secs(3600)));
         assert_eq!(tokens.scopes, Some(ScopeSet::parse("a b", ' ').unwrap()));
+    }
+
+    #[test]
+    fn trouble_is_no_sign_of_life_whoever_says_so() {
+        for (definition, status, body, alive) in [
+            ("oidc", 400, r#"{"error":"invalid_request"}"#, true),
+            ("oidc", 401, r#"{"error":"invalid_client"}"#, true),
+            ("oidc", 200, r#"{"error":"invalid_grant"}"#, true),
+            ("oidc", 400, r#"{"error":"temporarily_unavailable"}"#, false),
+            ("oidc", 404, r#"{"message":"no Route matched with those values"}"#, false),
+            ("oidc", 429, r#"{"error":"invalid_request"}"#, false),
+            ("oidc", 503, r#"{"error":"invalid_request"}"#, false),
+            ("oidc", 400, "<html>", false),
+            ("slack", 200, r#"{"ok":false,"error":"invalid_arguments"}"#, true),
+            ("slack", 200, r#"{"ok":false,"error":"service_unavailable"}"#, false),
+            ("slack", 200, r#"{"ok":false,"error":"ratelimited"}"#, false),
+        ] {
+            let body = Zeroizing::new(body.as_bytes().to_vec());
+            let reply = Reply { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body };
+            let lives = is_sign_of_life(&shipped(definition).unwrap(), &reply);
+            assert_eq!(lives, alive, "{definition} {status} {}", String::from_utf8_lossy(&reply.body));
+        }
     }
 
     #[test]

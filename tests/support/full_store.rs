@@ -22,6 +22,8 @@ pub(crate) struct FullStore {
     head: watch::Sender<Head>,
     /// The audit record with this number is read with a bit flipped; 0: none.
     spoiled: AtomicU64,
+    /// The next commit is made, and answered as if nobody knew.
+    forgetful: AtomicBool,
     /// Where the next commit says that it is there, and waits.
     pause: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
 }
@@ -33,6 +35,7 @@ impl FullStore {
             inner,
             full: AtomicBool::new(false),
             spoiled: AtomicU64::new(0),
+            forgetful: AtomicBool::new(false),
             head,
             pause: Mutex::default(),
         })
@@ -43,6 +46,10 @@ impl FullStore {
         let ((arrived, there), (release, released)) = (oneshot::channel(), oneshot::channel());
         *self.pause.lock().unwrap() = Some((arrived, released));
         (there, release)
+    }
+
+    pub(crate) fn forget_next_commit(&self) {
+        self.forgetful.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn fill(&self) {
@@ -72,6 +79,9 @@ impl Store for FullStore {
             }
             let receipt = self.inner.commit(change).await?;
             self.head.send_replace(self.inner.head());
+            if self.forgetful.swap(false, Ordering::SeqCst) {
+                return Err(CommitError::Unavailable);
+            }
             Ok(receipt)
         })
     }

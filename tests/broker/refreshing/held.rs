@@ -182,3 +182,19 @@ async fn tokens_that_turn_up_after_the_connection_was_given_up_are_revoked_and_s
     broker.stop().await;
     scheduler.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_intent_of_which_the_store_did_not_know_whether_it_took_it_is_no_attempt() {
+    let installation = Installation::new().await;
+    let (broker, disk) = installation.start().await;
+    let answer = authorize(&installation.world, &broker, USER).await;
+    store(&broker, &answer, USER).await.unwrap();
+    for _ in 0..3 {
+        installation.world.clock.advance(LIFETIME);
+        disk.forget_next_commit();
+        assert!(matches!(token(&broker, USER).await, Err(BrokerError::StoreUnavailable)));
+    }
+    assert_eq!(installation.world.refreshes(), 0, "nothing was sent");
+    serves(&installation.world, &token(&broker, USER).await.unwrap(), 2);
+    assert_eq!(installation.world.refreshes(), 1);
+}

@@ -11,7 +11,7 @@ use claviger::{
     proto::v1::{self, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason},
 };
 
-use super::{IN_MARGIN, MINUTE, SECOND, arm, look, oauth_error, seconds, token};
+use super::{Endpoint, Fault, HoldPoint, IN_MARGIN, MINUTE, SECOND, arm, look, oauth_error, seconds, token};
 use crate::{
     backing_up::{operator, with_operators},
     observer::{Observer, in_time, kinds},
@@ -219,4 +219,43 @@ async fn an_operator_is_alarmed_and_sees_since_when() {
 
 fn wrong() -> ClientSecret {
     ClientSecret::new("not-the-secret-of-this-client".to_owned())
+}
+
+#[tokio::test]
+async fn tokens_of_an_unusable_type_spend_the_one_that_was_sent() {
+    let world = World::start().await;
+    let (client, connection) = connected(&world, "alice").await;
+    let bound = serde_json::json!({ "token_type": "DPoP" }).as_object().cloned().unwrap();
+    arm(&world, &Fault::Edit { set: bound, remove: Vec::new() }, 1);
+    world.clock.advance(MINUTE);
+    assert_eq!(refresh(&client).await, Ok(1), "the old token is served while it lives");
+    assert_eq!(look(&client, &connection).await.state(), State::Suspended);
+    world.clock.advance(2 * MINUTE);
+    assert_eq!(refresh(&client).await, Err(Reason::ReauthorizationRequired));
+    assert_eq!(look(&client, &connection).await.reason(), Reason::RotationLost);
+    assert_eq!(world.refreshes(), 2);
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_registration_that_was_replaced_meanwhile_says_nothing_of_the_new_one() {
+    let world = World::start().await;
+    let (client, connection) = connected(&world, "alice").await;
+    arm(&world, &oauth_error(401, "invalid_client"), 1);
+    let hold = world.provider.faults().hold(Endpoint::Token, HoldPoint::Answer);
+    world.clock.advance(MINUTE);
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move { refresh(&client).await }
+    });
+    in_time(hold.arrived(1)).await;
+    let mut catalog = Catalog::clone(&world.broker().catalog());
+    let provider = catalog.providers.values().next().unwrap();
+    let mut other = Provider::clone(provider);
+    other.definition.display_name.push_str(", again");
+    catalog.providers.insert(other.id.clone(), Arc::new(other));
+    world.broker().reconfigure(Arc::new(catalog), ConfigurationDigest([0; 32])).await.unwrap();
+    hold.release();
+    assert_eq!(in_time(asked).await.unwrap(), Ok(1));
+    assert_eq!(look(&client, &connection).await.state(), State::Connected);
+    assert_eq!(refresh(&client).await, Ok(2));
 }
