@@ -148,16 +148,15 @@ impl Breaker {
             }
             Phase::Closed => Advice::Go { trial: false },
             Phase::Open { trial_at } => {
-                let probe = self.probe(lease, now);
-                if !matches!(probe, Advice::Wait(_)) {
-                    return probe;
-                }
                 let may_try = standing != Standing::Doubtful || now - self.down_since >= DOUBT;
-                if !is_ahead(trial_at, now, UNPROBED) && may_try {
+                if may_try && !is_ahead(trial_at, now, UNPROBED) && !is_ahead(self.probing_until, now, lease) {
                     self.phase = Phase::HalfOpen { since: now, trial_until: now.plus(lease), unprobed: true };
                     return Advice::Go { trial: true };
                 }
-                probe
+                match self.probe(lease, now) {
+                    Advice::Wait(probe_at) if may_try => Advice::Wait(probe_at.min(trial_at)),
+                    other => other,
+                }
             }
             Phase::HalfOpen { since, trial_until, unprobed } => {
                 if is_ahead(trial_until, now, lease) {
@@ -255,8 +254,8 @@ impl Breaker {
         self.rounds = self.rounds.saturating_add(1);
         self.probe_at = now.plus(probe_in);
         let trial_at = match self.phase {
-            // A dead probe does not put off the trial that is to come.
-            Phase::Open { trial_at } if is_ahead(trial_at, now, UNPROBED) => trial_at,
+            // A dead probe puts off no trial, be it to come or due.
+            Phase::Open { trial_at } if trial_at - now <= UNPROBED => trial_at,
             _ if self.mute => self.probe_at,
             _ => now.plus(UNPROBED),
         };
@@ -294,4 +293,68 @@ fn is_ahead(at: Timestamp, now: Timestamp, longest: Duration) -> bool {
 
 fn half_to_whole(of: Duration, draw: f64) -> Duration {
     of.mul_f64(0.5 + draw / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn person(nth: u8) -> ConnectionId {
+        ConnectionId::from_bytes([nth; 16])
+    }
+
+    /// Five of five fail.
+    fn opened(breaker: &mut Breaker, now: Timestamp) {
+        for nth in 0..5 {
+            breaker.ended(person(nth), Told::Down, false, now, 1.0);
+        }
+        assert!(matches!(breaker.phase, Phase::Open { .. }), "{:?}", breaker.phase);
+    }
+
+    /// One of that standing waits as it is advised, and its probes all look dead, until it may go.
+    fn goes_unprobed(breaker: &mut Breaker, standing: Standing, mut now: Timestamp) -> Timestamp {
+        loop {
+            match breaker.advise(standing, false, LEASE, now, 1.0) {
+                Advice::Go { trial } => {
+                    assert!(trial);
+                    return now;
+                }
+                Advice::Probe => breaker.probed(false, now, 1.0),
+                Advice::Listen(until) | Advice::Wait(until) => {
+                    assert!(until > now);
+                    now = until;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_provider_that_answers_no_probe_is_tried_within_ten_minutes_of_each_outage() {
+        let mut breaker = Breaker::default();
+        opened(&mut breaker, START);
+        let tried_at = goes_unprobed(&mut breaker, Standing::Sound, START);
+        assert!(tried_at - START <= UNPROBED);
+        breaker.ended(person(0), Told::Down, true, tried_at, 1.0);
+        let again_at = goes_unprobed(&mut breaker, Standing::Failing { newly: false }, tried_at);
+        assert!(again_at - tried_at <= UNPROBED);
+        assert!(breaker.ended(person(0), Told::Alive, true, again_at, 1.0), "those who wait may go");
+
+        let quiet = again_at.plus(Duration::from_secs(3600));
+        for standing in [Standing::Sound, Standing::Failing { newly: true }, Standing::Doubtful] {
+            assert_eq!(breaker.advise(standing, false, LEASE, quiet, 1.0), Advice::Go { trial: false });
+        }
+        opened(&mut breaker, quiet);
+        assert!(goes_unprobed(&mut breaker, Standing::Sound, quiet) - quiet <= LONGEST_PROBE);
+    }
+
+    #[test]
+    fn a_token_that_may_be_spent_waits_long_for_a_provider_that_gives_no_sign_of_life_and_not_for_ever() {
+        let mut breaker = Breaker::default();
+        opened(&mut breaker, START);
+        let waited = goes_unprobed(&mut breaker, Standing::Doubtful, START) - START;
+        assert!((DOUBT..=DOUBT + LONGEST_PROBE).contains(&waited), "{waited:?}");
+    }
 }
