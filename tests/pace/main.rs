@@ -151,6 +151,24 @@ fn where_none_is_left_that_surely_holds_a_live_token_all_wait_and_none_dies() {
 }
 
 #[test]
+fn a_probe_that_nobody_waits_for_any_more_holds_up_nobody() {
+    live(Terms::default(), async |world| {
+        let broker = world.start().await;
+        world.connect(&broker, [0]).await;
+        let connected_at = world.time.elapsed();
+        world.server.is(Mood::Fails);
+        world.pass(9 * MINUTE).await;
+        // The token is tried once more half a minute before the other one lapses; who waits for that turns away then.
+        world.server.is(Mood::Late(MINUTE));
+        world.pass(45 * SECOND).await;
+        world.server.is(Mood::Well);
+        world.pass(connected_at + 10 * MINUTE + 5 * SECOND - world.time.elapsed()).await;
+        let credential = connection(&broker, 0).await.credential;
+        assert_eq!((credential.state, credential.generation), (CredentialState::Connected, 2));
+    });
+}
+
+#[test]
 fn connections_that_fail_take_no_turn_from_those_that_work() {
     live(Terms { rate: 1, ..Terms::default() }, async |world| {
         let broker = world.start().await;
