@@ -57,6 +57,9 @@ where
         let (flight, entered) = self.enter(&key);
         if entered {
             self.begin(key, &flight, work());
+        } else {
+            // What it holds, the flight that is under way may be waiting for.
+            drop(work);
         }
         flight.wait().await
     }
@@ -143,6 +146,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
 
     #[tokio::test]
@@ -165,6 +170,22 @@ mod tests {
         release.send(()).unwrap();
         assert!(matches!(joined.await, Joined::Finished(7)));
         assert!(!flights.has(&1));
+    }
+
+    #[tokio::test]
+    async fn who_joins_a_flight_holds_on_to_nothing_that_it_may_wait_for() {
+        let flights = Flights::<u8, u8>::new(TaskTracker::new());
+        let (held, mut let_go) = tokio::sync::oneshot::channel::<()>();
+        flights.spawn(1, std::future::pending());
+        let work = move || async move {
+            drop(held);
+            8
+        };
+        tokio::select! {
+            biased;
+            _ = flights.join_or_begin(1, work) => panic!("the flight has not landed"),
+            () = std::future::ready(()) => assert_eq!(let_go.try_recv(), Err(TryRecvError::Closed)),
+        }
     }
 
     #[tokio::test]

@@ -107,6 +107,67 @@ fn an_hour_without_the_provider_kills_nothing_and_all_are_back_within_a_minute()
     }
 }
 
+/// For an hour the provider answers probes and fails every refresh.
+async fn half_an_outage(world: &World, people: u16) -> Broker {
+    let broker = world.start().await;
+    world.connect(&broker, 0..people).await;
+    let begun = world.time.elapsed();
+    world.server.is(Mood::Fails);
+    every(world, 20 * SECOND, begun + HOUR, || async {
+        for person in 0..people.min(3) {
+            let _ = token(&broker, person).await;
+        }
+    })
+    .await;
+    for (state, generation) in states(&broker, people).await {
+        assert!(state.serves() && generation == 1, "{state:?} of {people}");
+    }
+    world.server.is(Mood::Well);
+    broker
+}
+
+#[test]
+fn an_hour_in_which_only_probes_are_answered_kills_nothing_and_all_are_back_within_minutes() {
+    live(Terms::default(), async |world| {
+        let broker = half_an_outage(&world, 60).await;
+        let back_at = world.time.elapsed();
+        world.pass(3 * MINUTE).await;
+        assert_eq!(states(&broker, 60).await, [(CredentialState::Connected, 2); 60]);
+        assert_eq!(world.server.refreshes_since(back_at).len(), 60, "each is refreshed once");
+    });
+}
+
+#[test]
+fn where_none_is_left_that_surely_holds_a_live_token_all_wait_and_none_dies() {
+    for people in [8, 20] {
+        live(Terms::default(), async |world| {
+            let broker = half_an_outage(&world, people).await;
+            world.pass(2 * HOUR + 5 * MINUTE).await;
+            for state in states(&broker, people).await {
+                assert_eq!(state.0, CredentialState::Connected);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_probe_that_nobody_waits_for_any_more_holds_up_nobody() {
+    live(Terms::default(), async |world| {
+        let broker = world.start().await;
+        world.connect(&broker, [0]).await;
+        let connected_at = world.time.elapsed();
+        world.server.is(Mood::Fails);
+        world.pass(9 * MINUTE).await;
+        // The token is tried once more half a minute before the other one lapses; who waits for that turns away then.
+        world.server.is(Mood::Late(MINUTE));
+        world.pass(45 * SECOND).await;
+        world.server.is(Mood::Well);
+        world.pass(connected_at + 10 * MINUTE + 5 * SECOND - world.time.elapsed()).await;
+        let credential = connection(&broker, 0).await.credential;
+        assert_eq!((credential.state, credential.generation), (CredentialState::Connected, 2));
+    });
+}
+
 #[test]
 fn connections_that_fail_take_no_turn_from_those_that_work() {
     live(Terms { rate: 1, ..Terms::default() }, async |world| {

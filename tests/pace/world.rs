@@ -57,6 +57,10 @@ pub(crate) enum Mood {
     Well,
     /// A gateway stands in for it, and answers 503 to everything.
     Away,
+    /// 500 to every refresh, while probes are answered as ever.
+    Fails,
+    /// Every answer comes so many milliseconds late.
+    Late(u64),
     /// These people's requests meet a firewall's page; everybody else's do not.
     Blocks(fn(u16) -> bool),
     /// 429, with seconds to wait.
@@ -289,6 +293,7 @@ impl Server {
         state.seen.push((self.time.elapsed(), asked));
         match (state.mood, asked) {
             (Mood::Away, _) => return reply(503, "<html>no upstream</html>".to_owned()),
+            (Mood::Fails, Asked::Refresh(_)) => return reply(500, "<html>no database</html>".to_owned()),
             (Mood::Limits(seconds), Asked::Refresh(_)) => {
                 let mut reply = reply(429, String::new());
                 reply.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -332,7 +337,11 @@ impl Wire for Server {
         let body = request.body.as_ref().map(|body| body.as_slice()).unwrap_or_default();
         let form: BTreeMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
         Box::pin(async move {
-            self.time.pause(40).await;
+            let late = match self.state().mood {
+                Mood::Late(millis) => millis,
+                _ => 0,
+            };
+            self.time.pause(late + 40).await;
             let reply = self.answer(&form);
             self.time.pause(40).await;
             Ok(reply)

@@ -230,6 +230,16 @@ impl Drop for InLine<'_> {
     }
 }
 
+/// A probe in the air. Those who listen hear of its end also when nobody is left who waits for its answer.
+struct Probing<'a>(&'a Gate);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.state().breaker.probe_is_over();
+        self.0.changed.notify_waiters();
+    }
+}
+
 impl Broker {
     /// Waits for the provider's turn: [`Urgency::Background`] until shutdown, [`Urgency::Caller`] a moment.
     pub(in crate::broker) async fn take_turn(
@@ -304,13 +314,13 @@ impl Broker {
 
     /// Asks the provider something that spends nothing.
     async fn probe(&self, provider: &Provider, gate: &Gate) -> Result<(), BrokerError> {
+        let _probing = Probing(gate);
         let alive = self.servers().is_there(provider).await;
         let draw = draw(self.vault().random())?;
         gate.state().breaker.probed(alive, self.now(), draw);
         if !alive {
             tracing::warn!(provider.id = %provider.id, "the provider does not answer; no refresh token is sent until it does");
         }
-        gate.changed.notify_waiters();
         Ok(())
     }
 }
