@@ -14,7 +14,7 @@ use crate::domain::{ProviderId, ReplyClass};
 /// The media type of [`Metrics::text`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How a POST of a refresh token ended: each that was announced by an intent is counted once.
+/// How a POST of a refresh token ended. One whose outcome the store could not take is counted again as interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefreshOutcome {
     Refreshed,
@@ -31,7 +31,7 @@ pub struct Readings {
     pub ready: bool,
     /// Token sets that wait for the store to take them.
     pub held_tokens: usize,
-    /// Since the store was opened.
+    /// Since the process started.
     pub alarms: u64,
 }
 
@@ -92,7 +92,7 @@ impl Default for Metrics {
         );
         registry.register(
             "alarms",
-            "Things found in the store, since it was opened, that no change set leaves there",
+            "Things that an operator must look at, since the process started: docs/operations.md",
             Gauge::clone(&alarms),
         );
         Self { registry, refreshes, rotations_lost, rpcs, ready, held_tokens, alarms }

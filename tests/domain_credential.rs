@@ -226,8 +226,9 @@ fn an_answered_failure_does_not_uncount_a_lost_one() {
     let lost = fail(&begin(&connected(None, true)), true);
     assert_eq!(lost.refresh.attempts, 1);
     assert_eq!(fail(&begin(&lost), false).refresh.attempts, 1);
-    assert_eq!(begin(&lost).refresh_deferred().credential.refresh.attempts, 1);
-    assert_eq!(lost.refresh_deferred().credential.refresh.attempts, 1, "no POST was under way");
+    assert_eq!(begin(&lost).refresh_deferred(false).credential.refresh.attempts, 1);
+    assert_eq!(begin(&lost).refresh_deferred(true).credential.refresh.attempts, 2);
+    assert_eq!(lost.refresh_deferred(false).credential.refresh.attempts, 1, "no POST was under way");
     assert_eq!(fail(&begin(&lost), true).refresh.attempts, 2);
 }
 
@@ -390,7 +391,7 @@ impl Flights {
             Answer::Refused => {
                 self.credential.refresh_failed(Reason::ProviderUnreachable, later, false).expect(UNDER_WAY)
             }
-            Answer::Deferred => self.credential.refresh_deferred(),
+            Answer::Deferred => self.credential.refresh_deferred(false),
             Answer::Lost => {
                 self.unanswered += 1;
                 self.first_unanswered.get_or_insert(begun_at);
@@ -422,7 +423,7 @@ fn apply(credential: &Credential, step: &Step, now: Timestamp) -> Option<(Creden
         Step::RefreshFailed { spent, retry_after } => {
             credential.refresh_failed(Reason::ProviderUnreachable, later(retry_after), *spent).ok()
         }
-        Step::RefreshDeferred => Some(credential.refresh_deferred()),
+        Step::RefreshDeferred => Some(credential.refresh_deferred(false)),
         Step::ReauthorizationRequired => {
             credential.reauthorization_required(Reason::ReauthorizationRequired, None).ok()
         }

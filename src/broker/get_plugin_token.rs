@@ -7,8 +7,8 @@ use url::Url;
 use super::{Broker, BrokerError, authorize::Access, refresh::Flown, trail::About};
 use crate::{
     domain::{
-        AccessToken, AuditAction, Call, Connection, CredentialState, Plugin, PluginId, Reason, Role, ScopeSet,
-        TokenUsage,
+        AccessToken, AuditAction, Call, Connection, Credential, CredentialState, Plugin, PluginId, Reason, Role,
+        ScopeSet, TokenUsage,
     },
     vault::{FlowIntent, Stored},
 };
@@ -143,7 +143,7 @@ impl Broker {
         }
         if self.is_rejected(stored, request).await? {
             let again_at = credential.obtained_at.plus(REJECTION_COOL_DOWN);
-            return if now < again_at {
+            return if credential.obtained_at <= now && now < again_at {
                 Err(BrokerError::RateLimited { retry_after: again_at - now })
             } else {
                 Ok(true)
@@ -198,7 +198,7 @@ impl Broker {
     }
 
     /// The record of the read is durable before the token leaves, and the connection is looked at once more after it:
-    /// what was revoked meanwhile is not served.
+    /// what was revoked meanwhile is not served, nor what another caller has a newer one of.
     async fn serve(
         &self,
         call: &Call,
@@ -210,7 +210,9 @@ impl Broker {
         self.record_read(call, AuditAction::TokenRead, about, &scopes.join(' ')).await?;
         let access_token = self.vault().access_token(stored).await?;
         let latest = self.vault().latest(stored).await?;
-        if latest.is_none_or(|latest| !latest.value.credential.state.serves()) {
+        let generation = stored.value.credential.generation;
+        let is_newest = |credential: &Credential| credential.state.serves() && credential.generation == generation;
+        if !latest.is_some_and(|latest| is_newest(&latest.value.credential)) {
             return Err(BrokerError::Conflict);
         }
         // What every authorization at this provider carries (`openid`, `offline_access`) opens no API.

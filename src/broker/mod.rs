@@ -81,7 +81,7 @@ use crate::{
 };
 use exchange::Exchanged;
 use flights::Flights;
-use refresh::{Flown, HeldPlace, Pace};
+use refresh::{Flown, HeldPlace, Pace, Unspent};
 
 /// The broker: all use cases over one store. Clones share everything.
 #[derive(Clone)]
@@ -125,6 +125,7 @@ struct Inner {
     attended: Flights<DueRecord, ()>,
     held: HeldPlace,
     pace: Pace,
+    unspent: Unspent,
     quota: watch::Quota,
     backups: create_backup::Backups,
     started_at: Timestamp,
@@ -151,6 +152,7 @@ impl Broker {
             attended: Flights::new(tasks.clone()),
             held: HeldPlace::new(parts.settings.held_directory.clone()),
             pace: Pace::default(),
+            unspent: Unspent::default(),
             quota: watch::Quota::new(parts.settings.watch),
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
@@ -267,6 +269,10 @@ impl Broker {
 
     fn pace(&self) -> &Pace {
         &self.0.pace
+    }
+
+    fn unspent(&self) -> &Unspent {
+        &self.0.unspent
     }
 
     fn key_work(&self) -> &Notify {

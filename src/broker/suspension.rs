@@ -33,6 +33,8 @@ pub(super) struct Suspensions {
     /// Whose refusal others contradict: they were refused, and somebody else was not. It is their own.
     blamed: Mutex<HashSet<ConnectionId>>,
     alarms: AtomicU64,
+    /// Held while the store and `refusals` are brought to say the same.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// Whom a refusal of our registration concerns.
@@ -81,6 +83,9 @@ impl Broker {
     /// What earlier processes found out, unless the registration is another one by now.
     pub(super) async fn recover_suspensions(&self) -> Result<(), BrokerError> {
         for provider in self.catalog().providers.values() {
+            if self.refuses(&provider.id) {
+                continue;
+            }
             let Some(stored) = self.vault().suspension(&provider.id).await? else { continue };
             let Some(refusal) = &stored.value.refusal else { continue };
             if refusal.registration == self.registration(provider) {
@@ -102,7 +107,7 @@ impl Broker {
                 self.resume(&id).await?;
             }
         }
-        Ok(())
+        self.recover_suspensions().await
     }
 
     /// The providers that refuse us, since when.
@@ -168,6 +173,11 @@ impl Broker {
         if self.suspensions().blamed().contains(&connection) {
             return Ok(Refused::ThisOne);
         }
+        let _changing = self.suspensions().changing.lock().await;
+        // One that was replaced while it was on its way says nothing of the present one.
+        if self.registration(provider) != self.registration(&*self.provider(&provider.id)?) {
+            return Ok(Refused::All);
+        }
         loop {
             let (stored, now) = (self.vault().suspension(&provider.id).await?, self.now());
             let before = stored.as_ref().and_then(|stored| stored.value.refusal.clone());
@@ -223,6 +233,7 @@ impl Broker {
     }
 
     async fn resume(&self, provider: &ProviderId) -> Result<(), BrokerError> {
+        let _changing = self.suspensions().changing.lock().await;
         loop {
             let stored = self.vault().suspension(provider).await?;
             if let Some(stored) = stored.filter(|stored| stored.value.refusal.is_some()) {

@@ -215,11 +215,12 @@ impl Credential {
         Ok(transition)
     }
 
-    /// Our registration at the provider was refused while refreshing: says nothing about this credential, so the intent
-    /// is closed and all else stays. When to try again is the provider's matter.
-    pub fn refresh_deferred(&self) -> Transition {
+    /// The POST under way says nothing about this credential: our registration was refused, or it was never sent. The
+    /// intent is closed and all else stays; when to try again is the provider's matter. `spent` as in
+    /// [`Credential::refresh_failed`].
+    pub fn refresh_deferred(&self, spent: bool) -> Transition {
         let mut next = self.clone();
-        next.refresh.close_intent(false);
+        next.refresh.close_intent(spent);
         next.announcing(Vec::new())
     }
 

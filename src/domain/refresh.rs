@@ -102,7 +102,9 @@ impl Credential {
     fn in_grace(&self, seconds: u64, begun_at: Timestamp, now: Timestamp) -> bool {
         let grace = Duration::from_secs(seconds);
         let way = (grace / 4).min(Duration::from_secs(5));
-        now < self.refresh.first_lost_at.unwrap_or(begun_at).plus(grace - way)
+        let since = self.refresh.first_lost_at.unwrap_or(begun_at);
+        // A clock that was set back does not tell how long it has been.
+        since <= now && now < since.plus(grace - way)
     }
 
     /// When the scheduler must look at this credential again, before jitter. `late`: the provider kills the old

@@ -45,7 +45,7 @@ pub(super) fn classify(
         .or_else(|| standard.map(|(code, _)| ErrorCode::standard(code)))
         .or_else(|| ErrorCode::of_rules(definition, unverified_code?));
     let hints = document.filter(|_| class == ReplyClass::Reauthorize).and_then(hints);
-    TokenFailure { class, evidence: Evidence::Answered { status }, code, retry_after, hints, excused }
+    TokenFailure { class, evidence: Evidence::Answered { status }, code, retry_after, hints, excused, spent: false }
 }
 
 /// The rule itself, and the listed value that matched.

@@ -22,6 +22,8 @@ pub struct TokenFailure {
     pub hints: Option<Hints>,
     /// A rule judged it that does so only a few times in a row ([`crate::domain::ErrorRule::at_most`]).
     pub excused: bool,
+    /// Tokens came that cannot be used: what was sent for them is spent.
+    pub spent: bool,
 }
 
 /// How far the request came.
@@ -53,7 +55,7 @@ impl TokenFailure {
     }
 
     pub(super) fn bare(class: ReplyClass, evidence: Evidence) -> Self {
-        Self { class, evidence, code: None, retry_after: None, hints: None, excused: false }
+        Self { class, evidence, code: None, retry_after: None, hints: None, excused: false, spent: false }
     }
 }
 

@@ -47,20 +47,19 @@ pub(super) fn judge(
     let successful = document.as_mut().filter(|_| reply.status.is_success());
     if let Some(tokens) = successful.and_then(|document| read_tokens(document, definition, asked_at)) {
         let refused = TokenFailure::bare(ReplyClass::Configuration, Evidence::Answered { status });
-        return tokens.map_err(|UnusableType| refused);
+        return tokens.map_err(|UnusableType| TokenFailure { spent: true, ..refused });
     }
     Err(classify(definition, asked, status, document.as_ref(), retry_after(&reply.headers, now)))
 }
 
-/// Whether an authorization server wrote this, and not a gateway in its absence: an OAuth error, with a status and a code
-/// that do not speak of trouble.
-pub(super) fn is_sign_of_life(reply: &Reply) -> bool {
-    let speaks = match reply.status.as_u16() {
-        408 | 425 | 429 => false,
-        status => matches!(status, 200..=299 | 400..=499),
-    };
-    let Some(document) = Document::parse(&reply.body).filter(|_| speaks) else { return false };
-    !matches!(document.text("/error"), Some("temporarily_unavailable" | "server_error" | "slow_down"))
+/// Whether an authorization server wrote this, and not a gateway in its absence: an OAuth error that does not speak of
+/// trouble, by the provider's own rules too.
+pub(super) fn is_sign_of_life(definition: &Definition, reply: &Reply) -> bool {
+    let Some(document) = Document::parse(&reply.body) else { return false };
+    let asked = Asked::Refresh { narrowed: false, excused: 0 };
+    let failure = classify(definition, asked, reply.status.as_u16(), Some(&document), None);
+    let in_trouble = matches!(failure.class, ReplyClass::Ambiguous | ReplyClass::RateLimited);
+    !in_trouble && document.text("/error").is_some()
 }
 
 /// The token is bound to something other than its possession (RFC 6749 §7.1): it must not be used.

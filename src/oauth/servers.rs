@@ -89,11 +89,17 @@ impl AuthorizationServers {
         self.ask(provider, Asked::Refresh { narrowed: narrower.is_some(), excused }, request).await
     }
 
+    /// Finds out where the provider is, so that the next request to it need not.
+    pub async fn find(&self, provider: &Provider) {
+        // What stands in the way stands in the way of the request too, which says so.
+        let _ = endpoints::token(&provider.definition, &self.discovery).await;
+    }
+
     /// Whether the token endpoint answers requests, by one that spends nothing.
     pub async fn is_there(&self, provider: &Provider) -> bool {
         let Ok(token_endpoint) = endpoints::token(&provider.definition, &self.discovery).await else { return false };
         let reply = self.outbound.send(token::probe(provider, &token_endpoint)).await;
-        reply.is_ok_and(|reply| reply::is_sign_of_life(&reply))
+        reply.is_ok_and(|reply| reply::is_sign_of_life(&provider.definition, &reply))
     }
 
     /// Takes the tokens away at the provider. Safe to repeat until it is `Ok`.

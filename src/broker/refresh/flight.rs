@@ -11,7 +11,7 @@ use crate::{
     },
     metrics::RefreshOutcome::{self, Failed, Refreshed},
     oauth::TokenFailure,
-    vault::{FlowTokens, Stored, Tokens},
+    vault::{FlowTokens, Stored, Tokens, VaultError},
 };
 
 impl Broker {
@@ -104,6 +104,7 @@ impl Broker {
         let Some(refresh_token) = self.vault().refresh_token(stored).await? else {
             return Ok(Next::Land(Flown::ReauthorizationRequired));
         };
+        self.servers().find(&provider).await;
         let turn = match turn.take().filter(|turn| turn.is_for(&provider, credential)) {
             Some(turn) => turn,
             None => match self.take_turn(&provider, credential, Urgency::Caller).await? {
@@ -112,10 +113,15 @@ impl Broker {
                 Err(not_now) => return Ok(Next::Land(not_now.into())),
             },
         };
-        if !self.may_attempt(&provider.id, self.now()) {
+        let now = self.now();
+        if !self.may_attempt(&provider.id, now) {
             return Ok(Next::Land(Flown::ProviderSuspended));
         }
-        let intent = self.commit_intent(stored, &refresh_token, self.now()).await?;
+        // A grace may have ended while the turn was waited for.
+        if !credential.may_post(provider.definition.rotation, now) {
+            return self.settle_dead(stored, Reason::RotationLost, None).await.map(Next::Land);
+        }
+        let intent = self.commit_intent(stored, &refresh_token, now).await?;
         Ok(Next::Post(Box::new(Posting { provider, intent, refresh_token, turn })))
     }
 
@@ -127,12 +133,17 @@ impl Broker {
         open: &Intent,
         now: Timestamp,
     ) -> Result<Next, BrokerError> {
+        if self.unspent().has(open.owner) {
+            self.settle_deferred(stored, false).await?;
+            self.unspent().forget(open.owner);
+            return Ok(Next::Again);
+        }
         tracing::warn!(connection.id = %stored.value.id, attempt = open.attempt, "a refresh was left without an answer");
-        self.metrics().count_refresh(&provider.id, RefreshOutcome::Interrupted);
         let timeout = self.settings().provider_timeout;
         let after =
             stored.value.credential.after_lost_answer(provider.definition.rotation, open.begun_at, now, timeout);
         let flown = self.settle_lost(stored, after, now).await?;
+        self.metrics().count_refresh(&provider.id, RefreshOutcome::Interrupted);
         Ok(flown.map_or(Next::Again, Next::Land))
     }
 
@@ -156,7 +167,13 @@ impl Broker {
         let mut change = self.vault().change(&next.tenant, Some(next.subject)).await?;
         change.update_connection(stored, &next, Tokens::Keep, self.next_action(&next)?);
         change.audit(&by_broker(&next, AuditAction::RefreshBegun, AuditResult::Allowed, now));
-        change.commit().await?;
+        // It may be durable although the store says that it does not know; then nothing is POSTed.
+        self.unspent().note(intent.owner);
+        let committed = change.commit().await;
+        if !matches!(committed, Err(VaultError::OutcomeUnknown)) {
+            self.unspent().forget(intent.owner);
+        }
+        committed?;
         Ok(intent)
     }
 
@@ -214,7 +231,13 @@ impl Broker {
             let settled = self.settle_verdict(&stored, provider, intent, failure).await;
             match settled {
                 Err(BrokerError::Conflict) => continue,
-                other => return other,
+                Err(error) => {
+                    if failure.class != ReplyClass::Ambiguous && !failure.spent {
+                        self.unspent().note(intent.owner);
+                    }
+                    return Err(error);
+                }
+                Ok(flown) => return Ok(flown),
             }
         }
     }
@@ -243,8 +266,10 @@ impl Broker {
             }
             ReplyClass::Configuration => {
                 let flown = match self.registration_refused(provider, stored.value.id).await? {
-                    Refused::All => self.settle_deferred(stored).await,
-                    Refused::ThisOne => self.settle_failing(stored, Reason::ProviderReplyInvalid, later, false).await,
+                    Refused::All => self.settle_deferred(stored, failure.spent).await,
+                    Refused::ThisOne => {
+                        self.settle_failing(stored, Reason::ProviderReplyInvalid, later, failure.spent).await
+                    }
                 };
                 flown.map(Some)
             }

@@ -1,16 +1,19 @@
 //! The refresh engine: one detached flight per credential.
 //!
 //! - [`flight`]: re-read, intent, one POST · [`settle`]: what its answer changes · [`schedule`]: when to look again
-//! - [`held`]: tokens that the store could not take yet · [`pace`]: whether a provider may be asked now
+//! - [`held`]: tokens that the store could not take yet · [`unspent`]: intents that it could not close
+//! - [`pace`]: whether a provider may be asked now
 
 mod flight;
 mod held;
 mod pace;
 mod schedule;
 mod settle;
+mod unspent;
 
 pub(super) use held::{Beside, Held, HeldPlace};
 pub(super) use pace::{Pace, Turn, Urgency};
+pub(super) use unspent::Unspent;
 
 use std::time::Duration;
 

@@ -85,8 +85,8 @@ impl Broker {
         Ok(Flown::Failing { reason, retry_after: retry_at - self.now() })
     }
 
-    pub(super) async fn settle_deferred(&self, stored: &Stored<Connection>) -> Result<Flown, BrokerError> {
-        let transition = stored.value.credential.refresh_deferred();
+    pub(super) async fn settle_deferred(&self, stored: &Stored<Connection>, spent: bool) -> Result<Flown, BrokerError> {
+        let transition = stored.value.credential.refresh_deferred(spent);
         self.settle(stored, transition, Tokens::Keep, AuditResult::Failed).await?;
         Ok(Flown::ProviderSuspended)
     }
