@@ -124,9 +124,11 @@ async fn what_was_left_unread_is_read_from_the_log() {
         log.write(alice()).await;
     }
     log.is_announced().await;
+    assert!(poll!(pin!(reader.listener.rung())).is_ready());
     while reader.cursor < log.hub.announced() {
         reader.read().await;
     }
+    assert!(poll!(pin!(reader.listener.rung())).is_pending(), "it has been told of all of them");
     log.write(alice()).await;
     log.is_announced().await;
     assert!(poll!(pin!(reader.listener.rung())).is_ready(), "it is told again once it has caught up");

@@ -19,7 +19,6 @@ async fn two_hundred_callers_of_a_token_that_ends_cause_one_request_and_get_one_
     let client = world.client(&broker);
     let hold = world.provider.faults().hold_if(Endpoint::Token, Some(GrantType::RefreshToken), HoldPoint::Request);
     world.connect(&client).await;
-    world.let_tokens_last();
     hold.arrived(1).await;
     let ten_minutes = prost_types::Duration { seconds: 600, nanos: 0 };
     let request = v1::GetPluginTokenRequest { min_remaining: Some(ten_minutes), ..ask() };

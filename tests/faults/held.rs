@@ -1,30 +1,33 @@
 //! The provider has answered, and the disk is full.
 
+use std::time::Duration;
+
 use claviger::{
     dev::{Endpoint, GrantType, HoldPoint},
     domain::{AccessToken, Rotation},
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
     cell::{ask, ask_for_a_new_one, kill},
     modes::Played,
-    strace::Strace,
-    tools::there_is,
+    strace::{Strace, can_attach},
     world::{Broker, World},
 };
 
 /// A broker that holds the tokens of generation 2, for they cannot be stored. The file beside the store is written all
 /// the same: only the store's own writes fail.
 async fn holding() -> Option<(World, Broker, Strace, JoinHandle<Option<u64>>)> {
-    if !there_is("strace") {
+    if !can_attach() {
         return None;
     }
     let world = World::start(Played::Demo, Rotation::Strict).await;
     let broker = world.serve();
     let client = world.client(&broker);
     world.connect(&client).await;
-    world.let_tokens_last();
     let hold = world.provider.faults().hold_if(Endpoint::Token, Some(GrantType::RefreshToken), HoldPoint::Answer);
     let call = tokio::spawn(async move {
         let answer = client.get_plugin_token(ask_for_a_new_one()).await;
@@ -34,7 +37,7 @@ async fn holding() -> Option<(World, Broker, Strace, JoinHandle<Option<u64>>)> {
     assert!(broker.is_ready().await);
     let full = Strace::fill_disk(&broker.process, &world.store());
     hold.release();
-    while broker.is_ready().await || !world.holds_tokens() {}
+    until(async || !broker.is_ready().await && world.holds_tokens()).await;
     Some((world, broker, full, call))
 }
 
@@ -43,7 +46,7 @@ async fn tokens_that_a_full_disk_refused_are_stored_once_there_is_room() {
     let Some((world, broker, full, call)) = holding().await else { return };
     full.end();
     assert_eq!(call.await.unwrap(), Some(2));
-    while !broker.is_ready().await {}
+    until(async || broker.is_ready().await).await;
     works(&world, &broker).await;
 }
 
@@ -54,6 +57,17 @@ async fn tokens_that_a_full_disk_refused_survive_a_kill() {
     full.end();
     let broker = world.serve();
     works(&world, &broker).await;
+}
+
+/// Neither a file nor readiness tells when it changes.
+#[expect(clippy::disallowed_methods, reason = "asking without a pause takes the processor from the broker")]
+async fn until(holds: impl AsyncFn() -> bool) {
+    let asked = async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(120), asked).await.expect("it comes in time");
 }
 
 async fn works(world: &World, broker: &Broker) {

@@ -77,6 +77,10 @@ const fn odd(fault: &'static str, told: Told) -> Mode {
 /// Longer than any cell takes.
 const GRACE: Rotation = Rotation::Grace { seconds: 300 };
 
+/// Named faults that no row is for. A token that cannot be used is a refusal whose request took effect; how it is read
+/// is tested in src/oauth/reply.rs.
+pub(crate) const LEFT_OUT: &[&str] = &["token_type_dpop"];
+
 pub(crate) const MODES: &[Mode] = &[
     plain(Rotation::Strict),
     plain(GRACE),
@@ -103,6 +107,8 @@ pub(crate) const MODES: &[Mode] = &[
     // Neither is an OAuth error to a broker that takes the provider for a plain one.
     mode("ok_false", Learns::Later),
     mode("bad_refresh_token", Learns::Later),
+    // And this one is, like any other.
+    mode("salesforce_concurrency", Learns::Dead),
     mode("html_400", Learns::Later),
     mode("html_403", Learns::Later),
     mode("redirect", Learns::Later),

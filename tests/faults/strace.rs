@@ -1,10 +1,38 @@
 //! What happens to a broker's writes to its store.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
 
 use rustix::process::Signal;
 
-use crate::process::Process;
+use crate::{process::Process, tools::there_is};
+
+/// Whether strace is here and may trace what it has not started: some kernels let only parents do that (Yama).
+pub(crate) fn can_attach() -> bool {
+    static ATTACHES: LazyLock<bool> = LazyLock::new(|| {
+        let mut bystander = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut command = Command::new("strace");
+        command.args(["-p", &bystander.id().to_string()]);
+        let mut strace = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(strace.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        for process in [&mut bystander, &mut strace] {
+            // It may have ended by itself, which is as good.
+            drop(process.kill());
+            process.wait().unwrap();
+        }
+        let attaches = said.contains("attached");
+        if !attaches {
+            eprintln!("left out: needs strace to be let to attach to a process ({})", said.trim());
+        }
+        attaches
+    });
+    there_is("strace") && *ATTACHES
+}
 
 pub(crate) struct Strace(Process);
 

@@ -14,7 +14,7 @@ use claviger::{
     app::SystemClock,
     client::{Client, Connect},
     dev::{
-        self, DevProvider, GrantType, PlatformClaims, Realm, Settings,
+        self, DevProvider, Endpoint, GrantType, HoldPoint, PlatformClaims, Realm, Settings,
         visitor::{Decision, Visitor},
     },
     domain::Rotation,
@@ -35,11 +35,11 @@ use crate::{
 const CALLBACK: &str = "http://127.0.0.1/callback";
 /// Of the token that the connection begins with. It outlives the time until its refresh is asked for, and little more:
 /// while it lives, a lost answer is not asked after.
-const FIRST_LIFETIME: Duration = Duration::from_secs(12);
+const FIRST_LIFETIME: Duration = Duration::from_secs(22);
 /// Of every later one: nothing is refreshed but what the cell asks for.
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// The provider time-out. Longer than a loaded machine takes for an answer.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     /// Before the directory, which it searches when it goes.
@@ -163,6 +163,7 @@ scopes = ["calendar.read"]
         Connect { endpoint: broker.endpoint.clone(), ..Connect::default() }.with_token(&token).unwrap()
     }
 
+    /// What is issued behind the first token lasts.
     pub(crate) async fn connect(&self, client: &Client) -> v1::Connection {
         let request = v1::StartAuthorizationRequest {
             target: Some(v1::start_authorization_request::Target::Plugin("calendar".to_owned())),
@@ -178,12 +179,15 @@ scopes = ["calendar.read"]
         };
         let flow = v1::FlowCode { state: parameter("state"), code: parameter("code"), iss: parameter("iss") };
         let code = v1::StoreAuthCodeRequest { flow: Some(v1::store_auth_code_request::Flow::FlowCode(flow)) };
-        client.store_auth_code(code).await.unwrap().connection.unwrap()
-    }
-
-    /// What is issued from now on lasts.
-    pub(crate) fn let_tokens_last(&self) {
-        self.set_lifetime(LIFETIME);
+        let grant_type = Some(GrantType::AuthorizationCode);
+        let exchanged = self.provider.faults().hold_if(Endpoint::Token, grant_type, HoldPoint::Answer);
+        let (stored, ()) = tokio::join!(client.store_auth_code(code), async {
+            exchanged.arrived(1).await;
+            // While the broker has no token yet that it could refresh.
+            self.set_lifetime(LIFETIME);
+            exchanged.release();
+        });
+        stored.unwrap().connection.unwrap()
     }
 
     pub(crate) fn set_lifetime(&self, access_token_lifetime: Duration) {

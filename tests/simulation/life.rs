@@ -1,6 +1,11 @@
 //! The life of one process, and of one world: process after process over the same store.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use claviger::{
     broker::{
@@ -51,11 +56,29 @@ enum End {
     Over,
 }
 
+thread_local! {
+    /// In the world that this thread lives through, be it in a task whose end nobody waits for.
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            print(panic);
+        }));
+    });
+    PANICS.set(0);
+}
+
 /// Lives through the world of a seed.
 pub(crate) fn live_through(seed: u64, traced: bool) -> Outcome {
+    count_panics();
     let world = World::new(seed, traced);
     let lived = std::panic::catch_unwind(AssertUnwindSafe(|| live(&world)));
-    if lived.is_err() {
+    if lived.is_err() || PANICS.get() > 0 {
         world.broken(Invariant::I6, "something panicked");
     }
     let trace = world.take_trace();
