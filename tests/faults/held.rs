@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use claviger::{
+    app::SystemClock,
     dev::{Endpoint, GrantType, HoldPoint},
-    domain::{AccessToken, Rotation},
+    domain::{AccessToken, Clock as _, Rotation},
 };
-use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
     cell::{ask, ask_for_a_new_one, kill},
@@ -59,12 +57,11 @@ async fn tokens_that_a_full_disk_refused_survive_a_kill() {
     works(&world, &broker).await;
 }
 
-/// Neither a file nor readiness tells when it changes.
-#[expect(clippy::disallowed_methods, reason = "asking without a pause takes the processor from the broker")]
+/// Neither a file nor readiness tells when it changes, and asking without a pause takes the processor from the broker.
 async fn until(holds: impl AsyncFn() -> bool) {
     let asked = async {
         while !holds().await {
-            sleep(Duration::from_millis(20)).await;
+            SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(20))).await;
         }
     };
     timeout(Duration::from_secs(120), asked).await.expect("it comes in time");

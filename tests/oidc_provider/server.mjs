@@ -124,7 +124,7 @@ provider.use(async (ctx, next) => {
       ctx.body = storm.begin(await json(ctx.req));
       break;
     case 'POST /test/killed':
-      ctx.body = storm.killed();
+      ctx.body = storm.killed((await json(ctx.req)).at);
       break;
     case 'GET /test/cycled':
       ctx.body = await storm.cycled(Number(ctx.query.more));

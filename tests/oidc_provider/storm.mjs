@@ -4,13 +4,14 @@
 //     POST /test/platform-token  {"user": "u1"} → {"token": "..."}: as the platform's application gets it
 //     POST /test/approve         {"user": "u1", "url": "..."} → {"url": "..."}: where the user is sent who says yes
 //     POST /test/storm           {"seed": 1, "busy": 20, "lost": 4, "late": 2, "slow": 100}: per mille of refreshes
-//     POST /test/killed          the broker is dead → {"ended": 2}: users whose grant is gone
+//     POST /test/killed          {"at": 1764000000000}: the broker died then → {"ended": 2}: users whose grant is gone
 //     GET  /test/cycled?more=50  answers once everybody who will be was refreshed since then, and so many more
-//     GET  /test/log             [{"kind": "rotated", "user": "u1", "presented": 3, "fate": "lost"}, ...]
+//     GET  /test/log             [{"kind": "rotated", "user": "u1", "presented": 3, "fate": "slow", "at": 17640...}, ...]:
+//                                in milliseconds, when the answer had left or the broker was killed
 import { createPrivateKey, randomUUID, sign } from 'node:crypto';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises';
 
-const LATE = 8000; // longer than the broker's time-out
+const LATE = 13000; // longer than the broker's time-out
 const SLOW = 400;
 
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -81,7 +82,7 @@ export class Storm {
     return {};
   }
 
-  killed() {
+  killed(at) {
     this.kills += 1;
     this.#since = 0;
     let ended = 0;
@@ -89,7 +90,7 @@ export class Storm {
       if (state === 'ended') ended += 1;
       else this.#settled.set(user, 'awaited');
     }
-    this.#note({ kind: 'killed' });
+    this.#note({ kind: 'killed', at });
     return { ended };
   }
 
@@ -126,17 +127,24 @@ export class Storm {
     const presented = this.#tokens.get(asked.refresh_token);
     if (!presented) return;
     const { user, number } = presented;
+    // Who has gone away may have done so behind a request that is read only now: then the next turn reads that.
+    await turn();
+    await turn();
+    const unheard = () => kills !== this.kills || !ctx.writable;
     if (given) {
       this.#tokens.set(given, { user, number: number + 1 });
       this.#settled.set(user, 'refreshed');
-      if (kills !== this.kills) fate = 'unheard';
-      this.#note({ kind: 'rotated', user, presented: number, fate: fate ?? 'answered' });
+      if (unheard()) fate = 'unheard';
+      const entry = { kind: 'rotated', user, presented: number, fate: fate ?? 'answered' };
+      ctx.res.once('finish', () => (entry.at = Date.now()));
+      this.#note(entry);
       if (fate === 'late') await pause(LATE);
       if (fate === 'lost' || fate === 'late') {
         ctx.respond = false;
         ctx.req.socket.destroy();
       }
       if (fate === 'slow') await pause(this.#roll() * SLOW);
+      if (unheard() && entry.fate !== 'lost' && entry.fate !== 'late') entry.fate = 'unheard';
     } else {
       this.#settled.set(user, 'ended');
       this.#note({ kind: 'refused', user, presented: number, fate: ctx.body?.error ?? String(ctx.status) });
@@ -160,8 +168,8 @@ export class Storm {
 
   #tell() {
     const everybody = ![...this.#settled.values()].includes('awaited');
-    // Who was given up after two lost answers never comes again: everybody else has come twice by then.
-    const rounds = everybody ? 1 : 2;
+    // Who was given up after two lost answers never comes again: everybody else has come by then.
+    const rounds = everybody ? 1 : 3;
     const over = ({ more }) => this.#since >= rounds * this.#settled.size + more;
     this.#waiting.filter(over).forEach(({ resolve }) => resolve());
     this.#waiting = this.#waiting.filter((waiting) => !over(waiting));
