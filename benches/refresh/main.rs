@@ -38,7 +38,7 @@ const PROVIDERS: [&str; 2] = ["due", "fresh"];
 const ROUNDS: u32 = 7;
 /// Due in one second, in each round.
 const TOGETHER: u32 = 10_000;
-const RATE: u32 = 200;
+const RATE: u32 = 400;
 /// Connections whose fresh tokens are read.
 const READ: u32 = 1_000;
 /// Of reads, idle and while refreshes go on.

@@ -1,6 +1,6 @@
 //! A broker as `serve` has it, without listeners, over a new store.
 
-use std::{fs, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{fs, num::NonZeroU32, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use claviger::{
     app::SystemClock,
@@ -23,12 +23,13 @@ use claviger::{
     },
     vault::{ErasureList, TokenSet, Vault},
 };
+use futures_util::stream::{self, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
-/// Connections that one change set inserts.
-const TOGETHER: u32 = 32;
+/// Connections that are inserted at the same time.
+const TOGETHER: usize = 64;
 
 pub(super) struct Node {
     pub(super) broker: Broker,
@@ -76,21 +77,17 @@ impl Node {
     }
 
     /// Connections whose tokens are to be refreshed from `due` on, and lapse five minutes later.
-    pub(super) async fn connect(
-        &self,
-        provider: &'static str,
-        numbers: std::ops::Range<u32>,
-        due: impl Fn(u32) -> Timestamp,
-    ) {
-        let numbers: Vec<u32> = numbers.collect();
-        for numbers in numbers.chunks(TOGETHER.try_into().unwrap()) {
-            let mut change = self.vault.change(&tenant(), None).await.unwrap();
-            for number in numbers {
-                let due = due(*number);
-                change.insert_connection(&connection(provider, *number, due), &tokens(*number), due);
+    pub(super) async fn connect(&self, provider: &'static str, numbers: Range<u32>, due: impl Fn(u32) -> Timestamp) {
+        let connecting = stream::iter(numbers).map(|number| {
+            let due = due(number);
+            async move {
+                let connection = connection(provider, number, due);
+                let mut change = self.vault.change(&tenant(), Some(connection.subject)).await.unwrap();
+                change.insert_connection(&connection, &tokens(number), due);
+                change.commit().await.unwrap();
             }
-            change.commit().await.unwrap();
-        }
+        });
+        connecting.buffer_unordered(TOGETHER).collect::<()>().await;
     }
 
     pub(super) async fn generation(&self, provider: &str, number: u32) -> u64 {
