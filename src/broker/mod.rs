@@ -168,7 +168,7 @@ impl Broker {
         // Before an interrupted erasure is finished: afterwards held tokens do not open, and nobody could revoke them.
         broker.recover_held().await?;
         broker.replay_erasures().await?;
-        broker.recover_suspensions().await?;
+        broker.review_suspensions().await?;
         Ok(broker)
     }
 
