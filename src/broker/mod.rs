@@ -65,7 +65,9 @@ pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
 pub use validate_platform_token::Validation;
-pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas};
+pub use watch::{
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas, Wire,
+};
 
 use crate::{
     audit::Windows,
