@@ -1,7 +1,8 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
-//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it
+//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`drain`]: the end of all of them
 
+mod drain;
 mod quota;
 mod snapshot;
 mod stream;
@@ -18,6 +19,7 @@ use crate::{
     },
     events::Resume,
 };
+pub(super) use drain::Drains;
 pub(super) use quota::Quota;
 pub use quota::WatchQuotas;
 use stream::Subscription;
@@ -129,6 +131,9 @@ impl Broker {
 
     async fn open_watch(&self, call: &Call, watch: Watch) -> Result<Subscription, BrokerError> {
         self.authorize_session(call, Role::User).await?;
+        if self.leaving().is_cancelled() {
+            return Err(BrokerError::ShuttingDown);
+        }
         let seat = self.quota().take(&call.caller, watch.connection)?;
         let resume = Resume::new(self.vault().keys(), &self.hub().head(), &call.caller, &watch.filter.canonical());
         let subscription = Subscription::open(self.clone(), call, watch, resume, seat).await?;
