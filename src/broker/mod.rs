@@ -129,6 +129,7 @@ struct Inner {
     pace: Pace,
     unspent: Unspent,
     quota: watch::Quota,
+    drains: watch::Drains,
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
@@ -156,6 +157,7 @@ impl Broker {
             pace: Pace::default(),
             unspent: Unspent::default(),
             quota: watch::Quota::new(parts.settings.watch),
+            drains: watch::Drains::default(),
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
@@ -176,12 +178,13 @@ impl Broker {
 
     /// Whether calls can be answered: the store is there, and holds everything that providers have handed out.
     pub fn is_ready(&self) -> bool {
-        self.vault().store().head().available && self.held().count() == 0 && !self.stopping().is_cancelled()
+        self.vault().store().head().available && self.held().count() == 0 && !self.leaving().is_cancelled()
     }
 
     /// Stops beginning new work and waits for what is in the air: an exchange or refresh that was cut off would lose
     /// tokens. Ends the watch streams with a drain.
     pub async fn stop(&self) {
+        self.begin_draining(Duration::ZERO);
         self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -283,6 +286,10 @@ impl Broker {
 
     fn quota(&self) -> &watch::Quota {
         &self.0.quota
+    }
+
+    fn drains(&self) -> &watch::Drains {
+        &self.0.drains
     }
 
     fn suspensions(&self) -> &suspension::Suspensions {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, num::NonZeroU32, pin::pin, sync::
 
 use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     service::Routes,
     transport::{
@@ -139,8 +139,9 @@ impl Server {
         }
     }
 
-    /// Serves until `shutdown`, then ends: no new connections and calls, the broker is stopped, which ends the watch
-    /// streams, and open calls are waited for; what has not ended in time is cut.
+    /// Serves until `shutdown`, then ends: the watchers are told to drain while everything else is still served, then
+    /// there are no new connections and calls, the broker is stopped, and open calls are waited for. What has not ended
+    /// in time is cut, and so is what only waits for its peer to read.
     ///
     /// # Errors
     /// The transport failed.
@@ -154,6 +155,7 @@ impl Server {
         let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
         let connections = open(admit(listener, &limits, Arc::clone(&clock)), opening);
         let incoming = connections.map(|connection| Ok::<_, Infallible>(Coalesced::new(connection)));
+        let answering = count.answering();
         let serving = transport(&limits)
             .layer(identify)
             .layer(count)
@@ -165,16 +167,41 @@ impl Server {
         let mut serving = pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
-            () = shutdown => closing.cancel(),
+            () = shutdown => {}
         }
         let deadline = clock.sleep_until(clock.now().plus(drain));
+        tokio::select! {
+            ended = &mut serving => return ended,
+            () = broker.drain_watchers(drain.mul_f64(WATCHERS)) => closing.cancel(),
+        }
         let draining = async { tokio::join!(&mut serving, broker.stop()).0 };
         tokio::select! {
             ended = draining => return ended,
             () = deadline => tracing::warn!("open calls did not end in time; their connections are cut"),
+            () = nobody_answered(&answering, &*clock) => {
+                tracing::info!("connections that do not take their last messages are cut");
+            }
         }
         cut.cancel();
         serving.await
+    }
+}
+
+/// Of the time for open calls, at most so much is given to sending the watchers away.
+const WATCHERS: f64 = 0.5;
+/// Within this time after the last answer has begun it is read, or never: half-open and stalled peers would keep the
+/// process until its deadline, and with it everybody who waits for the next one.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// Returns when for [`LAST_MESSAGES`] nobody has waited for an answer.
+async fn nobody_answered(answering: &TaskTracker, clock: &dyn Clock) {
+    answering.close();
+    loop {
+        answering.wait().await;
+        clock.sleep_until(clock.now().plus(LAST_MESSAGES)).await;
+        if answering.is_empty() {
+            return;
+        }
     }
 }
 

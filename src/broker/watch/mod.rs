@@ -1,8 +1,9 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
 //! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
-//!   bounded length · [`quota`]: how many may watch
+//!   bounded length · [`quota`]: how many may watch · [`drain`]: the end of all of them
 
+mod drain;
 mod fragments;
 mod quota;
 mod snapshot;
@@ -21,6 +22,7 @@ use crate::{
     },
     events::{LoggedEvent, Resume, WrittenStatus},
 };
+pub(super) use drain::Drains;
 pub(super) use quota::Quota;
 pub use quota::WatchQuotas;
 use stream::Subscription;
@@ -132,6 +134,9 @@ impl Broker {
 
     async fn open_watch(&self, call: &Call, watch: Watch) -> Result<Subscription, BrokerError> {
         self.authorize_session(call, Role::User).await?;
+        if self.leaving().is_cancelled() {
+            return Err(BrokerError::ShuttingDown);
+        }
         let seat = self.quota().take(&call.caller, watch.connection)?;
         let resume = Resume::new(self.vault().keys(), &self.hub().head(), &call.caller, &watch.filter.canonical());
         let subscription = Subscription::open(self.clone(), call, watch, resume, seat).await?;

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, fragments::fragments, progress_interval,
-    quota::Seat,
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, drain::Turn, fragments::fragments,
+    progress_interval, quota::Seat,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -17,7 +17,7 @@ use futures_util::{Stream, stream};
 const MAX_AGE: Duration = Duration::from_secs(3000);
 /// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
-/// Reconnects after a drain are spread over this time.
+/// Reconnects after a drain are spread over this time, but for those of a shutdown.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
 
 pub(super) struct Subscription {
@@ -37,6 +37,8 @@ pub(super) struct Subscription {
     progress_at: Timestamp,
     ends_at: Timestamp,
     ending: Ending,
+    /// To be told that the process ends; `None`: it does not.
+    turn: Option<Turn>,
     _seat: Seat,
 }
 
@@ -71,6 +73,7 @@ impl Subscription {
             progress_at: now.plus(interval),
             ends_at: now.plus(max_age).min(call.caller.expires_at),
             ending: Ending::Open,
+            turn: None,
             epoch: head.epoch,
             _seat: seat,
             watch,
@@ -174,11 +177,16 @@ impl Subscription {
 
     /// Fills the outbox with what comes next, waiting for it if need be.
     async fn advance(&mut self) -> Result<(), BrokerError> {
+        let now = self.broker.now();
+        let is_turn = self.broker.is_turn(&mut self.turn);
+        // Nobody who takes what they are sent slowly, or for whom much is written, goes untold.
+        if self.turn.is_some_and(|turn| turn.is_overdue(now)) {
+            return self.drain(DrainReason::Shutdown);
+        }
         if self.wants_snapshot {
             self.wants_snapshot = false;
             return self.take_snapshot().await;
         }
-        let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if now >= self.ends_at {
             return self.drain(if now >= self.caller.expires_at {
@@ -198,7 +206,7 @@ impl Subscription {
             return Ok(());
         }
         let behind = self.cursor < self.broker.hub().announced();
-        match (behind, self.broker.stopping().is_cancelled()) {
+        match (behind, is_turn) {
             (true, _) => Ok(()),
             (false, true) => self.drain(DrainReason::Shutdown),
             (false, false) => self.wait().await,
@@ -206,11 +214,12 @@ impl Subscription {
     }
 
     async fn wait(&mut self) -> Result<(), BrokerError> {
-        let until = self.progress_at.min(self.ends_at);
+        let turn_at = self.turn.map_or(Timestamp::NEVER, |turn| turn.at());
+        let until = self.progress_at.min(self.ends_at).min(turn_at);
         tokio::select! {
             () = self.listener.rung() => Ok(()),
             () = self.broker.clock().sleep_until(until) => Ok(()),
-            () = self.broker.stopping().cancelled() => Ok(()),
+            () = self.broker.called(self.turn) => Ok(()),
         }
     }
 
@@ -270,7 +279,12 @@ impl Subscription {
     }
 
     fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
-        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker)?);
+        // One whose snapshot was broken off has not asked yet.
+        self.broker.is_turn(&mut self.turn);
+        let reconnect_after = match (reason, self.turn) {
+            (DrainReason::Shutdown, Some(turn)) => turn.return_at() - self.broker.now(),
+            _ => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
+        };
         let token = self.token(self.sent);
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(match reason {
