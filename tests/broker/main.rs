@@ -31,6 +31,7 @@ mod keys;
 mod observer;
 mod providers;
 mod refreshing;
+mod reporting;
 mod retaining;
 mod revoking;
 mod several;
