@@ -1,4 +1,4 @@
-//! Random lives of a broker and its watchers, held against the log: W1 to W8 over sockets, restarts and all.
+//! Random lives of a broker and its watchers, held against the log: W1 to W9 over sockets, restarts and all.
 
 use std::{
     collections::BTreeMap,
@@ -9,18 +9,19 @@ use std::{
 
 use claviger::{
     client::Client,
-    domain::{self, Revision},
     proto::v1::{
-        self, CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
-        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start, watch_scope::Target,
+        CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
+        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
+        watch_credential_status_response::Body, watch_scope::Target,
     },
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    event_log,
     observer::in_time,
     records_support::Records,
-    watch_validator::{History, Log, assert_valid},
+    watch_validator::{History, assert_valid},
     world::{MINUTE, PLUGIN, World, ask},
 };
 
@@ -70,7 +71,7 @@ impl Streams {
         let mut stream = client.watch_credential_status(request.clone()).await.unwrap();
         let number = {
             let mut histories = self.histories.lock().unwrap();
-            histories.push(History { subject: subject.to_owned(), request, messages: Vec::new() });
+            histories.push(History { subject: subject.to_owned(), request, messages: Vec::new(), must_reach: None });
             histories.len() - 1
         };
         let histories = Arc::clone(&self.histories);
@@ -82,6 +83,16 @@ impl Streams {
                 histories.lock().unwrap()[number].messages.push(message);
             }
         }));
+    }
+
+    /// Of those who read until the broker said goodbye: whoever else did not read, they have come this far.
+    fn must_have_reached(&self, head: u64, since: usize) {
+        for history in &mut self.histories.lock().unwrap()[since..] {
+            let last = history.messages.last().and_then(|message| message.body.clone());
+            if matches!(last, Some(Body::Drain(drain)) if drain.cause() == v1::DrainCause::Shutdown) {
+                history.must_reach = Some(head);
+            }
+        }
     }
 
     fn tokens(&self, subject: &str) -> Vec<(Vec<u8>, Request)> {
@@ -98,7 +109,7 @@ impl Streams {
         let histories = self.histories.lock().unwrap();
         let hers = histories.iter().filter(|history| history.subject == subject);
         let batches = hers.flat_map(|history| &history.messages).filter_map(|message| match &message.body {
-            Some(v1::watch_credential_status_response::Body::Batch(batch)) => Some(batch.events.clone()),
+            Some(Body::Batch(batch)) => Some(batch.events.clone()),
             _ => None,
         });
         batches.flatten().filter_map(|event| event.status).map(|status| status.credential_id).collect()
@@ -134,13 +145,17 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
             if life > 0 {
                 world.run().await;
             }
-            live(&world, &mut dice, &mut streams).await;
+            let since = streams.histories.lock().unwrap().len();
+            let head = live(&world, &mut dice, &mut streams).await;
             world.stop().await;
             // Every stream ends with the broker, after all that was committed.
             in_time(async { while streams.reading.join_next().await.is_some() {} }).await;
             streams.leaving.clear();
+            streams.must_have_reached(head, since);
         }
-        let log = log(&world).await;
+        let records = Records::open(&world).await;
+        let log = event_log::read(&records.vault).await;
+        records.close().await;
         let histories = streams.histories.lock().unwrap();
         let long = histories.iter().filter(|history| history.messages.len() > 2).count();
         println!("{} revisions, {long} histories with more than two messages", log.revisions.len());
@@ -149,7 +164,8 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
     }
 }
 
-async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) {
+/// Gives the log's head before the end.
+async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
     let (go, going) = watch::channel(false);
     let (_, read_at_once) = watch::channel(true);
     let people = ["alice", "bob"];
@@ -187,46 +203,8 @@ async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) {
         }
     }
     go.send_replace(true);
-}
-
-/// All events of the store, as the wire says them.
-async fn log(world: &World) -> Log {
-    let records = Records::open(world).await;
-    let compacted = records.store.head().compacted.0;
-    let revisions = records.vault.events(Revision(0), usize::MAX).await.unwrap();
-    let revisions = revisions.into_iter().map(|(revision, events)| (revision.0, events.iter().map(sent).collect()));
-    let log = Log { compacted, revisions: revisions.collect() };
-    records.store.close().await;
-    log
-}
-
-fn sent(event: &domain::CredentialEvent) -> v1::CredentialEvent {
-    let time = |at: domain::Timestamp| std::time::SystemTime::UNIX_EPOCH + (at - domain::Timestamp::EPOCH);
-    let time = |at: domain::Timestamp| prost_types::Timestamp::from(time(at));
-    let status = &event.status;
-    let kind = Kind::from_str_name(&format!("CREDENTIAL_EVENT_KIND_{}", name(&event.kind)));
-    let state = CredentialState::from_str_name(&format!("CREDENTIAL_STATE_{}", name(&status.state)));
-    let reason = status.reason.map(|reason| ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).unwrap());
-    v1::CredentialEvent {
-        kind: kind.unwrap().into(),
-        occurred_at: Some(time(event.occurred_at)),
-        status: Some(v1::CredentialStatus {
-            credential_id: status.credential.to_string(),
-            connection_id: status.connection.to_string(),
-            subject: status.subject.to_string(),
-            agent: status.agent.as_ref().map(ToString::to_string).unwrap_or_default(),
-            provider: status.provider.to_string(),
-            state: state.unwrap().into(),
-            generation: status.generation,
-            scopes: status.scopes.iter().map(ToString::to_string).collect(),
-            expires_at: status.expires_at.map(time),
-            reason: reason.unwrap_or_default().into(),
-            authorization_ends_at: status.authorization_ends_at.map(time),
-        }),
-    }
-}
-
-/// As the contract writes it.
-fn name(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).unwrap().as_str().unwrap().to_uppercase()
+    let request = Request { start: Some(Start::Now(true)), ..Request::default() };
+    let first = clients["alice"].0.watch_credential_status(request).await.unwrap().message().await.unwrap();
+    let Some(Body::Opened(opened)) = first.and_then(|message| message.body) else { panic!("it opened") };
+    opened.head_revision
 }
