@@ -2,9 +2,7 @@
 
 use std::{net::Ipv4Addr, pin::Pin};
 
-use claviger::proto::v1::{
-    self, token_broker_service_server as server, watch_credential_status_response::Body,
-};
+use claviger::proto::v1::{self, token_broker_service_server as server, watch_credential_status_response::Body};
 use futures_util::Stream;
 use tokio::{net::TcpListener, sync::broadcast};
 use tokio_stream::{StreamExt as _, wrappers::BroadcastStream};
@@ -50,7 +48,8 @@ impl server::TokenBrokerService for Bare {
         _: Request<v1::WatchCredentialStatusRequest>,
     ) -> Result<Response<Self::WatchCredentialStatusStream>, Status> {
         let opened = tokio_stream::once(Ok(message(Body::Opened(v1::WatchOpened::default()))));
-        let events = BroadcastStream::new(self.0.subscribe()).map(|event| event.map_err(|_| Status::data_loss("lagging")));
+        let events =
+            BroadcastStream::new(self.0.subscribe()).map(|event| event.map_err(|_| Status::data_loss("lagging")));
         Ok(Response::new(Box::pin(opened.chain(events))))
     }
 
@@ -83,6 +82,13 @@ impl server::TokenBrokerService for Bare {
     }
 
     async fn revoke(&self, _: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        Err(Status::unimplemented("a bare server"))
+    }
+
+    async fn report_applied(
+        &self,
+        _: Request<v1::ReportAppliedRequest>,
+    ) -> Result<Response<v1::ReportAppliedResponse>, Status> {
         Err(Status::unimplemented("a bare server"))
     }
 }

@@ -32,6 +32,7 @@ pub(super) struct Watchers {
     reading: JoinSet<()>,
     heard: UnboundedReceiver<u64>,
     hear: UnboundedSender<u64>,
+    /// Kept, and never read.
     stalled: Vec<Streaming<v1::WatchCredentialStatusResponse>>,
 }
 
@@ -49,7 +50,9 @@ impl Watchers {
                 while let Some(message) = stream.message().await.unwrap() {
                     for event in events(message) {
                         let at = event.status.unwrap().generation;
-                        drop(hear.send(now().saturating_sub(at)));
+                        if hear.send(now().saturating_sub(at)).is_err() {
+                            return;
+                        }
                     }
                 }
             });
