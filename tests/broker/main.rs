@@ -9,6 +9,8 @@ mod records_support;
 
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
+#[path = "../support/event_log.rs"]
+mod event_log;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/watch_validator.rs"]
