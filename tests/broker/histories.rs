@@ -10,9 +10,8 @@ use std::{
 use claviger::{
     client::Client,
     proto::v1::{
-        CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
-        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
-        watch_credential_status_response::Body, watch_scope::Target,
+        self, CredentialEventKind as Kind, Delivery, OnLost, WatchCredentialStatusRequest as Request,
+        watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
     },
 };
 use tokio::{sync::watch, task::JoinSet};
