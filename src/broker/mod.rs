@@ -2,7 +2,7 @@
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
-//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
+//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`report_applied`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`get_status`], [`create_backup`]: for operators · [`suspension`]: providers that refuse our registration
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
@@ -26,6 +26,7 @@ mod jobs;
 mod list_keys;
 mod reconfigure;
 mod refresh;
+mod report_applied;
 mod retention;
 mod revoke;
 mod rotate_key;
@@ -65,7 +66,9 @@ pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
 pub use validate_platform_token::Validation;
-pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas};
+pub use watch::{
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas, Wire,
+};
 
 use crate::{
     audit::Windows,
@@ -131,6 +134,7 @@ struct Inner {
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
+    reporting: start_authorization::Turns,
     suspensions: suspension::Suspensions,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
@@ -159,6 +163,7 @@ impl Broker {
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
+            reporting: start_authorization::Turns::default(),
             suspensions: suspension::Suspensions::default(),
             sign_ins: Mutex::default(),
             key_work: Notify::new(),
@@ -170,7 +175,7 @@ impl Broker {
         // Before an interrupted erasure is finished: afterwards held tokens do not open, and nobody could revoke them.
         broker.recover_held().await?;
         broker.replay_erasures().await?;
-        broker.recover_suspensions().await?;
+        broker.review_suspensions().await?;
         Ok(broker)
     }
 
@@ -296,6 +301,10 @@ impl Broker {
 
     fn backups(&self) -> &create_backup::Backups {
         &self.0.backups
+    }
+
+    fn reporting(&self) -> &start_authorization::Turns {
+        &self.0.reporting
     }
 
     fn opening(&self) -> &start_authorization::Turns {

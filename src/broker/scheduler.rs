@@ -1,7 +1,7 @@
 //! The timer loop: looks at what is due, and sleeps until the next thing is.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -40,7 +40,7 @@ const BACKLOG: usize = 1024;
 /// handled (its provider is suspended, its row is corrupt) and waits, while the turn goes on to those behind it.
 #[derive(Clone, Default)]
 struct Attended {
-    resting: Arc<Mutex<HashMap<(DueRecord, Timestamp), Rest>>>,
+    resting: Arc<Mutex<Resting>>,
     /// Those that were due while they were under way: perhaps anew.
     passed_over: Arc<Mutex<HashSet<DueRecord>>>,
     again: Arc<AtomicBool>,
@@ -48,11 +48,23 @@ struct Attended {
     noted: Arc<Notify>,
 }
 
+#[derive(Default)]
+struct Resting {
+    rests: HashMap<(DueRecord, Timestamp), Rest>,
+    /// Those that are not under way again, by the end of their rest: with a hundred thousand of them nobody looks at all.
+    ending: BTreeMap<RestEnd, Due>,
+}
+
 struct Rest {
-    due: Due,
-    until: Timestamp,
+    end: RestEnd,
     pause: Duration,
-    /// Those whose rest ends together go on in the order in which they came.
+}
+
+/// Those whose rest ends together go on in the order in which they were due, and came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RestEnd {
+    until: Timestamp,
+    due: Timestamp,
     nth: usize,
 }
 
@@ -90,7 +102,7 @@ impl Lanes {
 
 impl Attended {
     fn rests(&self, due: &Due) -> bool {
-        self.resting().contains_key(&(due.record, due.at))
+        self.resting().rests.contains_key(&(due.record, due.at))
     }
 
     /// It was attended to, at that time.
@@ -98,34 +110,51 @@ impl Attended {
         if self.passed_over().remove(&due.record) {
             self.again.store(true, Ordering::Relaxed);
         }
-        let mut resting = self.resting();
-        let nth = self.count.fetch_add(1, Ordering::Relaxed);
-        let rest = resting.entry((due.record, due.at)).or_insert(Rest { due, until: now, pause: PAUSE / 2, nth });
-        rest.pause = (rest.pause * 2).min(LONGEST_PAUSE);
-        rest.until = now.plus(rest.pause);
-        drop(resting);
+        self.rest(due, now, 2);
         self.noted.notify_one();
     }
 
-    fn forget(&self, due: &Due) {
-        self.resting().remove(&(due.record, due.at));
+    /// For so many times as long as the last time.
+    fn rest(&self, due: Due, now: Timestamp, longer: u32) {
+        let mut resting = self.resting();
+        let before = resting.forget(&due);
+        let nth = before.as_ref().map_or_else(|| self.count.fetch_add(1, Ordering::Relaxed), |rest| rest.end.nth);
+        let pause = before.map_or(PAUSE, |rest| (rest.pause * longer).min(LONGEST_PAUSE));
+        let end = RestEnd { until: now.plus(pause), due: due.at, nth };
+        resting.rests.insert((due.record, due.at), Rest { end, pause });
+        resting.ending.insert(end, due);
     }
 
-    /// Those that have rested, and when the next will have.
-    fn rested(&self, now: Timestamp) -> (Vec<Due>, Timestamp) {
-        let resting = self.resting();
-        let next = resting.values().map(|rest| rest.until).filter(|until| now < *until).min();
-        let mut over: Vec<_> = resting.values().filter(|rest| rest.until <= now).collect();
-        over.sort_unstable_by_key(|rest| (rest.until, rest.due.at, rest.nth));
-        (over.into_iter().map(|rest| rest.due.clone()).collect(), next.unwrap_or(Timestamp::NEVER))
+    fn forget(&self, due: &Due) {
+        self.resting().forget(due);
+    }
+
+    /// One that has rested; it is not named again before it rests again.
+    fn rested(&self, now: Timestamp) -> Option<Due> {
+        let mut resting = self.resting();
+        let first = resting.ending.first_entry().filter(|first| first.key().until <= now)?;
+        Some(first.remove())
+    }
+
+    /// When the next will have rested.
+    fn next_rested(&self) -> Timestamp {
+        self.resting().ending.keys().next().map_or(Timestamp::NEVER, |end| end.until)
     }
 
     fn passed_over(&self) -> MutexGuard<'_, HashSet<DueRecord>> {
         self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn resting(&self) -> MutexGuard<'_, HashMap<(DueRecord, Timestamp), Rest>> {
+    fn resting(&self) -> MutexGuard<'_, Resting> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resting {
+    fn forget(&mut self, due: &Due) -> Option<Rest> {
+        let rest = self.rests.remove(&(due.record, due.at))?;
+        self.ending.remove(&rest.end);
+        Some(rest)
     }
 }
 
@@ -174,15 +203,16 @@ impl Broker {
         }
         self.vault().begin_planning();
         let next = self.windows().next_close().unwrap_or(Timestamp::NEVER).min(now.plus(LONGEST_SLEEP));
-        let (rested, _) = attended.rested(now);
-        for due in rested {
+        while let Some(due) = attended.rested(now) {
+            // Until what begins now has ended; an error here must not make it rest for ever.
+            attended.rest(due.clone(), now, 1);
             if self.attended().has(&due.record) || self.vault().is_due(&due).await? {
                 self.begin_attending(due, lanes, attended);
             } else {
                 attended.forget(&due);
             }
         }
-        let next = next.min(attended.rested(now).1);
+        let next = next.min(attended.next_rested());
         let mut last = reading.after(now, self.attended().count());
         let next = if reading.sooner { next.min(now.plus(PAUSE)) } else { next };
         loop {

@@ -80,34 +80,20 @@ impl Suspensions {
 }
 
 impl Broker {
-    /// What earlier processes found out, unless the registration is another one by now.
-    pub(super) async fn recover_suspensions(&self) -> Result<(), BrokerError> {
+    /// At the start and after the catalog was exchanged: what was found out before holds, unless the registration is
+    /// another one by now.
+    pub(super) async fn review_suspensions(&self) -> Result<(), BrokerError> {
         for provider in self.catalog().providers.values() {
-            if self.refuses(&provider.id) {
-                continue;
-            }
             let Some(stored) = self.vault().suspension(&provider.id).await? else { continue };
-            let Some(refusal) = &stored.value.refusal else { continue };
-            if refusal.registration == self.registration(provider) {
-                self.suspensions().raise(&provider.id, refusal.since);
-                self.suspensions().set(&provider.id, Some(refusal.clone()));
-            } else {
+            let Some(refusal) = stored.value.refusal.clone() else { continue };
+            if refusal.registration != self.registration(provider) {
                 self.resume(&provider.id).await?;
+            } else if !self.refuses(&provider.id) {
+                self.suspensions().raise(&provider.id, refusal.since);
+                self.suspensions().set(&provider.id, Some(refusal));
             }
         }
         Ok(())
-    }
-
-    /// After the catalog was exchanged.
-    pub(super) async fn review_suspensions(&self) -> Result<(), BrokerError> {
-        let refused = self.suspensions().refusals().clone();
-        for (id, refusal) in refused {
-            let Ok(provider) = self.provider(&id) else { continue };
-            if refusal.registration != self.registration(&provider) {
-                self.resume(&id).await?;
-            }
-        }
-        self.recover_suspensions().await
     }
 
     /// The providers that refuse us, since when.

@@ -26,6 +26,7 @@ use super::{
     health::Readiness,
     layers::{Authentication, Count, Identify, Methods, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
+    watch_route::WatchRoute,
 };
 use crate::{
     broker::Broker,
@@ -114,11 +115,11 @@ impl Server {
         let rate_limit = settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock)));
         let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), rate_limit: rate_limit.clone() };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
-        let routes =
-            Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
-                .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
+        let token_broker = TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message);
+        let routes = Routes::new(WatchRoute::before(token_broker, rpcs.clone(), longest_message))
+            .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
+            .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
+            .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
         let methods = Arc::new(Methods::of(&DESCRIPTORS));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off {

@@ -33,6 +33,7 @@ mod keys;
 mod observer;
 mod providers;
 mod refreshing;
+mod reporting;
 mod retaining;
 mod revoking;
 mod several;

@@ -62,7 +62,7 @@ pub(crate) struct Watchers {
 impl Record {
     pub(crate) fn begin(&self, subject: &str, request: Request) -> usize {
         let mut histories = self.lock();
-        histories.push(History { subject: subject.to_owned(), request, messages: Vec::new() });
+        histories.push(History { subject: subject.to_owned(), request, messages: Vec::new(), must_reach: None });
         histories.len() - 1
     }
 

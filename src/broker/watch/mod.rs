@@ -1,8 +1,10 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
-//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`drain`]: the end of all of them
+//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
+//!   bounded length · [`quota`]: how many may watch · [`drain`]: the end of all of them
 
 mod drain;
+mod fragments;
 mod quota;
 mod snapshot;
 mod stream;
@@ -12,12 +14,13 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use futures_util::Stream;
 
 use super::{Broker, BrokerError, trail::About};
+pub use crate::events::Wire;
 use crate::{
     domain::{
         AuditAction, Call, ConnectionId, CredentialEvent, CredentialId, CredentialStatus, EventKind, Revision, Role,
         canonical,
     },
-    events::Resume,
+    events::{LoggedEvent, Resume, WrittenStatus},
 };
 pub(super) use drain::Drains;
 pub(super) use quota::Quota;
@@ -80,9 +83,9 @@ pub enum Delivery {
 pub enum WatchMessage {
     Opened { head: Revision, progress_interval: Duration, max_age: Duration, token: Vec<u8> },
     Resync { reason: ResyncReason },
-    Snapshot { revision: Revision, statuses: Vec<CredentialStatus> },
+    Snapshot { revision: Revision, statuses: Vec<WrittenStatus> },
     SnapshotEnd { revision: Revision, token: Vec<u8> },
-    Batch { revision: Revision, events: Vec<CredentialEvent>, token: Option<Vec<u8>> },
+    Batch { revision: Revision, events: Vec<LoggedEvent>, token: Option<Vec<u8>> },
     Progress { revision: Revision, token: Vec<u8> },
     Drain { reason: DrainReason, reconnect_after: Duration, token: Vec<u8> },
 }

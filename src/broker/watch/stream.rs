@@ -3,18 +3,16 @@
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, drain::Turn, progress_interval,
-    quota::Seat,
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, drain::Turn, fragments::fragments,
+    progress_interval, quota::Seat,
 };
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Call, Caller, CredentialEvent, EntryId, Reason, Revision, Timestamp},
-    events::{Listener, Position, Read, Resume, ResumeTokenError},
+    events::{Listener, LoggedEvent, Position, Read, Resume, ResumeTokenError},
 };
 use futures_util::{Stream, stream};
 
-/// States or events in one message: with 4 KiB of scopes each it is 256 KiB, and usually a tenth of that.
-const FRAGMENT: usize = 64;
 /// A stream lives 50 min ± 20 %.
 const MAX_AGE: Duration = Duration::from_secs(3000);
 /// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
@@ -228,8 +226,9 @@ impl Subscription {
     async fn take_snapshot(&mut self) -> Result<(), BrokerError> {
         let (revision, statuses) = self.broker.snapshot(&self.caller, &self.watch.filter).await?;
         self.cursor = revision;
-        for chunk in statuses.chunks(FRAGMENT) {
-            self.outbox.push_back(WatchMessage::Snapshot { revision, statuses: chunk.to_vec() });
+        let wire = self.broker.hub().wire();
+        for statuses in fragments(statuses.into_iter().map(|status| wire.status(status)).collect()) {
+            self.outbox.push_back(WatchMessage::Snapshot { revision, statuses });
         }
         let token = self.token(Some(revision));
         self.outbox.push_back(WatchMessage::SnapshotEnd { revision, token });
@@ -241,7 +240,7 @@ impl Subscription {
             Read::Revisions { revisions, complete } => (revisions, complete),
             Read::Compacted(compacted) => return self.fall_behind(compacted),
         };
-        let mut matching: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
+        let mut matching: Vec<(Revision, Vec<LoggedEvent>)> = Vec::new();
         for logged in &revisions {
             let events: Vec<_> = logged.events.iter().filter(|event| self.may_see(event)).cloned().collect();
             if !events.is_empty() {
@@ -252,11 +251,10 @@ impl Subscription {
             keep_latest(&mut matching);
         }
         for (revision, events) in matching {
-            let token = self.token(Some(revision));
-            let fragments = events.len().div_ceil(FRAGMENT);
-            for (number, fragment) in events.chunks(FRAGMENT).enumerate() {
-                let token = (number + 1 == fragments).then(|| token.clone());
-                self.outbox.push_back(WatchMessage::Batch { revision, events: fragment.to_vec(), token });
+            let mut fragments = fragments(events).into_iter().peekable();
+            while let Some(events) = fragments.next() {
+                let token = fragments.peek().is_none().then(|| self.token(Some(revision)));
+                self.outbox.push_back(WatchMessage::Batch { revision, events, token });
             }
         }
         self.cursor = complete;
@@ -306,7 +304,7 @@ impl Subscription {
 }
 
 /// Leaves only the newest event of each credential, in its own revision's place.
-fn keep_latest(revisions: &mut Vec<(Revision, Vec<CredentialEvent>)>) {
+fn keep_latest(revisions: &mut Vec<(Revision, Vec<LoggedEvent>)>) {
     let mut newest = HashMap::new();
     for (revision, events) in revisions.iter() {
         for (index, event) in events.iter().enumerate() {
