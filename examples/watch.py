@@ -33,9 +33,12 @@ CHANNEL_OPTIONS = [
 FIRST_MESSAGE, SILENT_INTERVALS = 90.0, 3  # rule 14
 BACKOFF_FIRST, BACKOFF_MOST, LIVED_LONG = 0.2, 30.0, 60.0  # rule 18
 PASSING = "UNAVAILABLE INTERNAL UNKNOWN CANCELLED ABORTED DEADLINE_EXCEEDED RESOURCE_EXHAUSTED".split()  # rule 17
-ENDED = (connection_pb2.CREDENTIAL_STATE_REVOKING, connection_pb2.CREDENTIAL_STATE_REVOKED)  # rule 8
-ENDING = [f"CREDENTIAL_EVENT_KIND_{kind}" for kind in ("REVOKED", "ERASED", "ACCESS_LOST")]  # rule 9
-ENDING_KINDS = {number for name, number in watch_pb2.CredentialEventKind.items() if name in ENDING}
+ENDED_STATES = {connection_pb2.CREDENTIAL_STATE_REVOKING, connection_pb2.CREDENTIAL_STATE_REVOKED}  # rule 8
+ENDING_KINDS = {  # rule 9
+    watch_pb2.CREDENTIAL_EVENT_KIND_REVOKED,
+    watch_pb2.CREDENTIAL_EVENT_KIND_ERASED,
+    watch_pb2.CREDENTIAL_EVENT_KIND_ACCESS_LOST,
+}
 
 
 class View:
@@ -61,7 +64,7 @@ class View:
                 self.token = b""
                 self.begin()
             case "snapshot" if self._snapshot is not None:
-                present = (status for status in message.snapshot.statuses if status.state not in ENDED)
+                present = (status for status in message.snapshot.statuses if status.state not in ENDED_STATES)
                 self._snapshot |= {status.credential_id: status for status in present}
             case "snapshot_end" if self._snapshot is not None:
                 old, self.credentials = self.credentials, self._snapshot
@@ -101,7 +104,8 @@ class End:
     def of(cls, error: grpc.aio.AioRpcError) -> "End":
         end = cls(error.code(), error.details() or "")
         status, info, retry = status_pb2.Status(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        status.ParseFromString(dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b""))
+        trailer = error.trailing_metadata() or grpc.aio.Metadata()
+        status.ParseFromString(trailer.get("grpc-status-details-bin", b""))
         for detail in status.details:
             if detail.Unpack(info) and info.domain == "claviger":
                 end.text = f"{info.reason}: {end.text}"
