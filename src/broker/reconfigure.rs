@@ -13,6 +13,8 @@ impl Broker {
     pub async fn reconfigure(&self, catalog: Arc<Catalog>, digest: ConfigurationDigest) -> Result<u64, BrokerError> {
         let version = self.put_on_record(digest).await?;
         self.0.catalog.store(catalog);
+        // Whoever may not go on learns it now, not with their next event.
+        self.hub().wake_all();
         if let Err(error) = self.review_suspensions().await {
             // The new definitions are in force all the same; the next refresh that succeeds ends a suspension.
             tracing::error!(%error, "suspended providers could not be looked through");

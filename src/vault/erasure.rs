@@ -94,6 +94,11 @@ impl Vault {
         self.keys().erasures().verify(&stated(unverified).each_ref().map(Vec::as_slice), &unverified.mac)
     }
 
+    /// Whether an erasure of the subject is at its end: their key is gone, and everything under it.
+    pub async fn is_subject_gone(&self, tenant: &TenantId, subject: SubjectId) -> Result<bool, VaultError> {
+        self.is_erased(&place::subject_row(self.keys(), tenant, subject)).await
+    }
+
     async fn is_erased(&self, row: &RecordKey) -> Result<bool, VaultError> {
         let found = self.watched(self.keyring().read_owner::<Envelope<Subject>>(row).await)?;
         let Some((_, Envelope { value: subject, .. })) = found else { return Ok(false) };

@@ -163,6 +163,7 @@ impl Judge<'_> {
         let fragment_of = self.view.fragment_of.take();
         if let Some(begun) = fragment_of
             && !matches!(&message.body, Some(Body::Batch(_)) if revision == begun)
+            && !matches!(&message.body, Some(Body::Drain(_)))
         {
             self.violated(Guarantee::Atomic, format!("revision {begun} broke off"));
         }

@@ -15,6 +15,7 @@ use claviger::{
         watch_credential_status_response::Body,
     },
 };
+use futures_util::future::select_all;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -128,6 +129,20 @@ impl Watchers {
             // They go on until they are told to stop.
             Some(Err(error)) = self.running.join_next() => assert!(error.is_cancelled(), "a watcher ended: {error}"),
         }
+    }
+
+    /// Returns once `wanted` holds for one of them.
+    pub(crate) async fn until_any(&self, wanted: impl Fn(&Standing) -> bool) {
+        let waiting = self.all.iter().map(|standing| {
+            let (mut standing, wanted) = (standing.clone(), &wanted);
+            Box::pin(async move { drop(standing.wait_for(|standing| wanted(standing)).await) })
+        });
+        timeout(PATIENCE, select_all(waiting)).await.expect("nobody gets there");
+    }
+
+    /// The newest that anybody has heard.
+    pub(crate) fn generation(&self) -> u64 {
+        self.all.iter().map(|standing| standing.borrow().generation).max().unwrap_or(0)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `claviger serve`, a provider that outlives it, and its log when it is gone.
+//! `claviger serve`, a provider that outlives it and takes every refresh token again, and the log when the broker is gone.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use claviger::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{EntryId, InstallationId, PresentedToken},
+    domain::{EntryId, InstallationId, PresentedToken, Rotation},
     outbound::{Outbound, Policy},
     proto::v1,
     sealing::{AuditKey, Random, root_key},
@@ -29,6 +29,7 @@ use claviger::{
     },
     vault::Vault,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use url::Url;
@@ -49,7 +50,7 @@ pub(crate) struct Place {
     /// Before the directory, which it searches when it goes.
     _emitted: Emitted,
     directory: TempDir,
-    provider: DevProvider,
+    pub(crate) provider: DevProvider,
 }
 
 pub(crate) struct Broker {
@@ -73,6 +74,7 @@ impl Place {
         let options = dev::Options {
             redirect_uris: vec![CALLBACK.parse().unwrap()],
             access_token_lifetime: LIFETIME,
+            rotation: Rotation::None,
             ..dev::Options::default()
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -118,7 +120,7 @@ redirect_uris = [{{ loopback = "/callback" }}]
 id = "dev"
 definition = "oidc"
 issuer = "{}"
-rotation = "strict"
+rotation = "none"
 client_id = "{}"
 client_secret_file = "dev.secret"
 refreshes_per_second = 1000
@@ -143,6 +145,13 @@ scopes = ["calendar.read"]
         let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
         command.env_remove("CLAVIGER_LOG").args(["serve", "--config"]).arg(self.path("claviger.toml"));
         command
+    }
+
+    /// The same under strace, which writes what it sees to its standard error, or where `options` say.
+    pub(crate) fn traced(&self, options: &[&str]) -> Process {
+        let (mut strace, broker) = (Command::new("strace"), self.command());
+        strace.env_remove("CLAVIGER_LOG").args(options).arg(broker.get_program()).args(broker.get_args());
+        Process::spawn(&mut strace)
     }
 
     pub(crate) fn serve(&self) -> Broker {
@@ -226,10 +235,21 @@ impl Person {
     }
 }
 
+/// The end of what strace runs; killing strace would leave it behind.
+pub(crate) fn kill_traced(strace: &Process) {
+    let children = format!("/proc/{0}/task/{0}/children", strace.id());
+    let broker: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(broker).unwrap(), Signal::KILL).unwrap();
+}
+
 /// A token that lives longer than any of the provider's: it must be fetched, which is an event.
 pub(crate) fn ask_for_a_new_one() -> v1::GetPluginTokenRequest {
     let years = prost_types::Duration { seconds: 20 * 365 * 24 * 3600, nanos: 0 };
     v1::GetPluginTokenRequest { plugin: "calendar".to_owned(), min_remaining: Some(years), ..Default::default() }
+}
+
+pub(crate) fn revoke_all() -> v1::RevokeRequest {
+    v1::RevokeRequest { target: Some(v1::revoke_request::Target::AllMine(true)), ..Default::default() }
 }
 
 fn private(path: &Path, text: &str) {

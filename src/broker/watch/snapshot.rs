@@ -50,12 +50,14 @@ impl Broker {
             cursor = complete;
         }
         // What was revoked before the scan is not listed; what was revoked during it must not be either.
-        statuses.retain(|_, status| status.state != CredentialState::Revoked && filter.shows(status));
+        let catalog = self.catalog();
+        let is_shown = |status: &CredentialStatus| catalog.lets_see(status) && filter.shows(status);
+        statuses.retain(|_, status| status.state != CredentialState::Revoked && is_shown(status));
         Ok(Some((end, statuses.into_values().collect())))
     }
 
     /// Waits until the hub has announced everything that is durable now.
-    async fn caught_up(&self) -> Result<Revision, BrokerError> {
+    pub(super) async fn caught_up(&self) -> Result<Revision, BrokerError> {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
         tokio::select! {
