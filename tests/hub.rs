@@ -8,6 +8,7 @@ use claviger::{
     audit::Chain,
     domain::{EntryId, EventKind, InstallationId, Revision, SubjectId},
     events::{Hub, Listener, Read},
+    grpc::WIRE,
     sealing::{AuditKey, Random},
     vault::Vault,
 };
@@ -42,7 +43,7 @@ impl Log {
         let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
         let store = Arc::new(MemoryStore::new(installation, epoch, Box::new(Chain::new(audit_key.clone()))));
         let vault = Vault::open(store, root(1), Random::system(), &audit_key).await.unwrap();
-        let (hub, stopping) = (Hub::new(vault.clone()), CancellationToken::new());
+        let (hub, stopping) = (Hub::new(vault.clone(), WIRE), CancellationToken::new());
         tokio::spawn(hub.clone().run(stopping.clone()));
         Self { vault, hub, stopping, hers: Vec::new() }
     }

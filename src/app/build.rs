@@ -11,6 +11,7 @@ use crate::{
     config::{Config, OutboundSection, Problem, RedirectRule},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, PublicUrl},
     events::Hub,
+    grpc::WIRE,
     identity::Authenticator,
     oauth::AuthorizationServers,
     outbound::{Outbound, Policy},
@@ -81,7 +82,7 @@ impl App {
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
-        let hub = Hub::new(vault.clone());
+        let hub = Hub::new(vault.clone(), WIRE);
         let broker = Broker::start(Parts {
             vault,
             servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),

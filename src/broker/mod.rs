@@ -66,7 +66,9 @@ pub use revoke::{Revoke, RevokeTarget, RevokedConnection};
 pub use start_authorization::{Binding, StartAuthorization, StartedAuthorization, Target};
 pub use store_auth_code::{OwnFlow, StoreAuthCode};
 pub use validate_platform_token::Validation;
-pub use watch::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas};
+pub use watch::{
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, WatchQuotas, Wire,
+};
 
 use crate::{
     audit::Windows,
@@ -128,6 +130,7 @@ struct Inner {
     pace: Pace,
     unspent: Unspent,
     quota: watch::Quota,
+    drains: watch::Drains,
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
@@ -156,6 +159,7 @@ impl Broker {
             pace: Pace::default(),
             unspent: Unspent::default(),
             quota: watch::Quota::new(parts.settings.watch),
+            drains: watch::Drains::default(),
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
@@ -177,12 +181,13 @@ impl Broker {
 
     /// Whether calls can be answered: the store is there, and holds everything that providers have handed out.
     pub fn is_ready(&self) -> bool {
-        self.vault().store().head().available && self.held().count() == 0 && !self.stopping().is_cancelled()
+        self.vault().store().head().available && self.held().count() == 0 && !self.leaving().is_cancelled()
     }
 
     /// Stops beginning new work and waits for what is in the air: an exchange or refresh that was cut off would lose
     /// tokens. Ends the watch streams with a drain.
     pub async fn stop(&self) {
+        self.begin_draining(Duration::ZERO);
         self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -284,6 +289,10 @@ impl Broker {
 
     fn quota(&self) -> &watch::Quota {
         &self.0.quota
+    }
+
+    fn drains(&self) -> &watch::Drains {
+        &self.0.drains
     }
 
     fn suspensions(&self) -> &suspension::Suspensions {

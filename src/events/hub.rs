@@ -8,22 +8,25 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Listener, Listeners};
+use super::{
+    listener::{Listener, Listeners},
+    written::{LoggedEvent, Wire},
+};
 use crate::{
     domain::{CredentialEvent, Revision, SubjectId, TenantId},
     store::{Head, StoreError},
     vault::{Vault, VaultError},
 };
 
-/// Revisions with events that are kept in memory.
+/// Events that are kept in memory; the newest revision always is, however many it has.
 const RING: usize = 4096;
-/// Event entries read from the log at once.
+/// Events that are read at once, give or take a revision: of the log, and of the ring.
 const PAGE: usize = 512;
 
 /// All events of one revision.
 pub struct LoggedRevision {
     pub revision: Revision,
-    pub events: Vec<CredentialEvent>,
+    pub events: Vec<LoggedEvent>,
 }
 
 /// What reading the log after a position gave.
@@ -40,6 +43,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     vault: Vault,
+    wire: Wire,
     ring: Mutex<Ring>,
     /// Every event up to here is in the log, and in the ring if it is above the ring's floor.
     announced: watch::Sender<Revision>,
@@ -50,14 +54,22 @@ struct Inner {
 struct Ring {
     floor: Revision,
     revisions: VecDeque<Arc<LoggedRevision>>,
+    /// Of all its revisions.
+    events: usize,
 }
 
 impl Hub {
     /// Starts at the store's present head: what is older is read from the log.
-    pub fn new(vault: Vault) -> Self {
+    pub fn new(vault: Vault, wire: Wire) -> Self {
         let head = vault.store().head().revision;
-        let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new() });
-        Self(Arc::new(Inner { vault, ring, announced: watch::Sender::new(head), listeners: Listeners::default() }))
+        let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new(), events: 0 });
+        Self(Arc::new(Inner {
+            vault,
+            wire,
+            ring,
+            announced: watch::Sender::new(head),
+            listeners: Listeners::default(),
+        }))
     }
 
     /// Follows the store until `stopping`. An unreadable event stops nobody else: it is logged and passed over.
@@ -86,6 +98,10 @@ impl Hub {
         *self.0.announced.borrow()
     }
 
+    pub fn wire(&self) -> Wire {
+        self.0.wire
+    }
+
     pub fn head(&self) -> Head {
         self.0.vault.store().head()
     }
@@ -101,8 +117,8 @@ impl Hub {
     /// The log could not be read.
     pub async fn after(&self, cursor: Revision) -> Result<Read, VaultError> {
         let announced = self.announced();
-        if let Some(revisions) = self.ring().after(cursor, announced) {
-            return Ok(Read::Revisions { revisions, complete: announced.max(cursor) });
+        if let Some((revisions, complete)) = self.ring().after(cursor, announced) {
+            return Ok(Read::Revisions { revisions, complete });
         }
         let page = self.0.vault.events(cursor, PAGE).await?;
         // Only now: what was compacted while it was read is missing from what was read.
@@ -110,8 +126,8 @@ impl Hub {
         if cursor < compacted {
             return Ok(Read::Compacted(compacted));
         }
-        let revisions: Vec<_> =
-            page.into_iter().filter(|(revision, _)| *revision <= announced).map(LoggedRevision::shared).collect();
+        let page = page.into_iter().filter(|(revision, _)| *revision <= announced);
+        let revisions: Vec<_> = page.map(|logged| self.written(logged)).collect();
         let complete = revisions.last().map_or(announced, |last| last.revision);
         Ok(Read::Revisions { revisions, complete })
     }
@@ -126,13 +142,18 @@ impl Hub {
             // What was committed after `head` was read comes with the next turn, or is here already; either way the
             // announced revision covers only what has been loaded.
             cursor = page.last().map_or(head.revision, |(revision, _)| *revision);
-            let page: Vec<_> = page.into_iter().map(LoggedRevision::shared).collect();
+            let page: Vec<_> = page.into_iter().map(|logged| self.written(logged)).collect();
             self.ring().push(&page);
             self.listeners().tell(&page, || {
                 self.0.announced.send_replace(cursor);
             });
         }
         Ok(())
+    }
+
+    fn written(&self, (revision, events): (Revision, Vec<CredentialEvent>)) -> Arc<LoggedRevision> {
+        let events = events.into_iter().map(|event| self.0.wire.event(event)).collect();
+        Arc::new(LoggedRevision { revision, events })
     }
 
     pub(super) fn listeners(&self) -> &Listeners {
@@ -146,26 +167,37 @@ impl Hub {
 
 impl Ring {
     fn push(&mut self, page: &[Arc<LoggedRevision>]) {
+        self.events += page.iter().map(|logged| logged.weight()).sum::<usize>();
         self.revisions.extend(page.iter().cloned());
-        while self.revisions.len() > RING {
+        while self.events > RING && self.revisions.len() > 1 {
             if let Some(oldest) = self.revisions.pop_front() {
                 self.floor = oldest.revision;
+                self.events -= oldest.weight();
             }
         }
     }
 
-    /// `None`: the ring does not reach back to `cursor`.
-    fn after(&self, cursor: Revision, upto: Revision) -> Option<Vec<Arc<LoggedRevision>>> {
+    /// About a page, and up to where it is all that there is. `None`: the ring does not reach back to `cursor`.
+    fn after(&self, cursor: Revision, announced: Revision) -> Option<(Vec<Arc<LoggedRevision>>, Revision)> {
         if cursor < self.floor {
             return None;
         }
         let from = self.revisions.partition_point(|logged| logged.revision <= cursor);
-        Some(self.revisions.range(from..).take_while(|logged| logged.revision <= upto).cloned().collect())
+        let (mut page, mut weight) = (Vec::new(), 0);
+        for logged in self.revisions.range(from..).take_while(|logged| logged.revision <= announced) {
+            page.push(Arc::clone(logged));
+            weight += logged.weight();
+            if weight >= PAGE {
+                return Some((page, logged.revision));
+            }
+        }
+        Some((page, announced.max(cursor)))
     }
 }
 
 impl LoggedRevision {
-    fn shared((revision, events): (Revision, Vec<CredentialEvent>)) -> Arc<Self> {
-        Arc::new(Self { revision, events })
+    /// Also one that has lost all its events takes room.
+    fn weight(&self) -> usize {
+        self.events.len().max(1)
     }
 }

@@ -7,9 +7,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Hub, LoggedRevision, Read};
+use super::{Hub, LoggedEvent, LoggedRevision, Read};
 use crate::{
-    domain::{CredentialEvent, Revision, SubjectId, TenantId},
+    domain::{Revision, SubjectId, TenantId},
     vault::VaultError,
 };
 
@@ -148,6 +148,6 @@ impl Place {
 }
 
 /// Each owner once.
-fn owners(events: &[CredentialEvent]) -> HashSet<Owner> {
+fn owners(events: &[LoggedEvent]) -> HashSet<Owner> {
     events.iter().map(|event| (event.tenant.clone(), event.status.subject)).collect()
 }

@@ -78,18 +78,18 @@ impl Watcher {
     /// The next status that differs from the last one told.
     async fn next(&mut self) -> Option<ServingStatus> {
         loop {
-            let stopping = self.broker.stopping().is_cancelled();
+            let leaving = self.broker.leaving().is_cancelled();
             let status = if self.known { serving(&self.broker) } else { ServingStatus::ServiceUnknown };
             if self.told != Some(status) {
                 self.told = Some(status);
                 return Some(status);
             }
-            if stopping {
+            if leaving {
                 return None;
             }
             tokio::select! {
                 () = self.clock.sleep_until(self.clock.now().plus(LOOK)) => {}
-                () = self.broker.stopping().cancelled() => {}
+                () = self.broker.leaving().cancelled() => {}
             }
         }
     }

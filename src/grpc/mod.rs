@@ -2,6 +2,7 @@
 //!
 //! - [`server`]: services, limits, shutdown · [`layers`]: what every call passes
 //! - [`service`]: the RPCs; each has a file of its name · [`health`]: readiness
+//! - [`watch_route`]: the one RPC that is not served as generated · [`watch_wire`]: its messages
 //! - [`fields`]: untrusted fields · [`encode`]: answers · [`status`]: the one place where errors become statuses
 
 mod coalesced;
@@ -28,6 +29,9 @@ mod status;
 mod store_auth_code;
 mod validate_platform_token;
 mod watch_credential_status;
+mod watch_route;
+mod watch_wire;
 
 pub use layers::{Rate, RequestIds};
 pub use server::{Parts, ReflectionPolicy, Server, Settings};
+pub use watch_wire::WIRE;

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, num::NonZeroU32, pin::pin, sync::
 
 use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     service::Routes,
     transport::{
@@ -26,6 +26,7 @@ use super::{
     health::Readiness,
     layers::{Authentication, Count, Identify, Methods, Rate, RateLimit, Recover, RequestIds},
     service::Rpcs,
+    watch_route::WatchRoute,
 };
 use crate::{
     broker::Broker,
@@ -114,11 +115,11 @@ impl Server {
         let rate_limit = settings.rate.map(|rate| RateLimit::new(rate, Arc::clone(&clock)));
         let rpcs = Rpcs { broker: broker.clone(), clock: Arc::clone(&clock), rate_limit: rate_limit.clone() };
         let health = Readiness::new(broker.clone(), Arc::clone(&clock));
-        let routes =
-            Routes::new(TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
-                .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
-                .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
+        let token_broker = TokenBrokerServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message);
+        let routes = Routes::new(WatchRoute::before(token_broker, rpcs.clone(), longest_message))
+            .add_service(ConnectionServiceServer::new(rpcs.clone()).max_decoding_message_size(longest_message))
+            .add_service(OperationsServiceServer::new(rpcs).max_decoding_message_size(longest_message))
+            .add_service(health_server::HealthServer::new(health).max_decoding_message_size(longest_message));
         let methods = Arc::new(Methods::of(&DESCRIPTORS));
         Self {
             routes: if settings.reflection == ReflectionPolicy::Off {
@@ -138,8 +139,9 @@ impl Server {
         }
     }
 
-    /// Serves until `shutdown`, then ends: no new connections and calls, the broker is stopped, which ends the watch
-    /// streams, and open calls are waited for; what has not ended in time is cut.
+    /// Serves until `shutdown`, then ends: the watchers are told to drain while everything else is still served, then
+    /// there are no new connections and calls, the broker is stopped, and open calls are waited for. What has not ended
+    /// in time is cut, and so is what only waits for its peer to read.
     ///
     /// # Errors
     /// The transport failed.
@@ -153,6 +155,7 @@ impl Server {
         let opening = Opening { protocol: Protocol::Http2, tls, limits, clock: Arc::clone(&clock), cut: cut.clone() };
         let connections = open(admit(listener, &limits, Arc::clone(&clock)), opening);
         let incoming = connections.map(|connection| Ok::<_, Infallible>(Coalesced::new(connection)));
+        let answering = count.answering();
         let serving = transport(&limits)
             .layer(identify)
             .layer(count)
@@ -164,16 +167,41 @@ impl Server {
         let mut serving = pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
-            () = shutdown => closing.cancel(),
+            () = shutdown => {}
         }
         let deadline = clock.sleep_until(clock.now().plus(drain));
+        tokio::select! {
+            ended = &mut serving => return ended,
+            () = broker.drain_watchers(drain.mul_f64(WATCHERS)) => closing.cancel(),
+        }
         let draining = async { tokio::join!(&mut serving, broker.stop()).0 };
         tokio::select! {
             ended = draining => return ended,
             () = deadline => tracing::warn!("open calls did not end in time; their connections are cut"),
+            () = nobody_answered(&answering, &*clock) => {
+                tracing::info!("connections that do not take their last messages are cut");
+            }
         }
         cut.cancel();
         serving.await
+    }
+}
+
+/// Of the time for open calls, at most so much is given to sending the watchers away.
+const WATCHERS: f64 = 0.5;
+/// Within this time after the last answer has begun it is read, or never: half-open and stalled peers would keep the
+/// process until its deadline, and with it everybody who waits for the next one.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// Returns when for [`LAST_MESSAGES`] nobody has waited for an answer.
+async fn nobody_answered(answering: &TaskTracker, clock: &dyn Clock) {
+    answering.close();
+    loop {
+        answering.wait().await;
+        clock.sleep_until(clock.now().plus(LAST_MESSAGES)).await;
+        if answering.is_empty() {
+            return;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{
     create_backup, get_authorization, get_connection, get_plugin_token, get_plugin_tokens, get_status,
     layers::RateLimit, list_connections, list_keys, report_applied, retire_key, revoke, rotate_key,
-    start_authorization, status, store_auth_code, validate_platform_token, watch_credential_status,
+    start_authorization, status, store_auth_code, validate_platform_token,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -29,7 +29,6 @@ pub(super) struct Rpcs {
 }
 
 pub(super) type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::CreateBackupResponse, Status>> + Send>>;
-pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchCredentialStatusResponse, Status>> + Send>>;
 
 /// Turns what a use case refused into what the caller sees.
 pub(super) fn refused(call: &Call) -> impl Fn(BrokerError) -> Status {
@@ -84,13 +83,14 @@ impl TokenBrokerService for Rpcs {
         report_applied::answer(self, request).await
     }
 
-    type WatchCredentialStatusStream = WatchStream;
+    type WatchCredentialStatusStream = tokio_stream::Empty<Result<v1::WatchCredentialStatusResponse, Status>>;
 
+    /// Never called: [`super::watch_route`] takes it first.
     async fn watch_credential_status(
         &self,
-        request: Request<v1::WatchCredentialStatusRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
-        watch_credential_status::answer(self, request).await
+        _: Request<v1::WatchCredentialStatusRequest>,
+    ) -> Result<Response<Self::WatchCredentialStatusStream>, Status> {
+        Err(status::of_reason(Reason::Internal))
     }
 }
 

@@ -14,6 +14,7 @@ use claviger::{
         Provider, Role, ScopeSet, SubjectId, Timestamp,
     },
     events::Hub,
+    grpc::WIRE,
     identity::Authenticator,
     oauth::AuthorizationServers,
     sealing::{AuditKey, Random, root_key},
@@ -76,7 +77,7 @@ impl Installation {
             servers: AuthorizationServers::new(outbound(), Arc::clone(&clock)),
             authenticator: Arc::new(authenticator.unwrap()),
             catalog: Arc::new(self.catalog.clone()),
-            hub: Hub::new(vault.clone()),
+            hub: Hub::new(vault.clone(), WIRE),
             vault,
             clock,
             settings: BrokerSettings {

@@ -22,6 +22,7 @@ mod backing_up;
 mod connecting;
 mod counting;
 mod doctor;
+mod draining;
 mod erasing;
 mod error_reasons;
 mod histories;

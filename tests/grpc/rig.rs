@@ -8,6 +8,7 @@ use claviger::{
     dev::{self, DevProvider, PlatformClaims},
     domain::{Clock, EntryId, InstallationId, Plugin, Provider, Timestamp, TokenUsage},
     events::Hub,
+    grpc::WIRE,
     grpc::{self, RequestIds, Server, Settings},
     identity::{Authenticator, Family},
     oauth::{AuthorizationServers, definitions},
@@ -182,7 +183,7 @@ async fn broker(
         &random.secret().unwrap(),
     );
     let authenticator = Arc::new(authenticator.unwrap());
-    let hub = Hub::new(vault.clone());
+    let hub = Hub::new(vault.clone(), WIRE);
     tokio::spawn(hub.clone().run(CancellationToken::new()));
     let parts = broker::Parts {
         vault,

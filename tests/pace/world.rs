@@ -20,6 +20,7 @@ use claviger::{
         SubjectId, Timestamp, TokenUsage,
     },
     events::Hub,
+    grpc::WIRE,
     identity::Authenticator,
     oauth::{AuthorizationServers, definitions::shipped},
     outbound::{Outbound, OutboundError, Policy, Reply, Request, Wire},
@@ -138,7 +139,7 @@ impl World {
         let secret = self.random.secret().unwrap();
         let authenticator = Authenticator::new(Vec::new(), &outbound, clock.clone(), nobody, &secret);
         let broker = Broker::start(Parts {
-            hub: Hub::new(vault.clone()),
+            hub: Hub::new(vault.clone(), WIRE),
             vault,
             servers: AuthorizationServers::new(outbound, clock.clone()),
             authenticator: Arc::new(authenticator.unwrap()),

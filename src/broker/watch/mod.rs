@@ -1,7 +1,10 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
-//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it
+//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
+//!   bounded length · [`quota`]: how many may watch · [`drain`]: the end of all of them
 
+mod drain;
+mod fragments;
 mod quota;
 mod snapshot;
 mod stream;
@@ -11,13 +14,15 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use futures_util::Stream;
 
 use super::{Broker, BrokerError, trail::About};
+pub use crate::events::Wire;
 use crate::{
     domain::{
         AuditAction, Call, ConnectionId, CredentialEvent, CredentialId, CredentialStatus, EventKind, Revision, Role,
         canonical,
     },
-    events::Resume,
+    events::{LoggedEvent, Resume, WrittenStatus},
 };
+pub(super) use drain::Drains;
 pub(super) use quota::Quota;
 pub use quota::WatchQuotas;
 use stream::Subscription;
@@ -78,9 +83,9 @@ pub enum Delivery {
 pub enum WatchMessage {
     Opened { head: Revision, progress_interval: Duration, max_age: Duration, token: Vec<u8> },
     Resync { reason: ResyncReason },
-    Snapshot { revision: Revision, statuses: Vec<CredentialStatus> },
+    Snapshot { revision: Revision, statuses: Vec<WrittenStatus> },
     SnapshotEnd { revision: Revision, token: Vec<u8> },
-    Batch { revision: Revision, events: Vec<CredentialEvent>, token: Option<Vec<u8>> },
+    Batch { revision: Revision, events: Vec<LoggedEvent>, token: Option<Vec<u8>> },
     Progress { revision: Revision, token: Vec<u8> },
     Drain { reason: DrainReason, reconnect_after: Duration, token: Vec<u8> },
 }
@@ -129,6 +134,9 @@ impl Broker {
 
     async fn open_watch(&self, call: &Call, watch: Watch) -> Result<Subscription, BrokerError> {
         self.authorize_session(call, Role::User).await?;
+        if self.leaving().is_cancelled() {
+            return Err(BrokerError::ShuttingDown);
+        }
         let seat = self.quota().take(&call.caller, watch.connection)?;
         let resume = Resume::new(self.vault().keys(), &self.hub().head(), &call.caller, &watch.filter.canonical());
         let subscription = Subscription::open(self.clone(), call, watch, resume, seat).await?;

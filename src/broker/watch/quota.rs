@@ -69,6 +69,11 @@ impl Quota {
         Ok(Seat { quota: self.clone(), shares })
     }
 
+    /// Streams that are open now.
+    pub(super) fn open(&self) -> u32 {
+        self.taken().get(&Share::All).copied().unwrap_or(0)
+    }
+
     fn most(&self, share: &Share) -> u32 {
         match share {
             Share::All => self.quotas.in_all,

@@ -2,21 +2,22 @@
 
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
-use super::{Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, progress_interval, quota::Seat};
+use super::{
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage, drain::Turn, fragments::fragments,
+    progress_interval, quota::Seat,
+};
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Call, Caller, CredentialEvent, EntryId, Reason, Revision, Timestamp},
-    events::{Listener, Position, Read, Resume, ResumeTokenError},
+    events::{Listener, LoggedEvent, Position, Read, Resume, ResumeTokenError},
 };
 use futures_util::{Stream, stream};
 
-/// States or events in one message: with 4 KiB of scopes each it is 256 KiB, and usually a tenth of that.
-const FRAGMENT: usize = 64;
 /// A stream lives 50 min ± 20 %.
 const MAX_AGE: Duration = Duration::from_secs(3000);
 /// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
-/// Reconnects after a drain are spread over this time.
+/// Reconnects after a drain are spread over this time, but for those of a shutdown.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
 
 pub(super) struct Subscription {
@@ -36,6 +37,8 @@ pub(super) struct Subscription {
     progress_at: Timestamp,
     ends_at: Timestamp,
     ending: Ending,
+    /// To be told that the process ends; `None`: it does not.
+    turn: Option<Turn>,
     _seat: Seat,
 }
 
@@ -70,6 +73,7 @@ impl Subscription {
             progress_at: now.plus(interval),
             ends_at: now.plus(max_age).min(call.caller.expires_at),
             ending: Ending::Open,
+            turn: None,
             epoch: head.epoch,
             _seat: seat,
             watch,
@@ -173,11 +177,16 @@ impl Subscription {
 
     /// Fills the outbox with what comes next, waiting for it if need be.
     async fn advance(&mut self) -> Result<(), BrokerError> {
+        let now = self.broker.now();
+        let is_turn = self.broker.is_turn(&mut self.turn);
+        // Nobody who takes what they are sent slowly, or for whom much is written, goes untold.
+        if self.turn.is_some_and(|turn| turn.is_overdue(now)) {
+            return self.drain(DrainReason::Shutdown);
+        }
         if self.wants_snapshot {
             self.wants_snapshot = false;
             return self.take_snapshot().await;
         }
-        let now = self.broker.now();
         // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if now >= self.ends_at {
             return self.drain(if now >= self.caller.expires_at {
@@ -197,7 +206,7 @@ impl Subscription {
             return Ok(());
         }
         let behind = self.cursor < self.broker.hub().announced();
-        match (behind, self.broker.stopping().is_cancelled()) {
+        match (behind, is_turn) {
             (true, _) => Ok(()),
             (false, true) => self.drain(DrainReason::Shutdown),
             (false, false) => self.wait().await,
@@ -205,19 +214,21 @@ impl Subscription {
     }
 
     async fn wait(&mut self) -> Result<(), BrokerError> {
-        let until = self.progress_at.min(self.ends_at);
+        let turn_at = self.turn.map_or(Timestamp::NEVER, |turn| turn.at());
+        let until = self.progress_at.min(self.ends_at).min(turn_at);
         tokio::select! {
             () = self.listener.rung() => Ok(()),
             () = self.broker.clock().sleep_until(until) => Ok(()),
-            () = self.broker.stopping().cancelled() => Ok(()),
+            () = self.broker.called(self.turn) => Ok(()),
         }
     }
 
     async fn take_snapshot(&mut self) -> Result<(), BrokerError> {
         let (revision, statuses) = self.broker.snapshot(&self.caller, &self.watch.filter).await?;
         self.cursor = revision;
-        for chunk in statuses.chunks(FRAGMENT) {
-            self.outbox.push_back(WatchMessage::Snapshot { revision, statuses: chunk.to_vec() });
+        let wire = self.broker.hub().wire();
+        for statuses in fragments(statuses.into_iter().map(|status| wire.status(status)).collect()) {
+            self.outbox.push_back(WatchMessage::Snapshot { revision, statuses });
         }
         let token = self.token(Some(revision));
         self.outbox.push_back(WatchMessage::SnapshotEnd { revision, token });
@@ -229,7 +240,7 @@ impl Subscription {
             Read::Revisions { revisions, complete } => (revisions, complete),
             Read::Compacted(compacted) => return self.fall_behind(compacted),
         };
-        let mut matching: Vec<(Revision, Vec<CredentialEvent>)> = Vec::new();
+        let mut matching: Vec<(Revision, Vec<LoggedEvent>)> = Vec::new();
         for logged in &revisions {
             let events: Vec<_> = logged.events.iter().filter(|event| self.may_see(event)).cloned().collect();
             if !events.is_empty() {
@@ -240,11 +251,10 @@ impl Subscription {
             keep_latest(&mut matching);
         }
         for (revision, events) in matching {
-            let token = self.token(Some(revision));
-            let fragments = events.len().div_ceil(FRAGMENT);
-            for (number, fragment) in events.chunks(FRAGMENT).enumerate() {
-                let token = (number + 1 == fragments).then(|| token.clone());
-                self.outbox.push_back(WatchMessage::Batch { revision, events: fragment.to_vec(), token });
+            let mut fragments = fragments(events).into_iter().peekable();
+            while let Some(events) = fragments.next() {
+                let token = fragments.peek().is_none().then(|| self.token(Some(revision)));
+                self.outbox.push_back(WatchMessage::Batch { revision, events, token });
             }
         }
         self.cursor = complete;
@@ -269,7 +279,12 @@ impl Subscription {
     }
 
     fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
-        let reconnect_after = RECONNECT_SPREAD.mul_f64(unit(&self.broker)?);
+        // One whose snapshot was broken off has not asked yet.
+        self.broker.is_turn(&mut self.turn);
+        let reconnect_after = match (reason, self.turn) {
+            (DrainReason::Shutdown, Some(turn)) => turn.return_at() - self.broker.now(),
+            _ => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
+        };
         let token = self.token(self.sent);
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(match reason {
@@ -289,7 +304,7 @@ impl Subscription {
 }
 
 /// Leaves only the newest event of each credential, in its own revision's place.
-fn keep_latest(revisions: &mut Vec<(Revision, Vec<CredentialEvent>)>) {
+fn keep_latest(revisions: &mut Vec<(Revision, Vec<LoggedEvent>)>) {
     let mut newest = HashMap::new();
     for (revision, events) in revisions.iter() {
         for (index, event) in events.iter().enumerate() {

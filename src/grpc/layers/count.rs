@@ -11,6 +11,7 @@ use std::{
 
 use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
@@ -27,13 +28,20 @@ struct Counts {
     places: HashMap<String, usize>,
     /// Each method's name, and its usual end at hand.
     ok: Vec<(String, Counter)>,
+    /// Calls whose answer has not begun.
+    answering: TaskTracker,
 }
 
 impl Count {
     pub(in crate::grpc) fn new(metrics: Arc<Metrics>, methods: Arc<Methods>) -> Self {
         let ok: Vec<_> = methods.names().map(|name| (name.to_owned(), metrics.rpcs(name, name_of(Code::Ok)))).collect();
         let places = ok.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Self(Arc::new(Counts { metrics, methods, places, ok }))
+        Self(Arc::new(Counts { metrics, methods, places, ok, answering: TaskTracker::new() }))
+    }
+
+    /// The calls whose answer has not begun: streams are none of them once they are open.
+    pub(in crate::grpc) fn answering(&self) -> TaskTracker {
+        self.0.answering.clone()
     }
 }
 
@@ -79,7 +87,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let counts = Arc::clone(&self.counts);
-        let ending = Ending { place: counts.place(request.uri().path()), counts, code: Code::Cancelled };
+        let (place, answering) = (counts.place(request.uri().path()), counts.answering.token());
+        let ending = Ending { place, counts, code: Code::Cancelled, _answering: answering };
         Counted { answering: self.inner.call(request), ending }
     }
 }
@@ -94,6 +103,7 @@ struct Ending {
     counts: Arc<Counts>,
     place: usize,
     code: Code,
+    _answering: TaskTrackerToken,
 }
 
 impl Drop for Ending {
