@@ -37,12 +37,16 @@ pub enum EventKind {
     Erased,
     /// Its authorization ends at a known time, unless the user renews it.
     Forecast,
+    /// Its owner may not see it any more; until [`Self::AccessGained`] nothing of it is logged.
+    AccessLost,
+    /// Its owner may see it, perhaps again.
+    AccessGained,
 }
 
 impl EventKind {
     /// Terminal kinds cannot be filtered out: missing one means using a dead token.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::ReauthorizationRequired | Self::Revoked | Self::Erased)
+        matches!(self, Self::ReauthorizationRequired | Self::Revoked | Self::Erased | Self::AccessLost)
     }
 }
 

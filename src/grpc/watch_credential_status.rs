@@ -108,5 +108,7 @@ fn parse_kind(unverified: i32) -> Result<EventKind, InvalidField> {
         CredentialEventKind::Forecast => Ok(EventKind::Forecast),
         CredentialEventKind::Revoked => Ok(EventKind::Revoked),
         CredentialEventKind::Erased => Ok(EventKind::Erased),
+        CredentialEventKind::AccessLost => Ok(EventKind::AccessLost),
+        CredentialEventKind::AccessGained => Ok(EventKind::AccessGained),
     }
 }

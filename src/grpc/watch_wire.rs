@@ -182,6 +182,8 @@ const fn encode_kind(kind: EventKind) -> CredentialEventKind {
         EventKind::Forecast => CredentialEventKind::Forecast,
         EventKind::Revoked => CredentialEventKind::Revoked,
         EventKind::Erased => CredentialEventKind::Erased,
+        EventKind::AccessLost => CredentialEventKind::AccessLost,
+        EventKind::AccessGained => CredentialEventKind::AccessGained,
     }
 }
 
@@ -189,7 +191,20 @@ fn encode_event(event: &CredentialEvent) -> v1::CredentialEvent {
     v1::CredentialEvent {
         kind: encode_kind(event.kind).into(),
         occurred_at: Some(encode::timestamp(event.occurred_at)),
-        status: Some(encode_status(&event.status)),
+        status: Some(match event.kind {
+            EventKind::AccessLost => encode_ids(&event.status),
+            _ => encode_status(&event.status),
+        }),
+    }
+}
+
+/// Nothing else may be told of what must not be seen.
+fn encode_ids(status: &CredentialStatus) -> v1::CredentialStatus {
+    v1::CredentialStatus {
+        credential_id: status.credential.to_string(),
+        connection_id: status.connection.to_string(),
+        subject: status.subject.to_string(),
+        ..Default::default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Random lives of a broker and its watchers, held against the log: W1 to W8 over sockets, restarts and all.
+//! Random lives of a broker and its watchers, held against the log: W1 to W9 over sockets, restarts and all.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,8 @@ use claviger::{
     domain::{self, Revision},
     proto::v1::{
         self, CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
-        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start, watch_scope::Target,
+        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
+        watch_credential_status_response::Body, watch_scope::Target,
     },
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -70,7 +71,7 @@ impl Streams {
         let mut stream = client.watch_credential_status(request.clone()).await.unwrap();
         let number = {
             let mut histories = self.histories.lock().unwrap();
-            histories.push(History { subject: subject.to_owned(), request, messages: Vec::new() });
+            histories.push(History { subject: subject.to_owned(), request, messages: Vec::new(), must_reach: None });
             histories.len() - 1
         };
         let histories = Arc::clone(&self.histories);
@@ -82,6 +83,16 @@ impl Streams {
                 histories.lock().unwrap()[number].messages.push(message);
             }
         }));
+    }
+
+    /// Of those who read until the broker said goodbye: whoever else did not read, they have come this far.
+    fn must_have_reached(&self, head: u64, since: usize) {
+        for history in &mut self.histories.lock().unwrap()[since..] {
+            let last = history.messages.last().and_then(|message| message.body.clone());
+            if matches!(last, Some(Body::Drain(drain)) if drain.cause() == v1::DrainCause::Shutdown) {
+                history.must_reach = Some(head);
+            }
+        }
     }
 
     fn tokens(&self, subject: &str) -> Vec<(Vec<u8>, Request)> {
@@ -98,7 +109,7 @@ impl Streams {
         let histories = self.histories.lock().unwrap();
         let hers = histories.iter().filter(|history| history.subject == subject);
         let batches = hers.flat_map(|history| &history.messages).filter_map(|message| match &message.body {
-            Some(v1::watch_credential_status_response::Body::Batch(batch)) => Some(batch.events.clone()),
+            Some(Body::Batch(batch)) => Some(batch.events.clone()),
             _ => None,
         });
         batches.flatten().filter_map(|event| event.status).map(|status| status.credential_id).collect()
@@ -134,11 +145,13 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
             if life > 0 {
                 world.run().await;
             }
-            live(&world, &mut dice, &mut streams).await;
+            let since = streams.histories.lock().unwrap().len();
+            let head = live(&world, &mut dice, &mut streams).await;
             world.stop().await;
             // Every stream ends with the broker, after all that was committed.
             in_time(async { while streams.reading.join_next().await.is_some() {} }).await;
             streams.leaving.clear();
+            streams.must_have_reached(head, since);
         }
         let log = log(&world).await;
         let histories = streams.histories.lock().unwrap();
@@ -149,7 +162,8 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
     }
 }
 
-async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) {
+/// Gives the log's head before the end.
+async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
     let (go, going) = watch::channel(false);
     let (_, read_at_once) = watch::channel(true);
     let people = ["alice", "bob"];
@@ -187,6 +201,10 @@ async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) {
         }
     }
     go.send_replace(true);
+    let request = Request { start: Some(Start::Now(true)), ..Request::default() };
+    let first = clients["alice"].0.watch_credential_status(request).await.unwrap().message().await.unwrap();
+    let Some(Body::Opened(opened)) = first.and_then(|message| message.body) else { panic!("it opened") };
+    opened.head_revision
 }
 
 /// All events of the store, as the wire says them.

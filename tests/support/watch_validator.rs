@@ -1,12 +1,12 @@
-//! Holds what watchers heard against the log, by the guarantees W1 to W8. (W9, that a stalled watcher costs little and
-//! delays nobody, is about time and memory: no history shows it.)
+//! Holds what watchers heard against the log, by the guarantees W1 to W9, and snapshots against what the log adds up to.
+//! (Of W9, what a stalled watcher costs is for measurements to say; a history shows whom it holds up.)
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use claviger::proto::v1::{
-    self, CredentialEvent, CredentialEventKind as Kind, Delivery, WatchCredentialStatusRequest as Request,
-    WatchCredentialStatusResponse as Message, watch_credential_status_request::Start,
-    watch_credential_status_response::Body, watch_scope::Target,
+    self, CredentialEvent, CredentialEventKind as Kind, CredentialState, CredentialStatus, Delivery,
+    WatchCredentialStatusRequest as Request, WatchCredentialStatusResponse as Message,
+    watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
 };
 
 /// Everything that was ever committed, above `compacted`.
@@ -24,6 +24,8 @@ pub(crate) struct History {
     pub(crate) subject: String,
     pub(crate) request: Request,
     pub(crate) messages: Vec<Message>,
+    /// Up to where this stream must have come by its end, whatever others do; `None`: it was not read to the end.
+    pub(crate) must_reach: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,10 +42,12 @@ pub(crate) enum Guarantee {
     Resumable,
     /// W6: what progress or a snapshot has passed does not come any more.
     Bookmarkable,
-    /// W7: only what was asked for, and only the listener's own.
+    /// W7: only what was asked for, only the listener's own, and nothing of what they could not see then.
     Filtered,
     /// W8: what was sent is what the log has.
     Durable,
+    /// W9: a stream that is read comes as far as it must, whoever else is not read.
+    Isolated,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +59,10 @@ pub(crate) struct Violation {
 
 /// Every violation in the histories, which are in the order in which their streams were opened.
 pub(crate) fn violations(log: &Log, histories: &[History]) -> Vec<Violation> {
-    let (mut tokens, mut found) = (HashMap::new(), Vec::new());
+    let (cuts, mut tokens, mut found) = (Cuts::of(log), HashMap::new(), Vec::new());
     for (stream, history) in histories.iter().enumerate() {
-        let mut judge = Judge { log, history, stream, tokens: &mut tokens, found: &mut found, view: View::default() };
+        let mut judge =
+            Judge { log, cuts: &cuts, history, stream, tokens: &mut tokens, found: &mut found, view: View::default() };
         judge.hear_all();
     }
     found
@@ -73,6 +78,7 @@ pub(crate) fn assert_valid(log: &Log, histories: &[History]) {
 
 struct Judge<'a> {
     log: &'a Log,
+    cuts: &'a Cuts,
     history: &'a History,
     stream: usize,
     /// Where each token stands.
@@ -93,6 +99,50 @@ struct View {
     heard: BTreeMap<u64, Vec<CredentialEvent>>,
     /// The revision whose next fragment is due.
     fragment_of: Option<u64>,
+    /// What the snapshot under way has listed, and at which revision.
+    listed: Vec<(u64, CredentialStatus)>,
+}
+
+/// Where access to each credential changes: ACCESS_LOST and ERASED end it, ACCESS_GAINED begins it.
+#[derive(Default)]
+struct Cuts(HashMap<String, Vec<(u64, Kind)>>);
+
+impl Log {
+    fn all(&self) -> impl Iterator<Item = (u64, &CredentialEvent)> {
+        self.revisions.iter().flat_map(|(revision, events)| events.iter().map(|event| (*revision, event)))
+    }
+
+    fn knows(&self, id: &str, at: u64) -> bool {
+        self.all().any(|(revision, event)| revision <= at && credential(event) == id)
+    }
+
+    /// The newest event of each of the subject's credentials.
+    fn state(&self, subject: &str, at: u64) -> BTreeMap<String, CredentialEvent> {
+        let own = |event: &CredentialEvent| event.status.as_ref().is_some_and(|status| status.subject == subject);
+        let until = self.all().filter(|(revision, event)| *revision <= at && own(event));
+        until.map(|(_, event)| (credential(event), event.clone())).collect()
+    }
+}
+
+impl Cuts {
+    fn of(log: &Log) -> Self {
+        let mut cuts = Self::default();
+        for (revision, event) in log.all().filter(|(_, event)| is_cut(event)) {
+            cuts.0.entry(credential(event)).or_default().push((revision, event.kind()));
+        }
+        cuts
+    }
+
+    /// The next one after a revision.
+    fn next(&self, id: &str, after: u64) -> Option<(u64, Kind)> {
+        self.0.get(id)?.iter().find(|(revision, _)| *revision > after).copied()
+    }
+
+    /// Whether its reader could see it when the event happened.
+    fn shows(&self, revision: u64, event: &CredentialEvent) -> bool {
+        let before = self.0.get(&credential(event)).into_iter().flatten().take_while(|(cut, _)| *cut < revision);
+        is_cut(event) || before.last().is_none_or(|(_, kind)| *kind == Kind::AccessGained)
+    }
 }
 
 impl Judge<'_> {
@@ -101,6 +151,7 @@ impl Judge<'_> {
             self.hear(message);
         }
         self.nothing_is_missing();
+        self.has_come_far_enough();
     }
 
     fn hear(&mut self, message: &Message) {
@@ -118,13 +169,17 @@ impl Judge<'_> {
         match &message.body {
             Some(Body::Opened(opened)) => self.opened(opened),
             Some(Body::Resync(_)) => self.begin_anew(),
+            Some(Body::Snapshot(snapshot)) => {
+                self.view.listed.extend(snapshot.statuses.iter().map(|status| (revision, status.clone())));
+            }
             Some(Body::SnapshotEnd(_)) => {
+                self.snapshot_is_true(revision);
                 self.view.since = Some(revision);
                 self.view.complete = revision;
             }
             Some(Body::Batch(batch)) => self.batch(revision, batch),
             Some(Body::Progress(_)) => self.view.complete = self.view.complete.max(revision),
-            Some(Body::Snapshot(_) | Body::Drain(_)) | None => {}
+            Some(Body::Drain(_)) | None => {}
         }
         if !message.resume_token.is_empty() {
             self.tokens.insert(message.resume_token.clone(), self.view.complete);
@@ -157,7 +212,7 @@ impl Judge<'_> {
             if !known.is_some_and(|known| known.contains(event)) && revision > self.log.compacted {
                 self.violated(Guarantee::Durable, format!("at {revision} the log has no {}", told(event)));
             }
-            if !self.matches(event) {
+            if !self.matches(revision, event) {
                 self.violated(Guarantee::Filtered, format!("{} at {revision}", told(event)));
             }
             let before = self.view.heard.entry(revision).or_default();
@@ -171,7 +226,7 @@ impl Judge<'_> {
             return;
         }
         self.view.complete = self.view.complete.max(revision);
-        let matching = known.into_iter().flatten().filter(|event| self.matches(event)).count();
+        let matching = known.into_iter().flatten().filter(|event| self.is_due(revision, event)).count();
         let came = self.view.heard.get(&revision).map_or(0, Vec::len);
         if came < matching && self.is_every_event() && revision > self.log.compacted {
             self.violated(Guarantee::Atomic, format!("{came} of {matching} events at {revision}"));
@@ -189,7 +244,7 @@ impl Judge<'_> {
             .revisions
             .range(since + 1..=self.view.complete)
             .flat_map(|(revision, events)| events.iter().map(|event| (*revision, event)))
-            .filter(|(_, event)| self.matches(event))
+            .filter(|(revision, event)| self.is_due(*revision, event))
             .collect();
         let newest: BTreeMap<String, u64> =
             passed.iter().map(|(revision, event)| (credential(event), *revision)).collect();
@@ -206,17 +261,89 @@ impl Judge<'_> {
         }
     }
 
-    fn matches(&self, event: &CredentialEvent) -> bool {
-        let (Request { scopes, kinds, .. }, status) = (&self.history.request, event.status.clone().unwrap_or_default());
-        let shown = scopes.is_empty()
+    /// What the stream has not come to is not there.
+    fn has_come_far_enough(&mut self) {
+        let Some(reach) = self.history.must_reach else { return };
+        if self.view.since.is_none() {
+            return self.violated(Guarantee::Isolated, "it never stood on a revision".to_owned());
+        }
+        let behind = self.log.revisions.range(self.view.complete + 1..).take_while(|(revision, _)| **revision <= reach);
+        let waits = behind.flat_map(|(revision, events)| events.iter().map(|event| (*revision, event)));
+        let waits: Vec<_> = waits.filter(|(revision, event)| self.is_due(*revision, event)).collect();
+        if let Some((revision, event)) = waits.first() {
+            let what = format!("{} at {revision}, and it came to {}", told(event), self.view.complete);
+            self.violated(Guarantee::Isolated, what);
+        }
+    }
+
+    /// What was listed is what the log adds up to.
+    fn snapshot_is_true(&mut self, at: u64) {
+        let listed = std::mem::take(&mut self.view.listed);
+        let mut due = self.log.state(&self.history.subject, at);
+        due.retain(|_, event| !is_gone(event) && self.shows(event) && self.cuts.shows(at + 1, event));
+        let mut seen = BTreeSet::new();
+        for (revision, status) in &listed {
+            let id = &status.credential_id;
+            if *revision != at {
+                self.violated(Guarantee::Atomic, format!("{id} at {revision} in a snapshot at {at}"));
+            }
+            if !seen.insert(id.clone()) {
+                self.violated(Guarantee::Unique, format!("{id} twice in a snapshot"));
+            }
+            match due.get(id) {
+                // Also where an older part of the log is gone: what has no event there may be listed.
+                None if self.log.compacted > 0 && !self.log.knows(id, at) => {}
+                None => self.violated(Guarantee::Filtered, format!("{id} in a snapshot at {at}")),
+                Some(event) if !is_same(event, status) => {
+                    self.violated(Guarantee::Durable, format!("{id} as {status:?} at {at}, after {}", told(event)));
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, event) in due {
+            if !seen.contains(&id) && self.cuts.next(&id, at).is_none() {
+                self.violated(Guarantee::Reliable, format!("{} is not in a snapshot at {at}", told(&event)));
+            }
+        }
+    }
+
+    /// Whether it must come: it matches, and its reader could see it until it was sent. What access was lost to
+    /// afterwards may have been kept back, unless something newer of it came: then it could be seen all the while.
+    fn is_due(&self, revision: u64, event: &CredentialEvent) -> bool {
+        if !self.matches(revision, event) {
+            return false;
+        }
+        let id = credential(event);
+        match self.cuts.next(&id, revision) {
+            _ if is_cut(event) => true,
+            None => true,
+            Some((_, Kind::AccessGained)) => false,
+            Some((cut, _)) => self
+                .view
+                .heard
+                .range(revision + 1..cut)
+                .any(|(_, events)| events.iter().any(|heard| credential(heard) == id)),
+        }
+    }
+
+    fn matches(&self, revision: u64, event: &CredentialEvent) -> bool {
+        let kinds = &self.history.request.kinds;
+        let is_end =
+            matches!(event.kind(), Kind::ReauthorizationRequired | Kind::Revoked | Kind::Erased | Kind::AccessLost);
+        let is_own = event.status.as_ref().is_some_and(|status| status.subject == self.history.subject);
+        let asked = kinds.is_empty() || is_end || kinds.contains(&event.kind);
+        is_own && asked && self.shows(event) && self.cuts.shows(revision, event)
+    }
+
+    fn shows(&self, event: &CredentialEvent) -> bool {
+        let (scopes, status) = (&self.history.request.scopes, event.status.clone().unwrap_or_default());
+        scopes.is_empty()
             || scopes.iter().any(|scope| match &scope.target {
                 Some(Target::ConnectionId(id)) => *id == status.connection_id,
                 Some(Target::CredentialId(id)) => *id == status.credential_id,
                 Some(Target::Own(_)) => true,
                 Some(Target::Agent(_)) | None => false,
-            });
-        let is_end = matches!(event.kind(), Kind::ReauthorizationRequired | Kind::Revoked | Kind::Erased);
-        shown && status.subject == self.history.subject && (kinds.is_empty() || is_end || kinds.contains(&event.kind))
+            })
     }
 
     fn is_every_event(&self) -> bool {
@@ -226,6 +353,27 @@ impl Judge<'_> {
     fn violated(&mut self, guarantee: Guarantee, what: String) {
         self.found.push(Violation { guarantee, stream: self.stream, what });
     }
+}
+
+fn is_cut(event: &CredentialEvent) -> bool {
+    matches!(event.kind(), Kind::AccessLost | Kind::AccessGained | Kind::Erased)
+}
+
+/// What is not listed any more.
+fn is_gone(event: &CredentialEvent) -> bool {
+    let is_end = matches!(event.kind(), Kind::AccessLost | Kind::Erased);
+    is_end || event.status.as_ref().is_some_and(|status| status.state() == CredentialState::Revoked)
+}
+
+/// Whether a snapshot lists what the newest event says. Whether a provider suspends it is told page by page: a state may
+/// be ahead of its event.
+fn is_same(event: &CredentialEvent, listed: &CredentialStatus) -> bool {
+    let said = event.status.clone().unwrap_or_default();
+    let suspended = [&said, listed].into_iter().any(|status| status.state() == CredentialState::Suspended);
+    let (connection, generation, scopes) = (&said.connection_id, said.generation, &said.scopes);
+    (connection, generation, scopes) == (&listed.connection_id, listed.generation, &listed.scopes)
+        && said.subject == listed.subject
+        && (suspended || said.state() == listed.state())
 }
 
 fn credential(event: &CredentialEvent) -> String {
