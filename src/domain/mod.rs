@@ -35,6 +35,7 @@ mod refresh;
 mod scope;
 mod sealed;
 mod secret;
+mod served;
 mod suspension;
 
 pub use audit::*;
@@ -62,4 +63,5 @@ pub use refresh::*;
 pub use scope::*;
 pub use sealed::*;
 pub use secret::*;
+pub use served::*;
 pub use suspension::*;
