@@ -4,7 +4,7 @@ TOOLS := $(TARGET)/tools
 export PATH := $(abspath $(TOOLS))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help test simulation lint smells bench bench-store bench-refresh soak tools
+.PHONY: help test simulation lint smells bench bench-store bench-refresh bench-watch soak tools
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-store: ## the store beside raw sled and at a million connections: a quarte
 
 bench-refresh: ## the refresh engine: ten thousand due in one second, and how many one node keeps fresh: ten minutes
 	$(CARGO) bench --locked --profile dist --bench refresh -- $(PARTS)
+
+bench-watch: ## twenty thousand watchers: what they cost, and whom: minutes to build, then five more
+	$(CARGO) bench --locked --profile dist --bench watch -- $(STREAMS)
 
 soak: ## the long form of the long tests
 	env -u CLAVIGER_SEED CLAVIGER_SOAK=1 CLAVIGER_TOOLS=1 $(CARGO) test --locked --release -- \

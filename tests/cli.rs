@@ -9,9 +9,9 @@ use std::{
 };
 
 use claviger::proto::v1::{
-    self, AuthenticationRequired, Connection, ConnectionBadge, CredentialEvent, CredentialEventKind, CredentialState,
-    CredentialStatus, LocalOutcome, RemoteOutcome, RevokeResult, TokenUsage, WatchBatch, WatchCredentialStatusResponse,
-    WatchOpened,
+    self, ApplyOutcome, AuthenticationRequired, Connection, ConnectionBadge, CredentialEvent, CredentialEventKind,
+    CredentialHolder, CredentialState, CredentialStatus, LocalOutcome, RemoteOutcome, RevokeResult, TokenUsage,
+    WatchBatch, WatchCredentialStatusResponse, WatchOpened,
     connection_service_server::{ConnectionService, ConnectionServiceServer},
     operations_service_server::{OperationsService, OperationsServiceServer},
     revoke_request::Target,
@@ -91,13 +91,19 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
     let broker = Broker::start().await;
     let table = stdout(&broker.run(&["connections"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "SCOPES"]);
-    assert_eq!(rows[1], ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "read", "write"]);
+    assert_eq!(
+        rows[0],
+        ["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "HELD", "BY", "SCOPES"]
+    );
+    assert_eq!(
+        rows[1],
+        ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "pod-1:", "6", "read", "write"]
+    );
     assert!(!table.contains('\x1b'));
 
     let table = stdout(&broker.run(&["revoke", "--all", "--preview"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "the", "bot", "leaves"]);
+    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "pod-1:", "6", "the", "bot", "leaves"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,7 +344,18 @@ fn connection() -> Connection {
         state: CredentialState::Expired.into(),
         badge: ConnectionBadge::Connected.into(),
         scopes: vec!["read".to_owned(), "write".to_owned()],
+        holders: vec![holder()],
         ..Default::default()
+    }
+}
+
+fn holder() -> CredentialHolder {
+    CredentialHolder {
+        holder: "pod-1".to_owned(),
+        generation: 6,
+        outcome: ApplyOutcome::Applied.into(),
+        reported_generation: 6,
+        reported_at: None,
     }
 }
 
@@ -400,6 +417,13 @@ impl TokenBrokerService for Answers {
         }
     }
 
+    async fn report_applied(
+        &self,
+        _: Request<v1::ReportAppliedRequest>,
+    ) -> Result<Response<v1::ReportAppliedResponse>, Status> {
+        Err(Status::unimplemented("no command asks"))
+    }
+
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let request = request.into_inner();
         assert_eq!((request.target, request.preview), (Some(Target::AllMine(true)), true));
@@ -409,6 +433,7 @@ impl TokenBrokerService for Answers {
             local_outcome: LocalOutcome::Stopped.into(),
             remote_outcome: RemoteOutcome::Pending.into(),
             side_effects: "the bot leaves".to_owned(),
+            holders: vec![holder()],
             ..Default::default()
         };
         Ok(Response::new(v1::RevokeResponse { results: vec![result] }))

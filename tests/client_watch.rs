@@ -278,6 +278,13 @@ impl TokenBrokerService for Shore {
         Err(Status::unimplemented("only the stream is played"))
     }
 
+    async fn report_applied(
+        &self,
+        _: Request<v1::ReportAppliedRequest>,
+    ) -> Result<Response<v1::ReportAppliedResponse>, Status> {
+        Err(Status::unimplemented("only the stream is played"))
+    }
+
     async fn revoke(&self, _: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         Err(Status::unimplemented("only the stream is played"))
     }

@@ -35,8 +35,8 @@ use claviger::{
 use support::{
     memory_store::MemoryStore,
     specimens::{
-        acme, alice, attempt, audit_record, bob, connection, event, flow, flow_tokens, job, next_generation, nonce,
-        root, state, tokens, umbrella, verifier,
+        acme, alice, attempt, audit_record, bob, connection, event, flow, flow_tokens, holders, job, next_generation,
+        nonce, root, state, tokens, umbrella, verifier,
     },
     tampering_store::{TamperingStore, with_field},
 };
@@ -843,6 +843,7 @@ async fn write_one_of_each(vault: &Vault) {
     let (connection, flow) = (connection(1), flow(1));
     let mut change = vault.change(&acme(), Some(alice())).await.expect("a working store");
     change.insert_connection(&connection, &tokens(1), LATER);
+    change.put_holders(None, &holders(&connection));
     change.insert_flow(&flow);
     change.insert_attempt(&attempt(&flow), &state(1), &verifier(), Some(&nonce()));
     change.insert_job(&job(1, JobKind::SettleFlow { flow: flow.id }), Some(&tokens(2)), LATER);
@@ -863,6 +864,7 @@ fn needles() -> Vec<Vec<u8>> {
         "jira-canary",
         "alice@canary.example",
         "agent-canary",
+        "holder-canary",
         "repo:canary",
         "access-canary",
         "refresh-canary",

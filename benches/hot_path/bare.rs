@@ -67,6 +67,13 @@ impl server::TokenBrokerService for Bare {
         Err(Status::unimplemented("a bare server"))
     }
 
+    async fn report_applied(
+        &self,
+        _: Request<v1::ReportAppliedRequest>,
+    ) -> Result<Response<v1::ReportAppliedResponse>, Status> {
+        Err(Status::unimplemented("a bare server"))
+    }
+
     async fn revoke(&self, _: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         Err(Status::unimplemented("a bare server"))
     }

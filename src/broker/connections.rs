@@ -5,7 +5,8 @@ use std::{cmp::Reverse, time::Duration};
 use super::{Broker, BrokerError, trail::About};
 use crate::{
     domain::{
-        AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, NextAction, ProviderId, Role, Timestamp,
+        AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, Holder, NextAction, ProviderId, Role,
+        Timestamp,
     },
     vault::Stored,
 };
@@ -22,6 +23,8 @@ pub struct ShownConnection {
     pub authorization_ends_at: Option<Timestamp>,
     /// `None`: nothing will happen to it any more, or not before somebody asks.
     pub next: Option<NextAction>,
+    /// Newest report first.
+    pub holders: Vec<Holder>,
 }
 
 impl Broker {
@@ -60,20 +63,24 @@ impl Broker {
     ) -> Result<Vec<ShownConnection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let stored = self.vault().connections(&call.caller.tenant, call.caller.subject, provider).await?;
-        let mut connections: Vec<_> = stored.iter().map(|stored| self.show(stored)).collect();
+        let mut connections = Vec::with_capacity(stored.len());
+        for stored in &stored {
+            connections.push(self.show(stored).await?);
+        }
         connections.sort_by_key(|shown| Reverse((shown.connection.created_at, shown.connection.id)));
         Ok(connections)
     }
 
     async fn connection_of(&self, call: &Call, id: ConnectionId) -> Result<ShownConnection, BrokerError> {
         self.authorize_session(call, Role::User).await?;
-        Ok(self.show(&self.own_connection(call, id).await?))
+        self.show(&self.own_connection(call, id).await?).await
     }
 
-    pub(super) fn show(&self, stored: &Stored<Connection>) -> ShownConnection {
+    pub(super) async fn show(&self, stored: &Stored<Connection>) -> Result<ShownConnection, BrokerError> {
         let connection = self.shown(&stored.value);
         let next = NextAction::of(&connection, stored.due(), self.next_attempt_at(&connection.provider));
-        ShownConnection { authorization_ends_at: self.ends_at(&stored.value), next, connection }
+        let holders = self.holders(&stored.value).await?;
+        Ok(ShownConnection { authorization_ends_at: self.ends_at(&stored.value), next, holders, connection })
     }
 
     async fn flow_of(&self, call: &Call, id: FlowId, wait: Duration) -> Result<Flow, BrokerError> {

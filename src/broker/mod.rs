@@ -2,7 +2,7 @@
 //! follow-up jobs commit together, and only then are acknowledged and published.
 //!
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
-//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`watch`] ·
+//! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`report_applied`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
 //! - [`get_status`], [`create_backup`]: for operators · [`suspension`]: providers that refuse our registration ·
 //!   [`served`]: providers that come and go · [`telling`]: what many are told
@@ -27,6 +27,7 @@ mod jobs;
 mod list_keys;
 mod reconfigure;
 mod refresh;
+mod report_applied;
 mod retention;
 mod revoke;
 mod rotate_key;
@@ -136,6 +137,7 @@ struct Inner {
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
+    reporting: start_authorization::Turns,
     suspensions: suspension::Suspensions,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
@@ -164,6 +166,7 @@ impl Broker {
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
+            reporting: start_authorization::Turns::default(),
             suspensions: suspension::Suspensions::default(),
             sign_ins: Mutex::default(),
             key_work: Notify::new(),
@@ -302,6 +305,10 @@ impl Broker {
 
     fn backups(&self) -> &create_backup::Backups {
         &self.0.backups
+    }
+
+    fn reporting(&self) -> &start_authorization::Turns {
+        &self.0.reporting
     }
 
     fn opening(&self) -> &start_authorization::Turns {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, JobKind, PluginId, Provider,
+        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, Holder, JobKind, PluginId, Provider,
         RemoteRevocation, Revocation, Role,
     },
     oauth::RevocationFailure,
@@ -37,6 +37,8 @@ pub struct RevokedConnection {
     pub remote: RemoteRevocation,
     /// What else falls at the provider, in words; empty: nothing.
     pub side_effects: String,
+    /// Who said that they hold which generation, newest report first: of them alone the broker knows.
+    pub holders: Vec<Holder>,
 }
 
 impl Broker {
@@ -58,7 +60,7 @@ impl Broker {
         self.authorize_session(call, Role::User).await?;
         let targets = self.targets(call, &request.target).await?;
         if request.preview {
-            return Ok(targets.into_iter().map(|stored| self.preview(stored.into_value())).collect());
+            return self.preview_all(targets).await;
         }
         // A task of its own: a caller who goes away does not leave half of the connections serving.
         let (broker, call) = (self.clone(), call.clone());
@@ -80,9 +82,17 @@ impl Broker {
         Ok(self.vault().connections(&caller.tenant, caller.subject, provider).await?)
     }
 
-    fn preview(&self, connection: Connection) -> RevokedConnection {
+    async fn preview_all(&self, targets: Vec<Stored<Connection>>) -> Result<Vec<RevokedConnection>, BrokerError> {
+        let mut outcomes = Vec::with_capacity(targets.len());
+        for stored in targets {
+            outcomes.push(self.preview(stored.into_value()).await?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn preview(&self, connection: Connection) -> Result<RevokedConnection, BrokerError> {
         if connection.credential.state.is_stopped() {
-            return self.outcome_of(connection, false);
+            return self.outcome_of(connection, false).await;
         }
         let remote =
             self.catalog().providers.get(&connection.provider).map_or(RemoteRevocation::Unsupported, |provider| {
@@ -91,7 +101,7 @@ impl Broker {
                     _ => RemoteRevocation::Pending,
                 }
             });
-        self.outcome_of(Connection { remote_revocation: Some(remote), ..connection }, true)
+        self.outcome_of(Connection { remote_revocation: Some(remote), ..connection }, true).await
     }
 
     /// Stops all of them before any provider is asked: one that does not answer must not keep the others serving.
@@ -111,7 +121,8 @@ impl Broker {
         join_all(telling).await;
         let mut outcomes = Vec::with_capacity(stopped.len());
         for (id, by_this_call) in stopped {
-            outcomes.push(self.outcome_of(self.own_connection(call, id).await?.into_value(), by_this_call));
+            let connection = self.own_connection(call, id).await?.into_value();
+            outcomes.push(self.outcome_of(connection, by_this_call).await?);
         }
         Ok(outcomes)
     }
@@ -208,7 +219,8 @@ impl Broker {
         Ok(())
     }
 
-    fn outcome_of(&self, connection: Connection, stopped: bool) -> RevokedConnection {
+    async fn outcome_of(&self, connection: Connection, stopped: bool) -> Result<RevokedConnection, BrokerError> {
+        let holders = self.holders(&connection).await?;
         let remote = connection.remote_revocation.unwrap_or(RemoteRevocation::Pending);
         let side_effects = self
             .catalog()
@@ -216,6 +228,6 @@ impl Broker {
             .get(&connection.provider)
             .map(|provider| provider.definition.revocation_side_effects.clone())
             .unwrap_or_default();
-        RevokedConnection { connection, stopped, remote, side_effects }
+        Ok(RevokedConnection { connection, stopped, remote, side_effects, holders })
     }
 }

@@ -304,7 +304,7 @@ pub(super) struct Minting<'a> {
     pub(super) record: AuditRecord,
 }
 
-/// Lets the calls of one subject open flows one after the other: two that ask for the same at once must find one flow,
+/// Lets the calls of one subject pass one after the other: two that open a flow for the same at once must find one flow,
 /// and together must not pass the quota. A subject shares its turn with others, so that nothing here grows.
 pub(super) struct Turns([Mutex<()>; 64]);
 

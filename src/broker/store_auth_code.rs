@@ -116,7 +116,7 @@ impl Broker {
         match &flow.state {
             FlowState::Completed { connection } => {
                 let stored = self.vault().connection(&call.caller.tenant, *connection).await?;
-                Ok(self.show(&stored.ok_or(BrokerError::ConnectionNotFound)?))
+                self.show(&stored.ok_or(BrokerError::ConnectionNotFound)?).await
             }
             FlowState::Failed { reason: Reason::AccountMismatch } => Err(BrokerError::AccountMismatch),
             _ => Err(BrokerError::FlowEnded(ended(&flow))),

@@ -43,7 +43,7 @@ impl Connections {
 }
 
 pub(super) const HEADER: &[&str] =
-    &["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "SCOPES"];
+    &["CONNECTION", "PROVIDER", "ACCOUNT", "STATUS", "STATE", "NEXT", "WHY", "EXPIRES", "HELD BY", "SCOPES"];
 
 pub(super) fn row(connection: &Connection, now: Timestamp) -> Vec<String> {
     vec![
@@ -55,6 +55,7 @@ pub(super) fn row(connection: &Connection, now: Timestamp) -> Vec<String> {
         or_dash(&words::next(connection, now)),
         or_dash(&words::why(connection)),
         or_dash(&time(connection.expires_at.as_ref()).unwrap_or_default()),
+        or_dash(&words::holders(&connection.holders)),
         or_dash(&connection.scopes.join(" ")),
     ]
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{options::Format, words};
 use crate::{
     domain::Timestamp as Now,
-    proto::v1::{AuthenticationRequired, Connection, ErrorReason, NextAction},
+    proto::v1::{AuthenticationRequired, Connection, CredentialHolder, ErrorReason, NextAction},
 };
 
 /// Standard output in the format that was asked for.
@@ -126,6 +126,17 @@ pub(super) fn connection_document(connection: &Connection, now: Now) -> Value {
         "next_action_at": time(connection.next_action_at.as_ref()),
         "failures": connection.failures,
         "words": words::sentence(connection, now),
+        "holders": connection.holders.iter().map(holder_document).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn holder_document(holder: &CredentialHolder) -> Value {
+    json!({
+        "holder": holder.holder,
+        "generation": holder.generation,
+        "outcome": bare(holder.outcome().as_str_name(), "APPLY_OUTCOME_"),
+        "reported_generation": holder.reported_generation,
+        "reported_at": time(holder.reported_at.as_ref()),
     })
 }
 

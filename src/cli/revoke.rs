@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     ClientOptions, Failure, Session,
-    output::{bare, or_dash},
+    output::{bare, holder_document, or_dash},
+    words,
 };
 use crate::proto::v1::{RevokeRequest, RevokeResult, revoke_request::Target};
 
@@ -42,7 +43,7 @@ impl Revoke {
             let documents: Vec<Value> = results.iter().map(document).collect();
             session.printer.document(&json!({ "preview": self.preview, "results": documents }))?;
         } else {
-            let header = ["CONNECTION", "PROVIDER", "ACCOUNT", "HERE", "PROVIDER SAYS", "SIDE EFFECTS"];
+            let header = ["CONNECTION", "PROVIDER", "ACCOUNT", "HERE", "PROVIDER SAYS", "HELD BY", "SIDE EFFECTS"];
             session.printer.table(&header, results.iter().map(row), "nothing to revoke")?;
         }
         Ok(())
@@ -65,6 +66,7 @@ fn row(result: &RevokeResult) -> Vec<String> {
         or_dash(&result.account),
         bare(result.local_outcome().as_str_name(), "LOCAL_OUTCOME_").to_owned(),
         bare(result.remote_outcome().as_str_name(), "REMOTE_OUTCOME_").to_owned(),
+        or_dash(&words::holders(&result.holders)),
         or_dash(&result.side_effects),
     ]
 }
@@ -77,5 +79,6 @@ fn document(result: &RevokeResult) -> Value {
         "local_outcome": bare(result.local_outcome().as_str_name(), "LOCAL_OUTCOME_"),
         "remote_outcome": bare(result.remote_outcome().as_str_name(), "REMOTE_OUTCOME_"),
         "side_effects": result.side_effects,
+        "holders": result.holders.iter().map(holder_document).collect::<Vec<_>>(),
     })
 }

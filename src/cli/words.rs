@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::output::{bare, reason};
 use crate::{
     domain::Timestamp,
-    proto::v1::{Connection, ErrorReason, NextAction},
+    proto::v1::{ApplyOutcome, Connection, CredentialHolder, ErrorReason, NextAction},
 };
 
 /// What happens to it next, and when.
@@ -46,6 +46,27 @@ pub(super) fn sentence(connection: &Connection, now: Timestamp) -> String {
     told.join("; ")
 }
 
+/// How many holders a table names.
+const MOST_NAMED: usize = 3;
+
+/// Who holds which generation: `pod-1: 7, pod-2: 6 (7 failed)`.
+pub(super) fn holders(holders: &[CredentialHolder]) -> String {
+    let holding: Vec<_> = holders.iter().filter(|holder| holder.generation > 0).collect();
+    let mut named: Vec<String> = holding.iter().take(MOST_NAMED).map(|holder| held(holder)).collect();
+    if holding.len() > MOST_NAMED {
+        named.push(format!("{} more", holding.len() - MOST_NAMED));
+    }
+    named.join(", ")
+}
+
+fn held(holder: &CredentialHolder) -> String {
+    let CredentialHolder { holder: name, generation, reported_generation, .. } = holder;
+    match holder.outcome() {
+        ApplyOutcome::Failed => format!("{name}: {generation} ({reported_generation} failed)"),
+        _ => format!("{name}: {generation}"),
+    }
+}
+
 fn until(at: &prost_types::Timestamp, now: Timestamp) -> String {
     let at = Timestamp::from_secs(at.seconds);
     if at <= now { "now".to_owned() } else { format!("in {}", roughly(at - now)) }
@@ -76,6 +97,23 @@ mod tests {
     fn connection(state: CredentialState, next: NextAction, seconds: Option<i64>) -> Connection {
         let at = seconds.map(|seconds| prost_types::Timestamp { seconds: NOW.as_secs() + seconds, nanos: 0 });
         Connection { state: state.into(), next_action: next.into(), next_action_at: at, ..Default::default() }
+    }
+
+    #[test]
+    fn holders_are_named_with_what_they_hold_and_who_holds_nothing_is_not() {
+        use ApplyOutcome::{Applied, Failed, Removed};
+        let holder = |name: &str, generation, outcome: ApplyOutcome| CredentialHolder {
+            holder: name.to_owned(),
+            generation,
+            outcome: outcome.into(),
+            reported_generation: 7,
+            ..Default::default()
+        };
+        assert_eq!(holders(&[holder("a", 0, Removed), holder("b", 0, Failed)]), "");
+        let mut several = vec![holder("a", 7, Applied), holder("b", 0, Removed), holder("c", 6, Failed)];
+        assert_eq!(holders(&several), "a: 7, c: 6 (7 failed)");
+        several.extend([holder("d", 7, Applied), holder("e", 7, Applied), holder("f", 7, Applied)]);
+        assert_eq!(holders(&several), "a: 7, c: 6 (7 failed), d: 7, 2 more");
     }
 
     #[test]

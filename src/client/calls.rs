@@ -24,6 +24,7 @@ unary! {
     broker.get_plugin_token(GetPluginTokenRequest) -> GetPluginTokenResponse;
     broker.get_plugin_tokens(GetPluginTokensRequest) -> GetPluginTokensResponse;
     broker.store_auth_code(StoreAuthCodeRequest) -> StoreAuthCodeResponse;
+    broker.report_applied(ReportAppliedRequest) -> ReportAppliedResponse;
     broker.revoke(RevokeRequest) -> RevokeResponse;
     connections.start_authorization(StartAuthorizationRequest) -> StartAuthorizationResponse;
     connections.get_authorization(GetAuthorizationRequest) -> GetAuthorizationResponse;

@@ -98,6 +98,8 @@ pub enum AuditAction {
     ConnectionsRead,
     RevocationRequested,
     RevocationSettled,
+    /// A holder said what it has done with a generation.
+    AppliedReported,
     RefreshBegun,
     RefreshSettled,
     WatchOpened,

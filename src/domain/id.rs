@@ -149,11 +149,22 @@ byte_id! {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentId(Arc<str>);
 
+/// Where a token is put to use, as the holder names itself: a container, a process. Opaque text of 1 to 128 visible
+/// characters that stays the same from start to start.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HolderId(Arc<str>);
+
 /// Names one call in logs, audit and errors: the caller's `x-request-id`, or one we made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl AgentId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl HolderId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -173,6 +184,14 @@ impl FromStr for AgentId {
     }
 }
 
+impl FromStr for HolderId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_visible(text, 128) { Ok(Self(text.into())) } else { Err(InvalidId { kind: "holder" }) }
+    }
+}
+
 impl FromStr for RequestId {
     type Err = InvalidId;
 
@@ -182,6 +201,7 @@ impl FromStr for RequestId {
 }
 
 text_form!(AgentId);
+text_form!(HolderId);
 text_form!(RequestId);
 
 fn is_name(text: &str) -> bool {

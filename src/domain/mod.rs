@@ -6,6 +6,7 @@
 //! - [`caller`], [`decision`], [`reason`]: who asks, which link answers, why not
 //! - [`event`], [`audit`], [`job`], [`configuration`], [`suspension`]: what is announced, recorded, still to do, in force,
 //!   and refused
+//! - [`holders`]: who holds what was given out
 //! - [`hints`]: what a provider demands of the next authorization · [`key`]: what an operator may know of sealing keys and
 //!   erasures
 //! - [`public_url`]: where our pages are · [`mod@canonical`], [`json`], [`sealed`], [`scope`]: encodings
@@ -23,6 +24,7 @@ mod event;
 mod flow;
 mod forecast;
 mod hints;
+mod holders;
 mod id;
 mod job;
 mod json;
@@ -51,6 +53,7 @@ pub use event::*;
 pub use flow::*;
 pub use forecast::*;
 pub use hints::*;
+pub use holders::*;
 pub use id::*;
 pub use job::*;
 pub use json::*;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,8 +20,12 @@ use crate::{
 
 /// Events that are kept in memory; the newest revision always is, however many it has.
 const RING: usize = 4096;
-/// Events that are read at once, give or take a revision: of the log, and of the ring.
+/// Events that the feeder reads at once, give or take a revision.
 const PAGE: usize = 512;
+/// As many for one subscriber: what it holds until they are sent.
+const READ: usize = 128;
+/// Subscribers that read the log at the same time: however many lag or come back at once, the store answers others too.
+const READING: usize = 64;
 
 /// All events of one revision.
 pub struct LoggedRevision {
@@ -48,6 +52,7 @@ struct Inner {
     /// Every event up to here is in the log, and in the ring if it is above the ring's floor.
     announced: watch::Sender<Revision>,
     listeners: Listeners,
+    reading: Semaphore,
 }
 
 /// Every event above `floor` and up to the announced revision.
@@ -69,6 +74,7 @@ impl Hub {
             ring,
             announced: watch::Sender::new(head),
             listeners: Listeners::default(),
+            reading: Semaphore::new(READING),
         }))
     }
 
@@ -130,7 +136,13 @@ impl Hub {
         if let Some((revisions, complete)) = self.ring().after(cursor, announced) {
             return Ok(Read::Revisions { revisions, complete });
         }
-        let page = self.0.vault.events(cursor, PAGE).await?;
+        // Boxed: every subscriber would keep the room for it.
+        Box::pin(self.read_log(cursor, announced)).await
+    }
+
+    async fn read_log(&self, cursor: Revision, announced: Revision) -> Result<Read, VaultError> {
+        let _turn = self.0.reading.acquire().await.expect("it is never closed");
+        let page = self.0.vault.events(cursor, READ).await?;
         // Only now: what was compacted while it was read is missing from what was read.
         let compacted = self.head().compacted;
         if cursor < compacted {
@@ -197,7 +209,7 @@ impl Ring {
         for logged in self.revisions.range(from..).take_while(|logged| logged.revision <= announced) {
             page.push(Arc::clone(logged));
             weight += logged.weight();
-            if weight >= PAGE {
+            if weight >= READ {
                 return Some((page, logged.revision));
             }
         }

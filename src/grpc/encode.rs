@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::{
     broker::ShownConnection,
-    domain::{Connection, Credential, CredentialState, NextActionKind, Reason, ScopeSet, Timestamp},
+    domain::{
+        ApplyOutcome, Connection, Credential, CredentialState, Holder, NextActionKind, Reason, ScopeSet, Timestamp,
+    },
     proto::v1::{self, ErrorReason},
 };
 
@@ -26,7 +28,7 @@ pub(super) fn scopes(scopes: &ScopeSet) -> Vec<String> {
 }
 
 pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
-    let ShownConnection { connection, authorization_ends_at, next } = shown;
+    let ShownConnection { connection, authorization_ends_at, next, holders } = shown;
     let Connection { id, provider, account, created_at, credential, .. } = connection;
     v1::Connection {
         connection_id: id.to_string(),
@@ -44,6 +46,23 @@ pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
         next_action: next.map_or(v1::NextAction::Unspecified, |next| next_action(next.kind)).into(),
         next_action_at: next.and_then(|next| next.at).map(timestamp),
         failures: credential.refresh.failures,
+        holders: holders.iter().map(holder).collect(),
+    }
+}
+
+pub(super) fn holder(holder: &Holder) -> v1::CredentialHolder {
+    let Holder { id, holds, outcome, reported, at } = holder;
+    v1::CredentialHolder {
+        holder: id.to_string(),
+        generation: holds.unwrap_or_default(),
+        outcome: match outcome {
+            ApplyOutcome::Applied => v1::ApplyOutcome::Applied,
+            ApplyOutcome::Failed => v1::ApplyOutcome::Failed,
+            ApplyOutcome::Removed => v1::ApplyOutcome::Removed,
+        }
+        .into(),
+        reported_generation: *reported,
+        reported_at: Some(timestamp(*at)),
     }
 }
 

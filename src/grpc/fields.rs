@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use url::Url;
 
-use crate::domain::{CallContext, Scope, ScopeSet};
+use crate::domain::{CallContext, HolderId, Scope, ScopeSet};
 
 const MOST_SCOPES: usize = 64;
 const LONGEST_URL: usize = 2048;
@@ -67,6 +67,11 @@ pub(super) fn url(field: &'static str, unverified: &str) -> Result<Url, InvalidF
 
 pub(super) fn optional_url(field: &'static str, unverified: &str) -> Result<Option<Url>, InvalidField> {
     if unverified.is_empty() { Ok(None) } else { url(field, unverified).map(Some) }
+}
+
+pub(super) fn holder(field: &'static str, unverified: &str) -> Result<HolderId, InvalidField> {
+    required(field, unverified)?;
+    unverified.parse().or_else(|_| invalid(field, "must be at most 128 visible characters"))
 }
 
 /// Text of visible characters that is handed on as it is.

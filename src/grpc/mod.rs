@@ -18,6 +18,7 @@ mod health;
 mod layers;
 mod list_connections;
 mod list_keys;
+mod report_applied;
 mod retire_key;
 mod revoke;
 mod rotate_key;

@@ -1,6 +1,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
+    encode,
     fields::{self, InvalidField, invalid},
     service::{Rpcs, received, refused},
 };
@@ -18,7 +19,7 @@ pub(super) async fn answer(
     let preview = request.preview;
     let revoked = rpcs.broker.revoke(&call, parse(&request)?).await.map_err(refused(&call))?;
     Ok(Response::new(v1::RevokeResponse {
-        results: revoked.into_iter().map(|revoked| encode(revoked, preview)).collect(),
+        results: revoked.into_iter().map(|revoked| result(revoked, preview)).collect(),
     }))
 }
 
@@ -34,8 +35,8 @@ fn parse(request: &v1::RevokeRequest) -> Result<Revoke, InvalidField> {
 }
 
 /// A preview says what would be stopped.
-fn encode(revoked: RevokedConnection, preview: bool) -> v1::RevokeResult {
-    let RevokedConnection { connection, stopped, remote, side_effects } = revoked;
+fn result(revoked: RevokedConnection, preview: bool) -> v1::RevokeResult {
+    let RevokedConnection { connection, stopped, remote, side_effects, holders } = revoked;
     let stopped = if preview { !connection.credential.state.is_stopped() } else { stopped };
     v1::RevokeResult {
         connection_id: connection.id.to_string(),
@@ -50,5 +51,6 @@ fn encode(revoked: RevokedConnection, preview: bool) -> v1::RevokeResult {
         }
         .into(),
         side_effects,
+        holders: holders.iter().map(encode::holder).collect(),
     }
 }

@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     create_backup, get_authorization, get_connection, get_plugin_token, get_plugin_tokens, get_status,
-    layers::RateLimit, list_connections, list_keys, retire_key, revoke, rotate_key, start_authorization, status,
-    store_auth_code, validate_platform_token,
+    layers::RateLimit, list_connections, list_keys, report_applied, retire_key, revoke, rotate_key,
+    start_authorization, status, store_auth_code, validate_platform_token,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -74,6 +74,13 @@ impl TokenBrokerService for Rpcs {
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         revoke::answer(self, request).await
+    }
+
+    async fn report_applied(
+        &self,
+        request: Request<v1::ReportAppliedRequest>,
+    ) -> Result<Response<v1::ReportAppliedResponse>, Status> {
+        report_applied::answer(self, request).await
     }
 
     type WatchCredentialStatusStream = tokio_stream::Empty<Result<v1::WatchCredentialStatusResponse, Status>>;

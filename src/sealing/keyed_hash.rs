@@ -1,16 +1,19 @@
 //! HMAC-SHA256 over canonical parts: look-up keys, fingerprints and authenticators.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hmac;
 
 use crate::domain::canonical;
 
-/// A key for one purpose. Hashes of different part lists never collide by construction of the input.
+/// A key for one purpose. Hashes of different part lists never collide by construction of the input. Clones share the
+/// key: its prepared state is more than a kilobyte.
 #[derive(Clone)]
-pub struct KeyedHash(hmac::Key);
+pub struct KeyedHash(Arc<hmac::Key>);
 
 impl KeyedHash {
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
     }
 
     pub fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {

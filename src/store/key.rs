@@ -38,6 +38,8 @@ pub enum RecordKind {
     RootKeys = 10,
     /// Whether a provider refuses our registration, by keyed hash of the provider.
     Suspension = 11,
+    /// Who holds which generation of a connection's credential, by connection id.
+    Holders = 12,
 }
 
 /// Names one record: its kind and 16 or 32 bytes of id or keyed hash, never more than [`MAX_ID`].
@@ -159,6 +161,7 @@ impl RecordKind {
             Self::Configuration,
             Self::RootKeys,
             Self::Suspension,
+            Self::Holders,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

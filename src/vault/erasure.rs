@@ -243,7 +243,8 @@ impl Vault {
             | RecordKind::Subject
             | RecordKind::Configuration
             | RecordKind::RootKeys
-            | RecordKind::Suspension => Ok(None),
+            | RecordKind::Suspension
+            | RecordKind::Holders => Ok(None),
         };
         let saved = match saved {
             Err(VaultError::Unsealable { .. } | VaultError::RolledBack { .. } | VaultError::Corrupt { .. }) => None,

@@ -127,7 +127,8 @@ impl Due {
             | RecordKind::Tenant
             | RecordKind::Subject
             | RecordKind::Configuration
-            | RecordKind::RootKeys => return None,
+            | RecordKind::RootKeys
+            | RecordKind::Holders => return None,
         };
         let witness = u64::from_be_bytes(entry.value.as_ref().try_into().ok()?);
         Some(Self { at: entry.due_at()?, record, witness, key: entry.key.clone() })

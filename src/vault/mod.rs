@@ -3,7 +3,7 @@
 //!
 //! - [`open`]: `Vault` and the installation's secret · [`keyring`]: root → tenant → subject keys and their bounded cache
 //! - [`stored`]: what reads give · [`records`]: reading rows · [`connections`], [`flows`], [`jobs`], [`logs`],
-//!   [`configuration`], [`suspensions`]: reads
+//!   [`configuration`], [`suspensions`], [`holders`]: reads
 //! - [`change`]: building a change set; [`mod@write`]: its writes · [`place`]: associated data and index keys
 //! - [`held`]: tokens that the store could not take · [`linked_audit`]: how a linked audit record looks in the store · [`error`]: what can go wrong
 //!
@@ -20,6 +20,7 @@ mod erasure_list;
 mod error;
 mod flows;
 mod held;
+mod holders;
 mod jobs;
 mod key_status;
 mod keyring;

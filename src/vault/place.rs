@@ -77,6 +77,10 @@ pub(super) fn connection_row(id: ConnectionId) -> RecordKey {
     RecordKey::new(RecordKind::Connection, id.as_bytes())
 }
 
+pub(super) fn holders_row(id: ConnectionId) -> RecordKey {
+    RecordKey::new(RecordKind::Holders, id.as_bytes())
+}
+
 pub(super) fn flow_row(id: FlowId) -> RecordKey {
     RecordKey::new(RecordKind::Flow, id.as_bytes())
 }

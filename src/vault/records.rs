@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AccessToken, Attempt, Connection, Flow, IdToken, Job, ProviderId, RefreshToken, Sealed, SubjectId, TenantId,
+        AccessToken, Attempt, Connection, Flow, Holders, IdToken, Job, ProviderId, RefreshToken, Sealed, SubjectId,
+        TenantId,
     },
     sealing::{Key, Random, RandomUnavailable},
     store::{FieldTag, RecordKey, Row, RowFields},
@@ -45,7 +46,7 @@ macro_rules! owned_by_subject {
     )+};
 }
 
-owned_by_subject!(Connection, Flow, Attempt);
+owned_by_subject!(Connection, Flow, Attempt, Holders);
 
 impl Owned for Job {
     fn tenant(&self) -> &TenantId {

@@ -8,7 +8,9 @@ use super::{
     stored::{Envelope, GrantedRecord, ParkedRecord},
 };
 use crate::{
-    domain::{Attempt, CodeVerifier, Connection, Flow, FlowSecret, Job, Nonce, PostedResponse, Suspension, Timestamp},
+    domain::{
+        Attempt, CodeVerifier, Connection, Flow, FlowSecret, Holders, Job, Nonce, PostedResponse, Suspension, Timestamp,
+    },
     sealing::sealed_key_id,
     store::{Expect, FieldTag, IndexEntry, RecordKey, Row, RowFields, Write},
 };
@@ -170,6 +172,15 @@ impl Change {
         self.delete(job);
     }
 
+    /// Takes the place of `from`, which must still be the newest; `None`: there must be none.
+    pub fn put_holders(&mut self, from: Option<&Stored<Holders>>, to: &Holders) {
+        self.build(|change| {
+            let (key, expect) = (place::holders_row(to.connection), from.map_or(Expect::Absent, expect));
+            let (secrets, index) = (Vec::new(), Vec::new());
+            change.put(Draft { key, expect, value: to, parked: None, secrets, index })
+        });
+    }
+
     /// Takes the place of `from`, which must still be the newest; `None`: there must be none. The suspension is due at
     /// `at`.
     pub fn put_suspension(&mut self, from: Option<&Stored<Suspension>>, to: &Suspension, at: Timestamp) {
@@ -193,7 +204,9 @@ impl Change {
         if secrets.iter().any(|(_, sealed)| sealed_key_id(sealed) != Ok(holder.id())) {
             return Err(VaultError::PreconditionFailed { record: format!("{key:?}") });
         }
-        index.push(IndexEntry::sealed_under(holder.id(), key.clone(), None));
+        let witnessed = index.iter().any(|entry| entry.due_at().is_some());
+        let witness = (!witnessed).then(|| expect.next_version());
+        index.push(IndexEntry::sealed_under(holder.id(), key.clone(), witness));
         let envelope = Envelope { value, parked };
         let record = records::seal(holder, &key, expect.next_version(), &envelope, self.vault.random())?;
         let fields = std::iter::once((FieldTag::Record, record)).chain(secrets).collect();

@@ -59,7 +59,7 @@ async fn rest(mut parts: Parts) -> Result<(Vec<u8>, v1::BackupSummary), ClientEr
     Ok((archive, end.expect("a stream that ends well has an end")))
 }
 
-async fn backup(operator: &Client) -> (Vec<u8>, v1::BackupSummary) {
+pub(crate) async fn backup(operator: &Client) -> (Vec<u8>, v1::BackupSummary) {
     in_time(async { rest(begin(operator).await.unwrap()).await.unwrap() }).await
 }
 
@@ -71,7 +71,7 @@ fn roots(world: &World) -> RootKeys {
     RootKeys::load(&world.config().sealing.root_keys).unwrap()
 }
 
-async fn restore(world: &World, archive: &[u8], replace: bool) -> anyhow::Result<Restored> {
+pub(crate) async fn restore(world: &World, archive: &[u8], replace: bool) -> anyhow::Result<Restored> {
     restore_with(world, archive, replace, None).await
 }
 

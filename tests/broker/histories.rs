@@ -9,19 +9,18 @@ use std::{
 
 use claviger::{
     client::Client,
-    domain::{self, Revision},
     proto::v1::{
-        self, CredentialEventKind as Kind, CredentialState, Delivery, ErrorReason, OnLost,
-        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
-        watch_credential_status_response::Body, watch_scope::Target,
+        self, CredentialEventKind as Kind, Delivery, OnLost, WatchCredentialStatusRequest as Request,
+        watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
     },
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    event_log,
     observer::in_time,
     records_support::Records,
-    watch_validator::{History, Log, assert_valid},
+    watch_validator::{History, assert_valid},
     world::{MINUTE, PLUGIN, World, ask},
 };
 
@@ -153,7 +152,9 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
             streams.leaving.clear();
             streams.must_have_reached(head, since);
         }
-        let log = log(&world).await;
+        let records = Records::open(&world).await;
+        let log = event_log::read(&records.vault).await;
+        records.close().await;
         let histories = streams.histories.lock().unwrap();
         let long = histories.iter().filter(|history| history.messages.len() > 2).count();
         println!("{} revisions, {long} histories with more than two messages", log.revisions.len());
@@ -205,46 +206,4 @@ async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
     let first = clients["alice"].0.watch_credential_status(request).await.unwrap().message().await.unwrap();
     let Some(Body::Opened(opened)) = first.and_then(|message| message.body) else { panic!("it opened") };
     opened.head_revision
-}
-
-/// All events of the store, as the wire says them.
-async fn log(world: &World) -> Log {
-    let records = Records::open(world).await;
-    let compacted = records.store.head().compacted.0;
-    let revisions = records.vault.events(Revision(0), usize::MAX).await.unwrap();
-    let revisions = revisions.into_iter().map(|(revision, events)| (revision.0, events.iter().map(sent).collect()));
-    let log = Log { compacted, revisions: revisions.collect() };
-    records.store.close().await;
-    log
-}
-
-fn sent(event: &domain::CredentialEvent) -> v1::CredentialEvent {
-    let time = |at: domain::Timestamp| std::time::SystemTime::UNIX_EPOCH + (at - domain::Timestamp::EPOCH);
-    let time = |at: domain::Timestamp| prost_types::Timestamp::from(time(at));
-    let status = &event.status;
-    let kind = Kind::from_str_name(&format!("CREDENTIAL_EVENT_KIND_{}", name(&event.kind)));
-    let state = CredentialState::from_str_name(&format!("CREDENTIAL_STATE_{}", name(&status.state)));
-    let reason = status.reason.map(|reason| ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).unwrap());
-    v1::CredentialEvent {
-        kind: kind.unwrap().into(),
-        occurred_at: Some(time(event.occurred_at)),
-        status: Some(v1::CredentialStatus {
-            credential_id: status.credential.to_string(),
-            connection_id: status.connection.to_string(),
-            subject: status.subject.to_string(),
-            agent: status.agent.as_ref().map(ToString::to_string).unwrap_or_default(),
-            provider: status.provider.to_string(),
-            state: state.unwrap().into(),
-            generation: status.generation,
-            scopes: status.scopes.iter().map(ToString::to_string).collect(),
-            expires_at: status.expires_at.map(time),
-            reason: reason.unwrap_or_default().into(),
-            authorization_ends_at: status.authorization_ends_at.map(time),
-        }),
-    }
-}
-
-/// As the contract writes it.
-fn name(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).unwrap().as_str().unwrap().to_uppercase()
 }

@@ -9,6 +9,8 @@ mod records_support;
 
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
+#[path = "../support/event_log.rs"]
+mod event_log;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/watch_validator.rs"]
@@ -32,6 +34,7 @@ mod keys;
 mod observer;
 mod providers;
 mod refreshing;
+mod reporting;
 mod retaining;
 mod revoking;
 mod several;

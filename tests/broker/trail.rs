@@ -70,6 +70,8 @@ const DECISIONS: &[(&str, AuditAction, AuditResult, Option<Reason>)] = &[
     ("get", AuditAction::ConnectionsRead, AuditResult::Allowed, None),
     ("get-refused", AuditAction::ConnectionsRead, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
     ("code-refused", AuditAction::CodeStored, AuditResult::Failed, Some(Reason::FlowNotFound)),
+    ("report", AuditAction::AppliedReported, AuditResult::Allowed, None),
+    ("report-refused", AuditAction::AppliedReported, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
     ("revoke-refused", AuditAction::RevocationRequested, AuditResult::Failed, Some(Reason::ConnectionNotFound)),
     ("revoke", AuditAction::RevocationRequested, AuditResult::Allowed, None),
 ];
@@ -107,6 +109,15 @@ async fn every_decision_is_on_record_under_its_request_id() {
     let code = v1::FlowCode { state: "unknown".to_owned(), code: "unknown".to_owned(), iss: String::new() };
     let code = v1::StoreAuthCodeRequest { flow: Some(v1::store_auth_code_request::Flow::FlowCode(code)) };
     raw.store_auth_code(request("code-refused", code)).await.err().unwrap();
+    let report = |id: String| v1::ReportAppliedRequest {
+        credential_id: id,
+        generation: 1,
+        outcome: v1::ApplyOutcome::Applied.into(),
+        holder: "pod-1".to_owned(),
+    };
+    raw.report_applied(request("report", report(connection.credential_id.clone()))).await.unwrap();
+    let unknown = format!("crd_{}", "0".repeat(connection.credential_id.len() - 4));
+    raw.report_applied(request("report-refused", report(unknown))).await.err().unwrap();
     let revoke = |id: &str| v1::RevokeRequest {
         target: Some(v1::revoke_request::Target::ConnectionId(id.to_owned())),
         ..Default::default()

@@ -18,6 +18,8 @@ mod outcome;
 #[path = "../process/process.rs"]
 #[expect(dead_code, reason = "shared with the tests of the command line")]
 mod process;
+#[path = "../support/strace.rs"]
+#[expect(dead_code, reason = "shared with the tests of watchers")]
 mod strace;
 mod world;
 

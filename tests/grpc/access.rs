@@ -20,7 +20,7 @@ async fn every_method_refuses_a_call_without_a_token() {
         file.service.iter().flat_map(move |service| service.method.iter().map(methods(service)).collect::<Vec<_>>())
     });
     let mut paths: Vec<String> = ours.collect();
-    assert_eq!(paths.len(), 15, "{paths:?}");
+    assert_eq!(paths.len(), 16, "{paths:?}");
     paths.extend(
         [
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

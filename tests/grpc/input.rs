@@ -117,6 +117,32 @@ async fn revoke_names_the_bad_field() {
 }
 
 #[tokio::test]
+async fn report_applied_names_the_bad_field() {
+    let rig = Rig::start().await;
+    let good = || v1::ReportAppliedRequest {
+        credential_id: format!("crd_{}", "0".repeat(32)),
+        generation: 1,
+        outcome: v1::ApplyOutcome::Applied.into(),
+        holder: text(128),
+    };
+    let absent = rig.tokens().report_applied(rig.by_alice(good())).await.err().unwrap();
+    assert_eq!(reason(&absent), "CONNECTION_NOT_FOUND");
+    for (bad, named) in [
+        (v1::ReportAppliedRequest { credential_id: String::new(), ..good() }, "credential_id"),
+        (v1::ReportAppliedRequest { credential_id: format!("con_{}", "0".repeat(32)), ..good() }, "credential_id"),
+        (v1::ReportAppliedRequest { generation: 0, ..good() }, "generation"),
+        (v1::ReportAppliedRequest { outcome: 0, ..good() }, "outcome"),
+        (v1::ReportAppliedRequest { outcome: 9, ..good() }, "outcome"),
+        (v1::ReportAppliedRequest { holder: String::new(), ..good() }, "holder"),
+        (v1::ReportAppliedRequest { holder: text(129), ..good() }, "holder"),
+        (v1::ReportAppliedRequest { holder: "two words".to_owned(), ..good() }, "holder"),
+        (v1::ReportAppliedRequest { holder: "\u{1b}[2J".to_owned(), ..good() }, "holder"),
+    ] {
+        assert_eq!(field(rig.tokens().report_applied(rig.by_alice(bad)).await), named);
+    }
+}
+
+#[tokio::test]
 async fn watch_credential_status_names_the_bad_field() {
     let rig = Rig::start().await;
     let scope =

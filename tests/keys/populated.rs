@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use crate::{
     memory_store::MemoryStore,
     specimens::{
-        acme, alice, attempt, audit_record, bob, connection, event, flow, flow_tokens, job, root, state, tokens,
-        umbrella, verifier,
+        acme, alice, attempt, audit_record, bob, connection, event, flow, flow_tokens, holders, job, root, state,
+        tokens, umbrella, verifier,
     },
 };
 
@@ -135,6 +135,9 @@ pub(crate) async fn assert_readable_of(vault: &Vault, number: u8, tenant: &Tenan
     assert_eq!(stored.value, connection);
     assert!(vault.connection_tokens(&stored).await.unwrap().unwrap().access == tokens(number).access);
     assert_eq!(vault.connections(tenant, subject, None).await.unwrap().len(), 1);
+    assert_eq!(vault.holders(&connection).await.unwrap().unwrap().value, holders(&connection));
+    let found = vault.connection_of_credential(tenant, subject, connection.credential.id).await.unwrap();
+    assert_eq!(found.unwrap().value.id, connection.id);
     let stored = vault.flow(tenant, flow.id).await.unwrap().unwrap();
     assert_eq!(stored.value, flow);
     assert!(vault.flow_tokens(&stored).await.unwrap().unwrap().tokens.refresh == waiting.refresh);
@@ -178,6 +181,7 @@ async fn write_one_of_each(vault: &Vault, number: u8, tenant: &TenantId, subject
     let (connection, flow) = (connection_of(number), flow_of(number));
     let mut change = vault.change(tenant, Some(subject)).await.unwrap();
     change.insert_connection(&connection, &tokens(number), LATER);
+    change.put_holders(None, &holders(&connection));
     change.insert_flow(&flow);
     change.insert_attempt(&attempt(&flow), &state(number), &verifier(), None);
     change.insert_job(&job_of(number), Some(&tokens(20 + number)), LATER);

@@ -17,7 +17,7 @@ use crate::{
     tampering_store::TamperingStore,
 };
 
-const KINDS: [RecordKind; 11] = [
+const KINDS: [RecordKind; 12] = [
     RecordKind::Installation,
     RecordKind::Key,
     RecordKind::Tenant,
@@ -29,6 +29,7 @@ const KINDS: [RecordKind; 11] = [
     RecordKind::Configuration,
     RecordKind::RootKeys,
     RecordKind::Suspension,
+    RecordKind::Holders,
 ];
 
 struct Field {
@@ -138,6 +139,10 @@ async fn read(vault: &Vault, record: &RecordKey) -> Result<(), VaultError> {
         RecordKind::Connection => {
             let stored = vault.any_connection(ConnectionId::from_bytes(short())).await?.unwrap();
             vault.connection_tokens(&stored).await?;
+        }
+        RecordKind::Holders => {
+            let stored = vault.any_connection(ConnectionId::from_bytes(short())).await?.unwrap();
+            vault.holders(&stored.value).await?;
         }
         RecordKind::Flow => {
             let stored = vault.any_flow(FlowId::from_bytes(short())).await?.unwrap();

@@ -229,7 +229,15 @@ impl<'d> Drive<'d> {
         let listed = self.connections.list_connections(self.request(v1::ListConnectionsRequest::default())).await;
         let connection_id = self.took("ListConnections", listed).connections[0].connection_id.clone();
         let shown = self.connections.get_connection(self.request(v1::GetConnectionRequest { connection_id })).await;
-        self.took("GetConnection", shown);
+        let credential_id = self.took("GetConnection", shown).connection.unwrap_or_default().credential_id;
+        let report = v1::ReportAppliedRequest {
+            credential_id,
+            generation: 2,
+            outcome: v1::ApplyOutcome::Applied.into(),
+            holder: "pod-1".to_owned(),
+        };
+        let reported = self.broker.report_applied(self.request(report)).await;
+        assert!(self.took("ReportApplied", reported).recorded);
     }
 
     async fn refuse_an_exchange(&mut self, bad: &Value) {

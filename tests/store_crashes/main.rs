@@ -10,6 +10,8 @@
 mod checker;
 #[path = "../support/child.rs"]
 mod child;
+#[path = "../support/disk.rs"]
+mod disk;
 mod killed;
 mod power;
 #[path = "../support/tools.rs"]

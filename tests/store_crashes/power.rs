@@ -3,17 +3,12 @@
 //! strace tells every write with its bytes, and when each fdatasync began and ended. So for each word of the child
 //! there is an image of the file that holds what was synced when the word was said, and nothing else.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use crate::{
     checker::Checker,
     child,
+    disk::{self, Disk, Write},
     tools::there_is,
     words::{Dice, Orders, Word},
     writer,
@@ -51,12 +46,6 @@ struct Traced {
     words: Vec<(usize, Word)>,
 }
 
-#[derive(Clone)]
-struct Write {
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
 impl Traced {
     /// `None` in the child, and without strace.
     fn run(test: &str) -> Option<Self> {
@@ -70,7 +59,7 @@ impl Traced {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let checker = Checker::begin(runtime.block_on(writer::prepare(directory.path())));
-        copy(&directory.path().join("store"), &directory.path().join("before"));
+        disk::image(&directory.path().join("store"), &[], &directory.path().join("before"));
 
         let trace = directory.path().join("trace");
         let orders = Orders {
@@ -85,7 +74,7 @@ impl Traced {
             rotates: false,
         };
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-y", "-xx", "-s16777216", "-etrace=pwrite64,fdatasync,fsync,write", "-o"]);
+        strace.args(disk::STRACE).args(["-etrace=pwrite64,fdatasync,fsync,write", "-o"]);
         strace.arg(&trace).arg(child::myself());
         let output = child::this_test(test, &serde_json::to_string(&orders).unwrap(), strace)
             .output()
@@ -104,11 +93,7 @@ impl Traced {
     /// After `writes` and no others there is all that the words promise.
     fn check(&self, writes: &[Write], words: &[(usize, Word)]) {
         let place = tempfile::tempdir_in(self.directory.path()).unwrap();
-        let store = place.path().join("store");
-        copy(&self.directory.path().join("before"), &store);
-        let data = File::options().write(true).open(store.join("db")).unwrap();
-        writes.iter().for_each(|write| data.write_all_at(&write.bytes, write.offset).unwrap());
-        drop(data);
+        disk::image(&self.directory.path().join("before"), writes, &place.path().join("store"));
 
         let mut checker = self.checker.clone();
         words.iter().for_each(|(_, word)| checker.hear(word.clone()));
@@ -123,61 +108,15 @@ impl Traced {
     }
 }
 
-impl Write {
-    fn pages(&self) -> impl Iterator<Item = Self> {
-        self.bytes
-            .chunks(4096)
-            .zip((self.offset..).step_by(4096))
-            .map(|(bytes, offset)| Self { offset, bytes: bytes.to_vec() })
-    }
-}
-
-/// A call that others interrupt stands on two lines, its beginning and its end.
+/// What was written, and each word with the number of writes that were synced when it was said.
 fn read(trace: &str) -> (Vec<Write>, Vec<(usize, Word)>) {
-    let data = hex(b"/store/db>").trim_end_matches("\\x3e").to_owned() + ">";
-    let (mut writes, mut words, mut synced) = (Vec::new(), Vec::new(), 0);
-    // by thread
-    let (mut writing, mut syncing) = (HashMap::new(), HashMap::new());
+    let (mut disk, mut words) = (Disk::default(), Vec::new());
     for line in trace.lines() {
-        let (thread, call) = line.split_once(' ').unwrap();
-        let call = call.trim_start();
-        let ended = call.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'));
-        let argument = || unhex(call.split('"').nth(1).unwrap());
-        if call.starts_with("write(1<") {
-            let said = String::from_utf8(argument()).unwrap();
-            words.extend(child::told(said.trim_end()).map(|word| (synced, Word::read(word))));
-        } else if call.starts_with("pwrite64(") && call.contains(&data) {
-            let offset = call.rsplit('"').next().unwrap().split([',', ')', ' ']).filter(|part| !part.is_empty()).nth(1);
-            writing.insert(thread, Write { offset: offset.unwrap().parse().unwrap(), bytes: argument() });
-        } else if (call.starts_with("fdatasync(") || call.starts_with("fsync(")) && call.contains(&data) {
-            syncing.insert(thread, writes.len());
-        }
-        if ended && (call.starts_with("pwrite64(") || call.starts_with("<... pwrite64")) {
-            writes.extend(writing.remove(thread));
-        } else if ended && call.contains("sync") {
-            synced = synced.max(syncing.remove(thread).unwrap_or(0));
+        disk.see(line);
+        if let Some(said) = disk::written_to("1<", line) {
+            let said = String::from_utf8(said).unwrap();
+            words.extend(child::told(said.trim_end()).map(|word| (disk.synced(), Word::read(word))));
         }
     }
-    (writes, words)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    text.split("\\x").skip(1).map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
-}
-
-/// A directory with its files, without what is below.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let place = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &place);
-        } else {
-            fs::copy(entry.path(), place).unwrap();
-        }
-    }
+    (disk.into_writes(), words)
 }

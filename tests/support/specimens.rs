@@ -2,10 +2,10 @@
 
 use claviger::{
     domain::{
-        AccessToken, Attempt, AuditAction, AuditRecord, AuditResult, BrowserSession, CallContext, CodeVerifier,
-        Connection, ConnectionId, Consent, Credential, CredentialEvent, CredentialId, CredentialStatus, EventKind,
-        Flow, FlowId, FlowSecret, FlowState, Granted, IdToken, Job, JobId, JobKind, Nonce, RefreshToken, ScopeSet,
-        SubjectId, TenantId, Timestamp,
+        AccessToken, AppliedReport, ApplyOutcome, Attempt, AuditAction, AuditRecord, AuditResult, BrowserSession,
+        CallContext, CodeVerifier, Connection, ConnectionId, Consent, Credential, CredentialEvent, CredentialId,
+        CredentialStatus, EventKind, Flow, FlowId, FlowSecret, FlowState, Granted, Holders, IdToken, Job, JobId,
+        JobKind, Nonce, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp,
     },
     sealing::RootKey,
     vault::{FlowTokens, TokenSet},
@@ -51,6 +51,12 @@ pub(crate) fn connection(number: u8) -> Connection {
         remote_revocation: None,
         withheld: false,
     }
+}
+
+pub(crate) fn holders(connection: &Connection) -> Holders {
+    let holder = "holder-canary".parse().expect("a legal holder");
+    let report = AppliedReport { holder, generation: 1, outcome: ApplyOutcome::Applied };
+    Holders::of(connection).with(&report, Timestamp::from_secs(1_200)).expect("a first report")
 }
 
 pub(crate) fn next_generation(connection: &Connection) -> Connection {

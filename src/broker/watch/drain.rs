@@ -1,8 +1,9 @@
 //! Sending the watchers away when the process ends: one after the other, and back one after the other.
 //!
 //! Who is told together comes back together, and then every stream is opened anew in the same second, with its token
-//! verified and its audit record written. So each stream has a number, and the number is its turn twice: to be told, and
-//! to come back.
+//! verified and its audit record written. So each stream has a number, which says when it is told and when it is to come
+//! back. The two orders have nothing in common: a client or a network that stands still for a moment hears many at once,
+//! and those still come back one after the other.
 
 use std::{
     sync::{
@@ -25,6 +26,8 @@ const PER_SECOND: f64 = 500.0;
 const RETURNS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// From the last one's turn until another process can be expected to listen.
 const RESTART: Duration = Duration::from_secs(4);
+/// The multiples of the golden section, without their whole parts, lie evenly in every stretch of numbers.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 /// A stream that lags, or that is only beginning, may go on for so long after its turn.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
@@ -71,12 +74,14 @@ impl Plan {
 
     fn turn(&self, number: u32) -> Turn {
         // A stream that was being opened while they were counted takes the turn of another.
-        let part = f64::from(number % self.streams) / f64::from(self.streams);
+        let number = number % self.streams;
+        let (part, part_of_returns) =
+            (f64::from(number) / f64::from(self.streams), (f64::from(number) * GOLDEN).fract());
         let (shortest, longest) = RETURNS;
         let returns = at_the_usual_pace(self.streams).clamp(shortest, longest);
         Turn {
             at: self.begun_at.plus(self.window.mul_f64(part)),
-            return_at: self.begun_at.plus(self.window + RESTART + returns.mul_f64(part)),
+            return_at: self.begun_at.plus(self.window + RESTART + returns.mul_f64(part_of_returns)),
         }
     }
 }
@@ -170,12 +175,17 @@ mod tests {
     fn they_come_back_when_the_process_is_gone_and_no_second_sees_more_of_them_than_another() {
         for streams in [1, 10, AT_ONCE, 1000, 3000, 20_000, 50_000] {
             let (end, turns) = turns(streams);
-            let returns: Vec<_> = turns.iter().map(Turn::return_at).collect();
+            let mut returns: Vec<_> = turns.iter().map(Turn::return_at).collect();
+            returns.sort_unstable();
             assert!(returns.iter().all(|at| *at >= end.plus(RESTART)), "{streams}");
             let last = returns.iter().max().unwrap();
             assert!(*last - end <= RESTART + RETURNS.1, "{streams}");
-            if streams >= AT_ONCE {
+            if streams >= 1000 {
                 assert!(crowding(&returns) < 1.1, "{streams}: {}", crowding(&returns));
+                // Those whom a client heard together after it had stood still for a second.
+                let mut together: Vec<_> = turns[400..900].iter().map(Turn::return_at).collect();
+                together.sort_unstable();
+                assert!(crowding(&together) < 1.2, "{streams}: {}", crowding(&together));
             }
         }
     }

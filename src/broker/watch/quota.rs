@@ -1,4 +1,4 @@
-//! How many streams may be open: refused visibly, not queued.
+//! How many streams may be open: refused visibly, not queued. How many snapshots may be made at a time: queued.
 
 use std::{
     collections::HashMap,
@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use crate::{
     broker::BrokerError,
     domain::{AgentId, Caller, SubjectId, TenantId},
@@ -14,6 +16,9 @@ use crate::{
 
 /// When to ask for a seat again: one that is given up is free at once.
 const AGAIN: Duration = Duration::from_secs(10);
+/// Snapshots that are made at the same time: when every watcher comes back without a token, the others wait, and what is
+/// opened for them does not fill the memory.
+const SNAPSHOTS: usize = 32;
 
 /// The most watch streams at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,7 @@ pub struct WatchQuotas {
 pub(in crate::broker) struct Quota {
     quotas: WatchQuotas,
     taken: Arc<Mutex<HashMap<Share, u32>>>,
+    snapshots: Arc<Semaphore>,
 }
 
 /// What a seat is counted under.
@@ -46,27 +52,30 @@ enum Share {
 /// One open stream's seat; given back when dropped.
 pub(super) struct Seat {
     quota: Quota,
-    shares: Vec<Share>,
+    caller: Arc<Caller>,
+    connection: Option<SocketAddr>,
 }
 
 impl Quota {
     pub(in crate::broker) fn new(quotas: WatchQuotas) -> Self {
-        Self { quotas, taken: Arc::default() }
+        Self { quotas, taken: Arc::default(), snapshots: Arc::new(Semaphore::new(SNAPSHOTS)) }
     }
 
-    pub(super) fn take(&self, caller: &Caller, connection: Option<SocketAddr>) -> Result<Seat, BrokerError> {
-        let principal = Share::Principal(caller.subject, caller.agent.clone());
-        let shares = [Share::All, Share::Tenant(caller.tenant.clone()), principal];
-        let shares: Vec<_> = shares.into_iter().chain(connection.map(Share::Connection)).collect();
+    pub(super) fn take(&self, caller: &Arc<Caller>, connection: Option<SocketAddr>) -> Result<Seat, BrokerError> {
         let mut taken = self.taken();
-        let full = |share: &Share| taken.get(share).is_some_and(|seats| *seats >= self.most(share));
-        if shares.iter().any(full) {
+        let full = |share: Share| taken.get(&share).is_some_and(|seats| *seats >= self.most(&share));
+        if shares(caller, connection).any(full) {
             return Err(BrokerError::StreamQuota { retry_after: AGAIN });
         }
-        for share in &shares {
-            *taken.entry(share.clone()).or_default() += 1;
+        for share in shares(caller, connection) {
+            *taken.entry(share).or_default() += 1;
         }
-        Ok(Seat { quota: self.clone(), shares })
+        Ok(Seat { quota: self.clone(), caller: Arc::clone(caller), connection })
+    }
+
+    /// Waits for one of the turns to read everything of a subject; over when dropped.
+    pub(super) async fn snapshot_turn(&self) -> SemaphorePermit<'_> {
+        self.snapshots.acquire().await.expect("it is never closed")
     }
 
     /// Streams that are open now.
@@ -97,13 +106,20 @@ impl Default for WatchQuotas {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.quota.taken();
-        for share in &self.shares {
-            if let Some(seats) = taken.get_mut(share) {
+        for share in shares(&self.caller, self.connection) {
+            if let Some(seats) = taken.get_mut(&share) {
                 *seats -= 1;
                 if *seats == 0 {
-                    taken.remove(share);
+                    taken.remove(&share);
                 }
             }
         }
     }
+}
+
+/// What a stream counts under. Not kept for each of them: it is as much as the rest of a stream.
+fn shares(caller: &Caller, connection: Option<SocketAddr>) -> impl Iterator<Item = Share> + use<> {
+    let principal = Share::Principal(caller.subject, caller.agent.clone());
+    let shares = [Share::All, Share::Tenant(caller.tenant.clone()), principal];
+    shares.into_iter().chain(connection.map(Share::Connection))
 }

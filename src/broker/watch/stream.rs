@@ -3,11 +3,10 @@
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchMessage,
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage,
     access::{Access, Standing},
     drain::Turn,
     fragments::fragments,
-    progress_interval,
     quota::Seat,
 };
 use crate::{
@@ -28,7 +27,9 @@ pub(super) struct Subscription {
     broker: Broker,
     caller: Arc<Caller>,
     access: Access,
-    watch: Watch,
+    filter: WatchFilter,
+    on_lost: OnLost,
+    delivery: Delivery,
     resume: Resume,
     epoch: EntryId,
     listener: Listener,
@@ -63,8 +64,9 @@ impl Subscription {
         resume: Resume,
         seat: Seat,
     ) -> Result<Self, BrokerError> {
+        let Watch { filter, start, on_lost, delivery, progress_interval, connection: _ } = watch;
         let (head, now) = (broker.hub().head(), broker.now());
-        let interval = progress_interval(watch.progress_interval);
+        let interval = super::progress_interval(progress_interval);
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
@@ -74,7 +76,7 @@ impl Subscription {
             cursor: head.revision,
             outbox: VecDeque::new(),
             sent: None,
-            wants_snapshot: watch.start == Start::Snapshot,
+            wants_snapshot: start == Start::Snapshot,
             interval,
             progress_at: now.plus(interval),
             ends_at: now.plus(max_age).min(call.caller.expires_at),
@@ -82,11 +84,13 @@ impl Subscription {
             turn: None,
             epoch: head.epoch,
             _seat: seat,
-            watch,
+            filter,
+            on_lost,
+            delivery,
             resume,
             broker,
         };
-        let lost = match &subscription.watch.start {
+        let lost = match &start {
             Start::Resume(token) => {
                 let position = subscription.resume.read(token).map_err(invalid_token)?;
                 subscription.continue_from(position).await?
@@ -129,7 +133,7 @@ impl Subscription {
         } else {
             (ResyncReason::AheadOfLog, BrokerError::AheadOfLog { head: head.revision })
         };
-        match self.watch.on_lost {
+        match self.on_lost {
             OnLost::Resync => Ok(Some(lost)),
             OnLost::Fail => Err(error),
         }
@@ -192,7 +196,7 @@ impl Subscription {
                 Standing::Erased if self.access.is_within_revision() => break BrokerError::SubjectErased,
                 Standing::Erased => {
                     let after = self.sent.unwrap_or(self.cursor);
-                    if let Some(told) = self.broker.erased_after(&self.caller, &self.watch.filter, after).await? {
+                    if let Some(told) = self.broker.erased_after(&self.caller, &self.filter, after).await? {
                         last_words = told;
                         break BrokerError::SubjectErased;
                     }
@@ -215,7 +219,8 @@ impl Subscription {
         }
         if self.wants_snapshot {
             self.wants_snapshot = false;
-            return self.take_snapshot().await;
+            // Boxed: every stream would keep the room for it.
+            return Box::pin(self.take_snapshot()).await;
         }
         if now >= self.ends_at {
             return match now >= self.caller.expires_at {
@@ -253,7 +258,9 @@ impl Subscription {
     }
 
     async fn take_snapshot(&mut self) -> Result<(), BrokerError> {
-        let (revision, statuses) = self.broker.snapshot(&self.caller, &self.watch.filter).await?;
+        let turn = self.broker.quota().snapshot_turn().await;
+        let (revision, statuses) = self.broker.snapshot(&self.caller, &self.filter).await?;
+        drop(turn);
         self.cursor = revision;
         let wire = self.broker.hub().wire();
         for statuses in fragments(statuses.into_iter().map(|status| wire.status(status)).collect()) {
@@ -276,7 +283,7 @@ impl Subscription {
                 matching.push((logged.revision, events));
             }
         }
-        if self.watch.delivery == Delivery::LatestPerCredential {
+        if self.delivery == Delivery::LatestPerCredential {
             keep_latest(&mut matching);
         }
         self.put_events(matching);
@@ -295,7 +302,7 @@ impl Subscription {
     }
 
     fn fall_behind(&mut self, compacted: Revision) -> Result<(), BrokerError> {
-        match self.watch.on_lost {
+        match self.on_lost {
             OnLost::Fail => Err(BrokerError::RevisionCompacted { compacted, head: self.broker.hub().head().revision }),
             OnLost::Resync => {
                 self.wants_snapshot = true;
@@ -306,9 +313,7 @@ impl Subscription {
     }
 
     fn may_see(&self, event: &CredentialEvent) -> bool {
-        event.tenant == self.caller.tenant
-            && event.status.subject == self.caller.subject
-            && self.watch.filter.passes(event)
+        event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.filter.passes(event)
     }
 
     /// The last message, and what the stream ends with; `None`: it ends well.

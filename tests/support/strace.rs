@@ -39,23 +39,38 @@ pub(crate) struct Strace(Process);
 impl Strace {
     /// The broker is killed at the first write of its next commit, before the write: what it has just learned is gone.
     pub(crate) fn kill_at_next_write(broker: &Process, store: &Path) -> Self {
-        Self::inject("error=EIO:signal=KILL", broker, store)
+        Self::inject("pwrite64", "error=EIO:signal=KILL", broker, store)
+    }
+
+    /// The broker is killed when its next commit is written and not synced.
+    pub(crate) fn kill_at_next_sync(broker: &Process, store: &Path) -> Self {
+        Self::inject("fdatasync", "error=EIO:signal=KILL", broker, store)
+    }
+
+    /// The broker learns late that its next commit is synced: see [`Self::synced`].
+    pub(crate) fn hold_after_next_sync(broker: &Process, store: &Path) -> Self {
+        Self::inject("fdatasync", "delay_exit=600s", broker, store)
     }
 
     /// The disk is full, until this ends.
     pub(crate) fn fill_disk(broker: &Process, store: &Path) -> Self {
-        Self::inject("error=ENOSPC", broker, store)
+        Self::inject("pwrite64", "error=ENOSPC", broker, store)
     }
 
     /// Returns once the broker is traced.
-    fn inject(fault: &str, broker: &Process, store: &Path) -> Self {
+    fn inject(call: &str, fault: &str, broker: &Process, store: &Path) -> Self {
         let mut command = Command::new("strace");
         let data = store.join("db");
-        command.args(["-f", "-e", "trace=pwrite64", "-P"]).arg(data);
-        command.args(["-e", &format!("inject=pwrite64:{fault}"), "-p", &broker.id().to_string()]);
+        command.args(["-f", "-e", &format!("trace={call}"), "-P"]).arg(data);
+        command.args(["-e", &format!("inject={call}:{fault}"), "-p", &broker.id().to_string()]);
         let mut process = Process::spawn(&mut command);
         process.error_line(|line| line.contains("attached"));
         Self(process)
+    }
+
+    /// Returns once a commit is synced; the broker has not learned of it.
+    pub(crate) fn synced(&mut self) {
+        self.0.error_line(|line| line.contains("(DELAYED)"));
     }
 
     /// Lets the broker go.

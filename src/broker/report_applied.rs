@@ -1,0 +1,83 @@
+//! Takes down who holds which generation of a credential, as its holders report it.
+
+use super::{
+    Broker, BrokerError,
+    trail::{About, allowed},
+};
+use crate::{
+    domain::{AppliedReport, AuditAction, AuditRecord, Call, Connection, CredentialId, Holder, Holders, Role},
+    vault::Stored,
+};
+
+impl Broker {
+    /// Takes down what a holder of the caller's credential says. False: it has reported a newer generation before, so
+    /// this report says nothing any more.
+    ///
+    /// # Errors
+    /// `CONNECTION_NOT_FOUND`, also for a credential of somebody else; `INVALID_ARGUMENT` for a generation that was never
+    /// given out.
+    pub async fn report_applied(
+        &self,
+        call: &Call,
+        credential: CredentialId,
+        report: &AppliedReport,
+    ) -> Result<bool, BrokerError> {
+        let outcome = self.take_down(call, credential, report).await;
+        match &outcome {
+            Ok(true) => {}
+            Ok(false) => self.record_read(call, AuditAction::AppliedReported, About::default(), "").await?,
+            Err(error) => self.record_refusal(call, AuditAction::AppliedReported, About::default(), error).await,
+        }
+        outcome
+    }
+
+    /// Who holds what, newest report first.
+    pub(super) async fn holders(&self, connection: &Connection) -> Result<Vec<Holder>, BrokerError> {
+        let stored = self.vault().holders(connection).await?;
+        Ok(stored.map(|stored| stored.into_value().into_list()).unwrap_or_default())
+    }
+
+    async fn take_down(
+        &self,
+        call: &Call,
+        credential: CredentialId,
+        report: &AppliedReport,
+    ) -> Result<bool, BrokerError> {
+        self.authorize_session(call, Role::User).await?;
+        let caller = &call.caller;
+        let found = self.vault().connection_of_credential(&caller.tenant, caller.subject, credential).await?;
+        let connection = found.ok_or(BrokerError::ConnectionNotFound)?;
+        if report.generation > connection.value.credential.generation {
+            return Err(BrokerError::Invalid { field: "generation", problem: "is later than any that was given out" });
+        }
+        // A hundred containers report the same refresh at once, all on one record.
+        let _turn = self.reporting().wait(caller.subject).await;
+        loop {
+            match self.try_to_take_down(call, &connection, report).await {
+                Err(BrokerError::Conflict) => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_to_take_down(
+        &self,
+        call: &Call,
+        connection: &Stored<Connection>,
+        report: &AppliedReport,
+    ) -> Result<bool, BrokerError> {
+        let connection = &connection.value;
+        let stored = self.vault().holders(connection).await?;
+        let before = stored.as_ref().map_or_else(|| Holders::of(connection), |stored| stored.value.clone());
+        let Some(after) = before.with(report, self.now()) else { return Ok(false) };
+        let mut change = self.vault().change(&connection.tenant, Some(connection.subject)).await?;
+        change.put_holders(stored.as_ref(), &after);
+        let about = About { plugin: None, connection: Some(connection) };
+        change.audit(&AuditRecord {
+            generation: Some(report.generation),
+            ..allowed(call, AuditAction::AppliedReported, about, self.now())
+        });
+        change.commit().await?;
+        Ok(true)
+    }
+}

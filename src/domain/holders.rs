@@ -1,0 +1,186 @@
+//! Who holds which generation of a credential, as the holders themselves report it once they have put a token in place.
+//! It is what a person wants to know before they revoke, and whom to visit after.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Connection, ConnectionId, HolderId, SubjectId, TenantId, Timestamp};
+
+/// How many holders of one credential are kept: anybody with the user's token can make up new ones.
+pub const MOST_HOLDERS: usize = 100;
+
+/// All that is known of one connection's holders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    pub tenant: TenantId,
+    pub subject: SubjectId,
+    pub connection: ConnectionId,
+    list: Vec<Holder>,
+}
+
+/// One holder, by its newest report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub id: HolderId,
+    /// The generation that it holds, as far as it said. `None`: none.
+    pub holds: Option<u64>,
+    /// What it reported last, of `reported`.
+    pub outcome: ApplyOutcome,
+    pub reported: u64,
+    pub at: Timestamp,
+}
+
+/// What became of a generation at a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyOutcome {
+    /// It is in place, and every older one is not.
+    Applied,
+    /// It could not be put in place: what was there before is there still.
+    Failed,
+    /// It was taken away, and with it every older one.
+    Removed,
+}
+
+/// What a holder says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedReport {
+    pub holder: HolderId,
+    pub generation: u64,
+    pub outcome: ApplyOutcome,
+}
+
+impl Holders {
+    /// Nobody yet.
+    pub fn of(connection: &Connection) -> Self {
+        let Connection { id, tenant, subject, .. } = connection;
+        Self { tenant: tenant.clone(), subject: *subject, connection: *id, list: Vec::new() }
+    }
+
+    /// Newest report first.
+    pub fn list(&self) -> &[Holder] {
+        &self.list
+    }
+
+    pub fn into_list(self) -> Vec<Holder> {
+        self.list
+    }
+
+    /// With what a holder says now. `None`: it has reported a newer generation before, so this report was overtaken on
+    /// its way and says nothing any more. Of one generation the last report counts.
+    #[must_use]
+    pub fn with(&self, report: &AppliedReport, at: Timestamp) -> Option<Self> {
+        let AppliedReport { holder, generation, outcome } = report;
+        let mut next = self.clone();
+        let known = next.list.iter().position(|known| known.id == *holder).map(|index| next.list.remove(index));
+        if known.as_ref().is_some_and(|known| known.reported > *generation) {
+            return None;
+        }
+        let holds = match outcome {
+            ApplyOutcome::Applied => Some(*generation),
+            ApplyOutcome::Failed => known.and_then(|known| known.holds),
+            ApplyOutcome::Removed => None,
+        };
+        if next.list.len() >= MOST_HOLDERS {
+            next.forget_one();
+        }
+        next.list.insert(0, Holder { id: holder.clone(), holds, outcome: *outcome, reported: *generation, at });
+        Some(next)
+    }
+
+    /// Whoever holds nothing is missed least; among equals, who was not heard of for longest.
+    fn forget_one(&mut self) {
+        let holding_nothing = self.list.iter().rposition(|known| known.holds.is_none());
+        self.list.remove(holding_nothing.unwrap_or(self.list.len() - 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nobody() -> Holders {
+        Holders {
+            tenant: "acme".parse().expect("a legal name"),
+            subject: SubjectId::from_bytes([1; 32]),
+            connection: ConnectionId::from_bytes([2; 16]),
+            list: Vec::new(),
+        }
+    }
+
+    fn report(holder: &impl ToString, generation: u64, outcome: ApplyOutcome) -> AppliedReport {
+        AppliedReport { holder: holder.to_string().parse().expect("a legal holder"), generation, outcome }
+    }
+
+    fn after(reports: &[(&str, u64, ApplyOutcome)]) -> Vec<(String, Option<u64>)> {
+        let mut holders = nobody();
+        for (second, (holder, generation, outcome)) in (0..).zip(reports) {
+            let report = report(holder, *generation, *outcome);
+            holders = holders.with(&report, Timestamp::from_secs(second)).unwrap_or(holders);
+        }
+        holders.list.into_iter().map(|holder| (holder.id.to_string(), holder.holds)).collect()
+    }
+
+    #[test]
+    fn what_failed_leaves_what_was_there_and_what_was_removed_leaves_nothing() {
+        use ApplyOutcome::{Applied, Failed, Removed};
+        for (reports, holds) in [
+            (&[("pod", 6, Applied), ("pod", 7, Failed)][..], Some(6)),
+            (&[("pod", 7, Failed)], None),
+            (&[("pod", 7, Failed), ("pod", 7, Applied)], Some(7)),
+            (&[("pod", 6, Applied), ("pod", 7, Removed)], None),
+            (&[("pod", 7, Removed), ("pod", 7, Applied)], Some(7)),
+        ] {
+            assert_eq!(after(reports), [("pod".to_owned(), holds)], "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_that_was_overtaken_changes_nothing() {
+        for outcome in [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed] {
+            let holders = nobody().with(&report(&"pod", 7, ApplyOutcome::Removed), Timestamp::EPOCH).expect("newer");
+            assert_eq!(holders.with(&report(&"pod", 6, outcome), Timestamp::EPOCH), None);
+        }
+    }
+
+    #[test]
+    fn who_holds_nothing_makes_room_before_who_was_silent_for_longest() {
+        let mut holders = nobody();
+        for number in 0..MOST_HOLDERS {
+            let outcome = if number == 3 { ApplyOutcome::Removed } else { ApplyOutcome::Applied };
+            holders = holders.with(&report(&number, 1, outcome), Timestamp::EPOCH).expect("a new holder");
+        }
+        for (newcomer, gone) in [("first", "3"), ("second", "0"), ("third", "1")] {
+            assert!(holders.list.iter().any(|holder| holder.id.as_str() == gone));
+            holders =
+                holders.with(&report(&newcomer, 1, ApplyOutcome::Failed), Timestamp::EPOCH).expect("a new holder");
+            assert_eq!(holders.list[0].id.as_str(), newcomer);
+            holders = holders.with(&report(&newcomer, 1, ApplyOutcome::Applied), Timestamp::EPOCH).expect("the same");
+            assert_eq!((holders.list.len(), holders.list[0].holds), (MOST_HOLDERS, Some(1)));
+            assert!(holders.list.iter().all(|holder| holder.id.as_str() != gone));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn a_holder_stands_once_by_its_newest_generation_and_the_list_stays_short(
+            reports in prop::collection::vec((0_u16..150, 1_u64..9, 0_u8..3), 0..600),
+        ) {
+            let mut holders = nobody();
+            for (second, (holder, generation, outcome)) in (0..).zip(reports) {
+                let outcome = [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed][usize::from(outcome)];
+                let before = holders.list.iter().find(|known| known.id.as_str() == holder.to_string()).cloned();
+                let next = holders.with(&report(&holder, generation, outcome), Timestamp::from_secs(second));
+                prop_assert_eq!(next.is_none(), before.is_some_and(|before| before.reported > generation));
+                holders = next.unwrap_or(holders);
+                prop_assert!(holders.list.len() <= MOST_HOLDERS);
+                prop_assert!(holders.list.is_sorted_by_key(|holder| std::cmp::Reverse(holder.at)));
+                let names: std::collections::BTreeSet<_> = holders.list.iter().map(|holder| &holder.id).collect();
+                prop_assert_eq!(names.len(), holders.list.len());
+            }
+        }
+    }
+}

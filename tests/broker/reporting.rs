@@ -1,0 +1,217 @@
+//! Holders report what they have done with a generation, and whoever looks at the connection or revokes it is told.
+
+use std::time::Duration;
+
+use claviger::{
+    client::{Client, ClientError},
+    domain::{AuditAction, ConnectionId, MOST_HOLDERS, Role},
+    proto::v1::{
+        self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
+        revoke_request::Target,
+    },
+    store::{RecordKey, RecordKind},
+};
+use futures_util::future::join_all;
+
+use crate::{
+    backing_up,
+    keys::call_of,
+    observer::{Observer, in_time},
+    support::records::Records,
+    world::{MINUTE, PLUGIN, World, ask, reason, revoke_all},
+};
+
+const IN_MARGIN: Duration = Duration::from_secs(541);
+
+async fn report(
+    client: &Client,
+    connection: &v1::Connection,
+    holder: &str,
+    generation: u64,
+    outcome: Outcome,
+) -> Result<bool, ClientError> {
+    let request = v1::ReportAppliedRequest {
+        credential_id: connection.credential_id.clone(),
+        generation,
+        outcome: outcome.into(),
+        holder: holder.to_owned(),
+    };
+    Ok(in_time(client.report_applied(request)).await?.recorded)
+}
+
+async fn look(client: &Client, connection: &v1::Connection) -> v1::Connection {
+    let request = v1::GetConnectionRequest { connection_id: connection.connection_id.clone() };
+    client.get_connection(request).await.unwrap().connection.unwrap()
+}
+
+/// Who holds which generation, and which the last report was about.
+fn held(holders: &[v1::CredentialHolder]) -> Vec<(&str, u64, Outcome, u64)> {
+    let told = holders.iter().map(|of| (of.holder.as_str(), of.generation, of.outcome(), of.reported_generation));
+    told.collect()
+}
+
+/// A connection whose credential is of generation 2.
+async fn refreshed(world: &World, client: &Client) -> v1::Connection {
+    let connection = world.connect(client, "alice").await;
+    world.clock.advance(IN_MARGIN);
+    assert_eq!(client.get_plugin_token(ask(PLUGIN)).await.unwrap().generation, 2);
+    look(client, &connection).await
+}
+
+#[tokio::test]
+async fn who_holds_what_is_shown_with_the_connection_and_by_whoever_revokes_it() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    assert_eq!(connection.holders, []);
+    assert!(report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap());
+    world.clock.advance(MINUTE);
+    assert!(report(&client, &connection, "pod-2", 2, Outcome::Applied).await.unwrap());
+    assert!(report(&client, &connection, "pod-1", 2, Outcome::Failed).await.unwrap());
+    let expected = [("pod-1", 1, Outcome::Failed, 2), ("pod-2", 2, Outcome::Applied, 2)];
+
+    world.restart().await;
+    let client = world.client("alice");
+    let shown = look(&client, &connection).await;
+    assert_eq!(held(&shown.holders), expected);
+    assert_eq!(shown.holders[0].reported_at.as_ref().unwrap().seconds, world.now().as_secs());
+    let listed = client.list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
+    assert_eq!(listed.connections, [shown]);
+    for preview in [true, false] {
+        let results = client.revoke(v1::RevokeRequest { preview, ..revoke_all() }).await.unwrap().results;
+        assert_eq!(held(&results[0].holders), expected, "preview: {preview}");
+    }
+}
+
+#[tokio::test]
+async fn a_holder_reports_also_once_the_connection_is_revoked_and_settled() {
+    let world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    assert!(report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap());
+    client.revoke(revoke_all()).await.unwrap();
+    assert_eq!(look(&client, &connection).await.state(), State::Revoked);
+    // One that was asked for before the revocation, and came to its place after it.
+    assert!(report(&client, &connection, "pod-2", 2, Outcome::Applied).await.unwrap());
+    assert!(report(&client, &connection, "pod-1", 2, Outcome::Removed).await.unwrap());
+    let target = Some(Target::ConnectionId(connection.connection_id.clone()));
+    let again = client.revoke(v1::RevokeRequest { target, preview: false }).await.unwrap();
+    let expected = [("pod-1", 0, Outcome::Removed, 2), ("pod-2", 2, Outcome::Applied, 2)];
+    assert_eq!(held(&again.results[0].holders), expected);
+}
+
+#[tokio::test]
+async fn a_report_that_was_overtaken_is_answered_so_and_changes_nothing() {
+    let world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    assert!(report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap());
+    let before = look(&client, &connection).await;
+    for outcome in [Outcome::Applied, Outcome::Failed, Outcome::Removed] {
+        assert!(!report(&client, &connection, "pod-1", 1, outcome).await.unwrap());
+    }
+    assert_eq!(look(&client, &connection).await, before);
+    assert!(report(&client, &connection, "pod-2", 1, Outcome::Applied).await.unwrap(), "each holder by itself");
+    assert!(report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap(), "it is safe to repeat");
+}
+
+#[tokio::test]
+async fn nobody_reports_for_somebody_else_or_what_was_never_given_out() {
+    let world = World::start().await;
+    let (alice, bob) = (world.client("alice"), world.client("bob"));
+    let connection = world.connect(&alice, "alice").await;
+    world.connect(&bob, "bob").await;
+    let unknown = format!("crd_{}", "0".repeat(connection.credential_id.len() - 4));
+    let unknown = v1::Connection { credential_id: unknown, ..connection.clone() };
+    for (client, connection) in [(&bob, &connection), (&alice, &unknown)] {
+        let refused = report(client, connection, "pod-1", 1, Outcome::Applied).await;
+        assert_eq!(reason(refused), Reason::ConnectionNotFound);
+    }
+    let early = report(&alice, &connection, "pod-1", 2, Outcome::Applied).await;
+    assert_eq!(reason(early), Reason::InvalidArgument);
+    assert_eq!(look(&alice, &connection).await.holders, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_who_reports_at_the_same_time_is_taken_down() {
+    let world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    let names: Vec<String> = (0..MOST_HOLDERS).map(|number| format!("pod-{number:03}")).collect();
+    let reports = names.iter().map(|name| report(&client, &connection, name, 1, Outcome::Applied));
+    assert!(join_all(reports).await.into_iter().all(Result::unwrap));
+    let shown = look(&client, &connection).await;
+    let mut told: Vec<&str> = shown.holders.iter().map(|holder| holder.holder.as_str()).collect();
+    told.sort_unstable();
+    assert_eq!(told, names);
+    assert!(report(&client, &connection, "one more", 1, Outcome::Applied).await.is_err(), "a name has no spaces");
+    assert!(report(&client, &connection, "one-more", 1, Outcome::Applied).await.unwrap());
+    let shown = look(&client, &connection).await;
+    assert_eq!((shown.holders.len(), shown.holders[0].holder.as_str()), (MOST_HOLDERS, "one-more"));
+}
+
+#[tokio::test]
+async fn what_is_reported_is_no_news_on_the_stream() {
+    let world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    let mut observer = Observer::of(&client).await;
+    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    client.revoke(revoke_all()).await.unwrap();
+    assert_eq!(observer.next().await.kind(), Kind::Revoked);
+}
+
+#[tokio::test]
+async fn a_report_is_on_record_with_the_generation_that_it_is_about() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    world.stop().await;
+    let records = Records::open(&world).await;
+    let trail = records.vault.audit(0, 1_000).await.unwrap();
+    records.close().await;
+    let reported: Vec<_> = trail.iter().filter(|(_, record)| record.action == AuditAction::AppliedReported).collect();
+    let [(_, record)] = reported[..] else { panic!("{reported:?}") };
+    assert_eq!(record.generation, Some(1));
+    assert_eq!(record.connection.map(|id| id.to_string()), Some(connection.connection_id));
+}
+
+#[tokio::test]
+async fn who_held_what_is_erased_with_the_subject() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    let id: ConnectionId = connection.connection_id.parse().unwrap();
+    let key = RecordKey::new(RecordKind::Holders, id.as_bytes());
+    world.stop().await;
+    let records = Records::open(&world).await;
+    assert!(records.store.row(key.clone()).await.unwrap().is_some());
+    let owner = records.vault.any_connection(id).await.unwrap().unwrap().into_value();
+    records.close().await;
+    world.run().await;
+    world.broker().erase_subject(&call_of(Role::Operator), &owner.tenant, owner.subject).await.unwrap();
+    let client = world.client("alice");
+    let late = report(&client, &connection, "pod-1", 1, Outcome::Removed).await;
+    assert_eq!(reason(late), Reason::ConnectionNotFound);
+    world.stop().await;
+    let records = Records::open(&world).await;
+    assert!(records.store.row(key).await.unwrap().is_none());
+    records.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_what_comes_back_with_a_backup() {
+    let mut world = backing_up::world().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    let (archive, _) = backing_up::backup(&backing_up::operator(&world)).await;
+    report(&client, &connection, "pod-1", 1, Outcome::Removed).await.unwrap();
+    world.stop().await;
+    backing_up::restore(&world, &archive, true).await.unwrap();
+    world.run().await;
+    let shown = look(&world.client("alice"), &connection).await;
+    assert_eq!(held(&shown.holders), [("pod-1", 1, Outcome::Applied, 1)]);
+}
