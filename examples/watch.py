@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import grpc
 from claviger.v1 import connection_pb2, token_broker_pb2_grpc, watch_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.proto import serialize_length_prefixed
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
@@ -33,7 +33,6 @@ CHANNEL_OPTIONS = [
 FIRST_MESSAGE, SILENT_INTERVALS = 90.0, 3  # rule 14
 BACKOFF_FIRST, BACKOFF_MOST, LIVED_LONG = 0.2, 30.0, 60.0  # rule 18
 PASSING = "UNAVAILABLE INTERNAL UNKNOWN CANCELLED ABORTED DEADLINE_EXCEEDED RESOURCE_EXHAUSTED".split()  # rule 17
-ENDED_STATES = {connection_pb2.CREDENTIAL_STATE_REVOKING, connection_pb2.CREDENTIAL_STATE_REVOKED}  # rule 8
 ENDING_KINDS = {  # rule 9
     watch_pb2.CREDENTIAL_EVENT_KIND_REVOKED,
     watch_pb2.CREDENTIAL_EVENT_KIND_ERASED,
@@ -64,8 +63,7 @@ class View:
                 self.token = b""
                 self.begin()
             case "snapshot" if self._snapshot is not None:
-                present = (status for status in message.snapshot.statuses if status.state not in ENDED_STATES)
-                self._snapshot |= {status.credential_id: status for status in present}
+                self._snapshot |= {status.credential_id: status for status in message.snapshot.statuses}
             case "snapshot_end" if self._snapshot is not None:
                 old, self.credentials = self.credentials, self._snapshot
                 self._snapshot, self._revision = None, message.revision
@@ -96,6 +94,7 @@ class End:
 
     code: StatusCode
     text: str = ""
+    token_refused: bool = False  # the resume token, not the platform token
     lived: float | None = None  # since `opened`; none: it has not come
     drained: bool = False
     not_before: float = 0.0  # by time.monotonic(): what the drain or RetryInfo asks for
@@ -103,14 +102,20 @@ class End:
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> "End":
         end = cls(error.code(), error.details() or "")
-        status, info, retry = status_pb2.Status(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        status, bad = status_pb2.Status(), error_details_pb2.BadRequest()
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         trailer = error.trailing_metadata() or grpc.aio.Metadata()
-        status.ParseFromString(trailer.get("grpc-status-details-bin", b""))
-        for detail in status.details:
-            if detail.Unpack(info) and info.domain == "claviger":
-                end.text = f"{info.reason}: {end.text}"
-            elif detail.Unpack(retry):
-                end.not_before = time.monotonic() + retry.retry_delay.ToTimedelta().total_seconds()
+        try:
+            status.ParseFromString(trailer.get("grpc-status-details-bin", b""))
+            for detail in status.details:
+                if detail.Unpack(info) and info.domain == "claviger":
+                    end.text = f"{info.reason}: {end.text}"
+                elif detail.Unpack(retry):
+                    end.not_before = time.monotonic() + retry.retry_delay.ToTimedelta().total_seconds()
+                elif detail.Unpack(bad):
+                    end.token_refused = any(field.field == "resume_token" for field in bad.field_violations)
+        except DecodeError:
+            pass  # not the broker's, so the code alone counts
         return end
 
 
@@ -144,7 +149,7 @@ class Watcher:
             failed = end.code.name in PASSING or end.code == StatusCode.OK and short
             if end.code == StatusCode.UNAUTHENTICATED and refused is None:
                 refused = bearer
-            elif end.code in (StatusCode.INVALID_ARGUMENT, StatusCode.OUT_OF_RANGE) and resumed:
+            elif resumed and (end.token_refused or end.code == StatusCode.OUT_OF_RANGE):
                 self.view.token = b""
             elif not failed and end.code != StatusCode.OK:
                 raise Stop(f"{end.code.name} {end.text}")

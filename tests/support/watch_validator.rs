@@ -362,7 +362,8 @@ fn is_cut(event: &CredentialEvent) -> bool {
 /// What is not listed any more.
 fn is_gone(event: &CredentialEvent) -> bool {
     let is_end = matches!(event.kind(), Kind::AccessLost | Kind::Erased);
-    is_end || event.status.as_ref().is_some_and(|status| status.state() == CredentialState::Revoked)
+    let is_stopped = |state| matches!(state, CredentialState::Revoking | CredentialState::Revoked);
+    is_end || event.status.as_ref().is_some_and(|status| is_stopped(status.state()))
 }
 
 /// Whether a snapshot lists what the newest event says. Whether a provider suspends it is told page by page: a state may

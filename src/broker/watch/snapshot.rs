@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Caller, CredentialId, CredentialState, CredentialStatus, EventKind, Revision},
+    domain::{Caller, CredentialId, CredentialStatus, EventKind, Revision},
     events::Read,
 };
 
@@ -54,10 +54,10 @@ impl Broker {
             }
             cursor = complete;
         }
-        // What was revoked before the scan is not listed; what was revoked during it must not be either.
+        // Watchers were told of its end when it was stopped, not when the provider confirmed it.
         let catalog = self.catalog();
         let is_shown = |status: &CredentialStatus| catalog.lets_see(status) && filter.shows(status);
-        statuses.retain(|_, status| status.state != CredentialState::Revoked && is_shown(status));
+        statuses.retain(|_, status| !status.state.is_stopped() && is_shown(status));
         Ok(Some((end, statuses.into_values().collect())))
     }
 
