@@ -8,7 +8,7 @@ use std::{
 };
 
 use claviger::{
-    client::{Client, Connect, Heard, Watch},
+    client::{Client, ClientError, Connect, Heard, Watch},
     domain::{BoxFuture, Clock, PresentedToken, Timestamp},
     proto::v1::{
         self, CredentialEvent, CredentialStatus, DrainCause, WatchBatch, WatchCredentialStatusRequest,
@@ -157,6 +157,60 @@ async fn streams_that_are_not_read_for_a_while_hold_nobody_up_and_lose_nothing()
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_before_its_resync_is_complete_does_not_go_on_from_the_lost_position() {
+    let resync = message(0, Body::Resync(v1::WatchResync::default()));
+    let mut sea = Sea::start([
+        Script::says([opened(), batch(7, &["crd_a"], false)]).then(Status::unavailable("gone")),
+        Script::says([opened(), Message { resume_token: Vec::new(), ..resync }]).then(Status::unavailable("gone")),
+        Script::says([opened()]),
+    ])
+    .await;
+    for _ in 0..2 {
+        sea.next().await;
+    }
+    sea.next_after(SECOND / 5).await;
+    sea.next().await;
+    sea.next_after(2 * SECOND / 5).await;
+    let resumed = Start::ResumeToken(b"after 7".to_vec());
+    assert_eq!(sea.shore.starts(), [None, Some(resumed), Some(Start::Snapshot(true))]);
+}
+
+#[tokio::test]
+async fn a_position_that_is_lost_or_refused_is_not_asked_for_again() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let refused = ErrorDetails::with_bad_request_violation("resume_token", "belongs to another caller");
+    for refusal in [
+        Status::with_error_details(Code::InvalidArgument, "another's", refused),
+        Status::out_of_range("events up to there are gone"),
+    ] {
+        let mut sea = Sea::start([
+            Script::says([opened(), batch(7, &["crd_a"], false)]).then(Status::unavailable("gone")),
+            Script::refuses(refusal.clone()),
+            Script::says([opened()]),
+        ])
+        .await;
+        for _ in 0..2 {
+            sea.next().await;
+        }
+        let error = sea.try_moving(is_back_off, &mut Vec::new()).await.expect_err("it is refused");
+        assert_eq!(error.code, refusal.code());
+        sea.next_after(2 * SECOND / 5).await;
+        let resumed = Start::ResumeToken(b"after 7".to_vec());
+        assert_eq!(sea.shore.starts(), [None, Some(resumed), Some(Start::Snapshot(true))]);
+    }
+}
+
+#[tokio::test]
+async fn a_fault_inside_the_broker_ends_no_watch() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let details = ErrorDetails::with_error_info("INTERNAL", "claviger", std::collections::HashMap::new());
+    let fault = Status::with_error_details(Code::Internal, "a fault", details);
+    let mut sea = Sea::start([Script::says([opened()]).then(fault), Script::says([opened()])]).await;
+    sea.next().await;
+    sea.next_after(SECOND / 5).await;
+}
+
+#[tokio::test]
 async fn fragments_arrive_as_one_batch_and_half_of_them_never() {
     let mut sea = Sea::start([
         Script::says([batch(7, &["crd_a"], true)]).then(Status::unavailable("gone")),
@@ -227,14 +281,22 @@ impl Sea {
     }
 
     /// The next message, moving the clock on wherever the loop sleeps for something that `moves` accepts.
-    async fn next_moving(&mut self, mut moves: impl FnMut(Duration) -> bool, waits: &mut Vec<Duration>) -> Message {
+    async fn next_moving(&mut self, moves: impl FnMut(Duration) -> bool, waits: &mut Vec<Duration>) -> Message {
+        self.try_moving(moves, waits).await.expect("the watch goes on")
+    }
+
+    async fn try_moving(
+        &mut self,
+        mut moves: impl FnMut(Duration) -> bool,
+        waits: &mut Vec<Duration>,
+    ) -> Result<Message, ClientError> {
         while self.sleeps.try_recv().is_ok() {}
         let next = self.watch.next();
         tokio::pin!(next);
         loop {
             tokio::select! {
                 biased;
-                message = &mut next => return message.expect("the watch goes on"),
+                message = &mut next => return message,
                 Some(until) = self.sleeps.recv() => {
                     let wait = until - self.clock.now();
                     if !wait.is_zero() && moves(wait) {

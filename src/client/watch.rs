@@ -20,6 +20,10 @@ const STABLE: Duration = Duration::from_secs(60);
 /// A peer that misses this many progress messages is gone, whatever its TCP connection says.
 const MISSED_INTERVALS: u32 = 3;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+/// The broker's own bound; what claims to be more silent is believed no further.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+/// The request's field, as a refusal names it.
+const RESUME_TOKEN: &str = "resume_token";
 
 /// A random duration between zero and the given one, evenly distributed.
 pub type Jitter = Box<dyn FnMut(Duration) -> Duration + Send>;
@@ -92,7 +96,7 @@ impl Watch {
     ///
     /// # Errors
     /// Only what waiting cannot cure: the token, the rights, the request, or a lost position. Calling again tries
-    /// again from the same place.
+    /// again from the same place; after a position that is lost or refused, with a snapshot.
     pub async fn next(&mut self) -> Result<Message, ClientError> {
         loop {
             if let Heard::Message(message) = self.hear().await? {
@@ -151,9 +155,12 @@ impl Watch {
     fn take(&mut self, mut message: Message) -> Option<Message> {
         match &mut message.body {
             Some(Body::Opened(opened)) => {
-                self.silence =
-                    opened.progress_interval.and_then(positive).unwrap_or(DEFAULT_INTERVAL) * MISSED_INTERVALS;
+                let interval = opened.progress_interval.and_then(positive).unwrap_or(DEFAULT_INTERVAL);
+                self.silence = interval.min(LONGEST_INTERVAL) * MISSED_INTERVALS;
             }
+            // What comes next is a snapshot: a stream that breaks before its end must not go on from the lost position,
+            // which the log may reach again with other content.
+            Some(Body::Resync(_)) => self.request.start = Some(Start::Snapshot(true)),
             Some(Body::Batch(batch)) => {
                 self.fragments.append(&mut batch.events);
                 if !batch.more_follows {
@@ -182,7 +189,13 @@ impl Watch {
 
     fn fail(&mut self, error: ClientError) -> Result<Interruption, ClientError> {
         self.put_off(error.retry_after);
-        if error.is_passing() { Ok(self.interrupted(Some(error))) } else { Err(error) }
+        if is_passing(&error) {
+            return Ok(self.interrupted(Some(error)));
+        }
+        if error.code == Code::OutOfRange || error.violations.iter().any(|violation| violation.field == RESUME_TOKEN) {
+            self.request.start = Some(Start::Snapshot(true));
+        }
+        Err(error)
     }
 
     fn interrupted(&self, cause: Option<ClientError>) -> Interruption {
@@ -210,6 +223,11 @@ impl Watch {
         let wait = (self.jitter)(ceiling).max(at_least.unwrap_or_default());
         self.reopen_at = self.reopen_at.max(self.clock.now().plus(wait));
     }
+}
+
+/// For a stream it makes no difference who ended it so: the next one may live.
+fn is_passing(error: &ClientError) -> bool {
+    error.is_passing() || matches!(error.code, Code::Internal | Code::Unknown | Code::Cancelled)
 }
 
 fn positive(duration: prost_types::Duration) -> Option<Duration> {
