@@ -278,12 +278,14 @@ impl Vault {
             reason: None,
             ..CredentialStatus::of(&stored.value)
         };
-        change.event(&CredentialEvent {
-            kind: EventKind::Erased,
-            tenant: erasing.tenant.clone(),
-            occurred_at: erasing.audit.at,
-            status,
-        });
+        if !stored.value.withheld {
+            change.event(&CredentialEvent {
+                kind: EventKind::Erased,
+                tenant: erasing.tenant.clone(),
+                occurred_at: erasing.audit.at,
+                status,
+            });
+        }
         let tokens = self.connection_tokens(&stored).await?;
         Ok(tokens.map(|tokens| (stored.value.provider.clone(), tokens)))
     }

@@ -163,3 +163,83 @@ async fn a_stream_on_which_nothing_happens_ends_at_once() {
     world.reload(without_tenants).await;
     assert_eq!(ends(&mut his).await, (DrainCause::Authorization, ErrorReason::TenantUnknown));
 }
+
+/// The next event that a watcher hears.
+async fn hears(observer: &mut Observer) -> (Kind, v1::CredentialStatus) {
+    let event = observer.next().await;
+    (event.kind(), event.status.unwrap())
+}
+
+#[track_caller]
+fn assert_has_only_ids(status: &v1::CredentialStatus, of: &v1::Connection) {
+    let ids = v1::CredentialStatus {
+        credential_id: of.credential_id.clone(),
+        connection_id: of.connection_id.clone(),
+        subject: status.subject.clone(),
+        ..Default::default()
+    };
+    assert_eq!(*status, ids);
+}
+
+async fn snapshot_of(client: &Client) -> Vec<v1::CredentialStatus> {
+    let mut stream = client.watch_credential_status(v1::WatchCredentialStatusRequest::default()).await.unwrap();
+    let mut listed = Vec::new();
+    loop {
+        match in_time(stream.message()).await.unwrap().unwrap().body {
+            Some(Body::Snapshot(snapshot)) => listed.extend(snapshot.statuses),
+            Some(Body::SnapshotEnd(_)) => return listed,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_taken_out_takes_its_credentials_out_of_sight_until_it_comes_back() {
+    let mut world = World::start().await;
+    let (alice, bob) = (world.client("alice"), world.client("bob"));
+    let (hers, his) = (world.connect(&alice, "alice").await, world.connect(&bob, "bob").await);
+    let (mut observer, mut beside) = (Observer::of(&alice).await, Observer::of(&bob).await);
+
+    world.reload(without_the_provider).await;
+    for (observer, of) in [(&mut observer, &hers), (&mut beside, &his)] {
+        let (kind, status) = hears(observer).await;
+        assert_eq!(kind, Kind::AccessLost);
+        assert_has_only_ids(&status, of);
+    }
+    assert_eq!(snapshot_of(&alice).await, []);
+    // What happens to it now is nobody's to hear: not that it lapses, nor anything of what a revocation is.
+    world.clock.advance(30 * MINUTE);
+    bob.revoke(crate::world::revoke_all()).await.unwrap();
+
+    world.reload(|_| {}).await;
+    let (kind, status) = hears(&mut observer).await;
+    assert_eq!(kind, Kind::AccessGained);
+    assert_eq!((status.credential_id.as_str(), status.generation), (hers.credential_id.as_str(), 1));
+    assert_eq!((status.provider.as_str(), status.scopes.is_empty()), ("dev", false), "all of it");
+    let (kind, status) = hears(&mut beside).await;
+    assert_eq!((kind, status.state()), (Kind::AccessGained, v1::CredentialState::Revoking), "as it is by now");
+    // Whoever slept through it all hears as much as those who listened.
+    let mut asleep = Observer::after(observer, &alice).await;
+    alice.get_plugin_token(crate::world::ask(crate::world::PLUGIN)).await.unwrap();
+    assert_eq!(hears(&mut asleep).await.0, Kind::Refreshed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_while_the_process_was_down_is_told_at_the_start() {
+    let mut world = World::start().await;
+    let alice = world.client("alice");
+    let hers = world.connect(&alice, "alice").await;
+    let observer = Observer::of(&alice).await;
+    world.reconfigure(without_the_provider).await;
+    let alice = world.client("alice");
+    let mut observer = Observer::after(observer, &alice).await;
+    let (kind, status) = hears(&mut observer).await;
+    assert_eq!(kind, Kind::AccessLost);
+    assert_has_only_ids(&status, &hers);
+    // Nobody is told twice.
+    world.restart().await;
+    let observer = Observer::after(observer, &world.client("alice")).await;
+    world.reconfigure(|_| {}).await;
+    let mut observer = Observer::after(observer, &world.client("alice")).await;
+    assert_eq!(hears(&mut observer).await.0, Kind::AccessGained);
+}

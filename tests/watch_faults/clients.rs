@@ -42,6 +42,8 @@ pub(crate) struct Standing {
     pub(crate) synced: bool,
     /// The newest of any credential.
     pub(crate) generation: u64,
+    /// Up to where everything was heard.
+    pub(crate) revision: u64,
     /// When each stream was opened.
     pub(crate) opened: Vec<Instant>,
     /// When each drain said to come again.
@@ -52,9 +54,10 @@ pub(crate) struct Standing {
 pub(crate) type Heard = watch::Receiver<Standing>;
 
 /// Watchers under way. All end when this goes.
-#[derive(Default)]
 pub(crate) struct Watchers {
     pub(crate) record: Record,
+    /// The longest that one backs off for: where a broker is gone for longer than a test has time.
+    longest: Duration,
     all: Vec<Heard>,
     running: JoinSet<()>,
 }
@@ -103,19 +106,35 @@ impl Standing {
             }
             Some(Body::Progress(_)) | None => {}
         }
+        if matches!(&message.body, Some(Body::Batch(_) | Body::SnapshotEnd(_) | Body::Progress(_))) {
+            self.revision = message.revision;
+        }
         if !message.resume_token.is_empty() {
             self.token.clone_from(&message.resume_token);
         }
     }
 }
 
+impl Default for Watchers {
+    fn default() -> Self {
+        Self::who_back_off_for(Duration::from_millis(500))
+    }
+}
+
 impl Watchers {
+    pub(crate) fn who_back_off_for(longest: Duration) -> Self {
+        Self { record: Record::default(), longest, all: Vec::new(), running: JoinSet::new() }
+    }
+
     /// One more, from where `request` says.
     pub(crate) fn add(&mut self, client: Client, subject: &str, request: Request) -> AbortHandle {
         let (tell, standing) = watch::channel(Standing::default());
         let seed = self.all.len();
         self.all.push(standing);
-        self.running.spawn(watch_on(client, subject.to_owned(), request, self.record.clone(), tell, seed))
+        let (mut dice, longest) = (Dice(seed as u64), self.longest);
+        let jitter = Box::new(move |ceiling: Duration| ceiling.min(longest).mul_f64(dice.part()));
+        let watching = Watch::new(client, request.clone(), Arc::new(SystemClock), jitter);
+        self.running.spawn(watch_on(watching, subject.to_owned(), request, self.record.clone(), tell))
     }
 
     pub(crate) fn standings(&self) -> &[Heard] {
@@ -147,16 +166,12 @@ impl Watchers {
 }
 
 async fn watch_on(
-    client: Client,
+    mut watching: Watch,
     subject: String,
     mut request: Request,
     record: Record,
     standing: watch::Sender<Standing>,
-    seed: usize,
 ) {
-    let mut dice = Dice(seed as u64);
-    let jitter = Box::new(move |ceiling: Duration| ceiling.mul_f64(dice.part()));
-    let mut watching = Watch::new(client, request.clone(), Arc::new(SystemClock), jitter);
     let mut stream = None;
     loop {
         let message = watching.next().await.unwrap_or_else(|error| panic!("{error:?}"));
@@ -253,13 +268,15 @@ pub(crate) async fn all_reach(standings: &[Heard], what: &str, wanted: impl Fn(&
     assert_eq!(late, 0, "of {} so many are not {what} in time", standings.len());
 }
 
-/// The most in one second, wherever it begins, over the mean.
+/// The most in one second, wherever it begins, over the mean of those in the middle: one that was late by far says little
+/// about the others.
 pub(crate) fn crowding(mut times: Vec<Instant>) -> f64 {
     times.sort_unstable();
     let until = |from: Instant| times.partition_point(|time| *time < from + Duration::from_secs(1));
     let most = times.iter().enumerate().map(|(index, from)| until(*from) - index).max().unwrap();
-    let lasted = *times.last().unwrap() - times[0];
-    most as f64 / (times.len() as f64 / lasted.as_secs_f64().max(1.0))
+    let (first, last) = (times.len() / 10, times.len() * 9 / 10);
+    let mean = (last - first) as f64 / (times[last] - times[first]).as_secs_f64();
+    most as f64 / mean
 }
 
 /// SplitMix64: as good as needed for choosing, and the same for the same seed.

@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "shared with the tests of the store")]
 mod disk;
 #[path = "../support/emitted/mod.rs"]
+#[expect(dead_code, reason = "what a store's files hold is searched elsewhere")]
 mod emitted;
 #[path = "../support/event_log.rs"]
 mod event_log;
@@ -39,4 +40,5 @@ mod killed;
 mod place;
 mod power;
 mod relay;
+mod soak;
 mod stalled;

@@ -47,7 +47,6 @@ const ACCOUNT: &str = "alice";
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) struct Place {
-    /// Before the directory, which it searches when it goes.
     _emitted: Emitted,
     directory: TempDir,
     pub(crate) provider: DevProvider,
@@ -70,7 +69,7 @@ impl Place {
     /// `more` stands at the head of the configuration.
     pub(crate) async fn new(more: &str) -> Self {
         let directory = TempDir::with_prefix("claviger-watch-faults-").unwrap();
-        let emitted = Emitted::of("watch_faults").below(directory.path());
+        let emitted = Emitted::of("watch_faults");
         let options = dev::Options {
             redirect_uris: vec![CALLBACK.parse().unwrap()],
             access_token_lifetime: LIFETIME,

@@ -56,10 +56,9 @@ async fn a_batch_that_breaks_off_was_never_there() {
     let Some(mut place) = Place::start(&["alice", "bob"]).await else { return };
     place.client_knows_all().await;
     place.relay.close();
-    place.world.stop().await;
+    place.stop().await;
     write_a_long_batch(&place).await;
-    place.world.run().await;
-    place.alice = place.world.client("alice");
+    place.run().await;
     // The first fragment, and not the second.
     place.relay.lead_to_for(place.world.grpc(), 300 << 10);
     place.program.receives(|body| matches!(body, Body::Batch(batch) if batch.more_follows)).await;

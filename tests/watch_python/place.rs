@@ -10,11 +10,11 @@ use claviger::{
         watch_credential_status_request::Start, watch_credential_status_response::Body,
     },
 };
-use tokio::time::timeout;
+use tokio::{sync::RwLockReadGuard, time::timeout};
 
 use crate::{
     event_log,
-    program::{Opened, Program, View, there_is_python},
+    program::{Opened, Program, STARTING, View, there_is_python},
     records::Records,
     relay::Relay,
     watch_validator::{History, Log, assert_valid},
@@ -31,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) relay: Relay,
     pub(crate) program: Program,
     pub(crate) alice: Client,
+    /// No program is started meanwhile.
+    stopped: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl Place {
@@ -55,8 +57,26 @@ impl Place {
         }
         let relay = Relay::to(world.grpc()).await;
         let token = token(&world);
-        let program = Program::start(relay.address, token.expose(), &arguments(&connections));
-        Some(Self { world, relay, program, alice })
+        let program = Program::start(relay.address, token.expose(), &arguments(&connections)).await;
+        Some(Self { world, relay, program, alice, stopped: None })
+    }
+
+    /// A process that is being started holds what is open at that moment for an instant, the lock of the store among it:
+    /// from here until the broker runs again, none is.
+    pub(crate) async fn stop(&mut self) {
+        self.stopped = Some(STARTING.read().await);
+        self.world.stop().await;
+    }
+
+    pub(crate) async fn run(&mut self) {
+        self.world.run().await;
+        self.runs();
+    }
+
+    /// The broker was started otherwise.
+    pub(crate) fn runs(&mut self) {
+        self.stopped = None;
+        self.alice = self.world.client("alice");
     }
 
     /// Waits until the client knows what the broker lists, of those that `wanted` holds for.
@@ -115,7 +135,7 @@ impl Place {
     pub(crate) async fn judge(mut self) -> Vec<Opened> {
         let subject = self.subject().await;
         let streams = self.program.interrupt().await;
-        self.world.stop().await;
+        self.stop().await;
         assert_valid(&self.log().await, &histories(&subject, &streams));
         streams
     }

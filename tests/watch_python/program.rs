@@ -22,7 +22,10 @@ use rustix::{
 };
 use tempfile::TempDir;
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        RwLock,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
     time::timeout,
 };
 
@@ -32,6 +35,9 @@ use crate::{
 };
 
 const PROTOC: &str = "python-grpc-tools-protoc";
+
+/// Written to while a program is being started.
+pub(crate) static STARTING: RwLock<()> = RwLock::const_new(());
 
 /// What is known of each credential, as the client prints it.
 pub(crate) type View = BTreeMap<String, String>;
@@ -68,11 +74,12 @@ pub(crate) fn there_is_python() -> bool {
 }
 
 impl Program {
-    pub(crate) fn start(broker: SocketAddr, token: &str, arguments: &[String]) -> Self {
+    pub(crate) async fn start(broker: SocketAddr, token: &str, arguments: &[String]) -> Self {
         let directory = TempDir::with_prefix("claviger-watch-python-").unwrap();
         fs::write(directory.path().join("token"), token).unwrap();
         let record = directory.path().join("record");
         mknodat(CWD, &record, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let alone = STARTING.write().await;
         let mut child = Command::new(python())
             .env("PYTHONPATH", STUBS.as_path())
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -85,6 +92,7 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        drop(alone);
         let (sender, news) = unbounded_channel();
         read(child.stdout.take().unwrap(), News::Shown, sender.clone());
         read(child.stderr.take().unwrap(), News::Said, sender.clone());

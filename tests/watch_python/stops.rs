@@ -16,10 +16,9 @@ async fn a_broker_that_stops_sends_it_away_and_has_it_back_without_a_snapshot() 
     let Some(mut place) = Place::start(&["alice", "bob"]).await else { return };
     place.client_knows_all().await;
     place.refresh("alice").await;
-    place.world.stop().await;
+    place.stop().await;
     place.relay.close();
-    place.world.run().await;
-    place.alice = place.world.client("alice");
+    place.run().await;
     place.refresh("bob").await;
     place.relay.lead_to(place.world.grpc());
     place.client_knows_all().await;
@@ -58,10 +57,10 @@ async fn a_token_of_another_installation_is_forgotten() {
     place.client_knows_all().await;
     place.relay.close();
     let subject = place.subject().await;
-    place.world.stop().await;
+    place.stop().await;
     let log = place.log().await;
     place.world.reconfigure(|config| config.store.directory.push("another")).await;
-    place.alice = place.world.client("alice");
+    place.runs();
     place.world.connect(&place.alice, "bob").await;
     place.relay.lead_to(place.world.grpc());
     place.program.says("INVALID_ARGUMENT").await;
@@ -71,7 +70,7 @@ async fn a_token_of_another_installation_is_forgotten() {
 
     let other = place.subject().await;
     let streams = place.program.interrupt().await;
-    place.world.stop().await;
+    place.stop().await;
     assert_eq!(snapshots(&streams), [true, true]);
     let (last, before) = streams.split_last().unwrap();
     assert_valid(&log, &histories(&subject, before));
