@@ -8,6 +8,8 @@ mod clock;
 mod emitted;
 #[path = "../support/event_log.rs"]
 mod event_log;
+#[path = "../support/gated_store.rs"]
+mod gated_store;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/watch_validator.rs"]

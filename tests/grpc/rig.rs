@@ -42,6 +42,7 @@ use tonic_types::StatusExt;
 use crate::{
     clock::ManualClock,
     emitted::{self, Emitted},
+    gated_store::{Gate, GatedStore},
     recorded::Recorded,
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct Rig {
     pub(crate) store: Arc<dyn Store>,
     /// Changes what there is without the broker, as another use case does.
     pub(crate) vault: Vault,
+    /// Before a subject's connections.
+    pub(crate) gate: Gate,
     platform: DevProvider,
     channel: Channel,
     _directory: TempDir,
@@ -75,7 +78,7 @@ impl Rig {
             DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
         let emitted = Emitted::of("rig").below(directory.path());
-        let (broker, authenticator, vault) = broker(&directory, &platform, &clock, &random).await;
+        let (broker, authenticator, vault, gate) = broker(&directory, &platform, &clock, &random).await;
         let server = Server::new(grpc::Parts {
             broker: broker.clone(),
             authenticator,
@@ -99,6 +102,7 @@ impl Rig {
             serving,
             store,
             vault,
+            gate,
             platform,
             channel,
             _directory: directory,
@@ -175,7 +179,7 @@ async fn broker(
     platform: &DevProvider,
     clock: &ManualClock,
     random: &Random,
-) -> (Broker, Arc<Authenticator>, Vault) {
+) -> (Broker, Arc<Authenticator>, Vault, Gate) {
     let audit_key = AuditKey::default();
     let options = SledOptions {
         directory: directory.path().join("store"),
@@ -185,6 +189,7 @@ async fn broker(
         epoch: EntryId::from_bytes(random.bytes().unwrap()),
     };
     let store = SledStore::open(options, Box::new(Chain::new(audit_key.clone()))).await.unwrap();
+    let (store, gate) = GatedStore::over(Arc::new(store));
     let store: Arc<dyn Store> = Arc::new(store);
     let root = RootKey::from_secret(&random.secret().unwrap());
     let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key).await.unwrap();
@@ -217,7 +222,7 @@ async fn broker(
             public_url: None,
         },
     };
-    (Broker::start(parts).await.unwrap(), authenticator, vault)
+    (Broker::start(parts).await.unwrap(), authenticator, vault, gate)
 }
 
 fn family(platform: &DevProvider) -> Family {

@@ -209,3 +209,42 @@ async fn our_client_may_leave_many_small_messages_on_many_streams_unread() {
     }
     assert_valid(&event_log::read(&rig.vault).await, &histories);
 }
+
+/// What the broker makes at the same time.
+const SNAPSHOTS: usize = 32;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_cold_watchers_wait_for_their_snapshots_and_nobody_else_does() {
+    const EACH: usize = 50;
+    let rig = Rig::start().await;
+    let users = [User::of(&rig, "alice").await, User::of(&rig, "bob").await, User::of(&rig, "carol").await];
+    rig.gate.close();
+    let mut cold = Vec::new();
+    for user in &users {
+        let channel = Endpoint::from_shared(format!("http://{}", rig.address)).unwrap().connect().await.unwrap();
+        for _ in 0..EACH {
+            let asked = with_metadata(WatchRequest::default(), &[("authorization", &rig.bearer(user.name))]);
+            let stream = TokenBrokerServiceClient::new(channel.clone()).watch_credential_status(asked).await;
+            cold.push(user.watching(stream.unwrap().into_inner(), WatchRequest::default()).await);
+        }
+    }
+    timeout(PATIENCE, rig.gate.reached_by(SNAPSHOTS)).await.expect("nobody takes a snapshot");
+    // While they wait, other calls are answered, and a watcher that needs no snapshot hears what happens.
+    let dave = User::of(&rig, "dave").await;
+    let mut warm = dave.watches(Start::Now(true), 64 * 1024).await;
+    let happened = dave.happens(1).await;
+    warm.read_to(happened).await;
+    for user in &users {
+        User::of(&rig, user.name).await;
+    }
+    assert_eq!(rig.gate.most(), SNAPSHOTS, "all of them are made at the same time");
+
+    rig.gate.open();
+    let mut histories = vec![warm.history];
+    for mut watching in cold {
+        while !matches!(watching.next().await, Body::SnapshotEnd(_)) {}
+        histories.push(watching.history);
+    }
+    assert_eq!(rig.gate.most(), SNAPSHOTS);
+    assert_valid(&event_log::read(&rig.vault).await, &histories);
+}
