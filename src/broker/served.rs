@@ -37,7 +37,7 @@ impl Broker {
         let providers: BTreeSet<_> = catalog.providers.keys().cloned().collect();
         let stored = self.vault().served_providers().await?;
         let next = match &stored {
-            None => Some(ServedProviders::first(providers)),
+            None => Some(self.first_told(ServedProviders::first(providers)).await?),
             Some(stored) => stored.value.replaced_by(providers),
         };
         if let Some(next) = &next {
@@ -103,6 +103,12 @@ impl Broker {
         change.put_served_providers(Some(&stored), &stored.value.told_to(page.end));
         change.commit().await?;
         Ok(true)
+    }
+
+    /// Where there is nobody to be told yet, that is known at once.
+    async fn first_told(&self, served: ServedProviders) -> Result<ServedProviders, BrokerError> {
+        let page = self.vault().every_connection(None, PAGE).await?;
+        Ok(if page.end.is_none() && page.connections.is_empty() { served.told_to(None) } else { served })
     }
 
     /// The next page on which there is something to tell, or the last one.

@@ -45,14 +45,15 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<IndexEntry>, StoreError>>;
 
     /// Event entries with a revision greater than `after`, oldest first, whole revisions only, stopping after the
-    /// revision that reaches `limit` entries.
+    /// revision that reaches `limit` entries. One that is damaged is among them, with an empty body.
     fn events(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>>;
 
     /// Audit entries with a sequence number greater than `after`, oldest first, at most `limit`.
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;
 
     /// Takes a copy of everything as of one revision, which is none before the call's, while writing goes on. The
-    /// copy is read as it is asked for, and keeps neither its rows nor the writers waiting. A corrupt row ends it.
+    /// copy is read as it is asked for, and keeps neither its rows nor the writers waiting. A corrupt row ends it, but for an event:
+    /// that is left out.
     fn copy(&self) -> BoxFuture<'_, Result<Copying, StoreError>>;
 
     /// Where the log stands, as of the last durable change set.

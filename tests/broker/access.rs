@@ -71,7 +71,7 @@ fn without_tenants(config: &mut Config) {
     config.tenants.clear();
 }
 
-fn without_the_provider(config: &mut Config) {
+pub(crate) fn without_the_provider(config: &mut Config) {
     config.providers.clear();
     config.plugins.clear();
 }

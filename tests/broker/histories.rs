@@ -17,6 +17,7 @@ use claviger::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    access::without_the_provider,
     event_log,
     observer::in_time,
     records_support::Records,
@@ -145,7 +146,7 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
                 world.run().await;
             }
             let since = streams.histories.lock().unwrap().len();
-            let head = live(&world, &mut dice, &mut streams).await;
+            let head = live(&mut world, &mut dice, &mut streams).await;
             world.stop().await;
             // Every stream ends with the broker, after all that was committed.
             in_time(async { while streams.reading.join_next().await.is_some() {} }).await;
@@ -164,7 +165,7 @@ async fn whatever_happens_watchers_hear_what_the_log_has() {
 }
 
 /// Gives the log's head before the end.
-async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
+async fn live(world: &mut World, dice: &mut Dice, streams: &mut Streams) -> u64 {
     let (go, going) = watch::channel(false);
     let (_, read_at_once) = watch::channel(true);
     let people = ["alice", "bob"];
@@ -177,7 +178,7 @@ async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
     for _ in 0..STEPS {
         let person = *dice.of(&people);
         let (client, subject) = &clients[person];
-        match dice.below(8) {
+        match dice.below(9) {
             0 | 1 => {
                 // What has been heard by now is up to the machine, and must not decide the steps that follow.
                 let mut apart = Dice(dice.below(usize::MAX) as u64);
@@ -191,6 +192,12 @@ async fn live(world: &World, dice: &mut Dice, streams: &mut Streams) -> u64 {
                 }
             }
             3 => drop(world.connect(client, person).await),
+            // A provider goes and comes back; some are told of both, and some before they have heard of the first.
+            8 => {
+                world.reload(without_the_provider).await;
+                let _ = client.get_plugin_token(ask(PLUGIN)).await;
+                world.reload(|_| {}).await;
+            }
             4 if dice.below(2) == 0 => drop(client.revoke(crate::world::revoke_all()).await.unwrap()),
             _ => {
                 world.clock.advance(9 * MINUTE + Duration::from_secs(30));

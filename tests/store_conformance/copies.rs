@@ -172,6 +172,27 @@ async fn a_corrupt_row_ends_a_copy_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_corrupt_event_is_left_out_of_a_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_at(directory.path()).await.unwrap();
+    Set::default().create(1, "sound").event(1, "lost").event(2, "kept").on(&store).await;
+    store.close().await;
+    damage(directory.path(), &Place::Event(Revision(1), 0));
+    let store = open_at(directory.path()).await.unwrap();
+    let mut copy = store.copy().await.unwrap();
+    let mut places = Vec::new();
+    while let Some(part) = copy.next().await {
+        if let Copied::Rows(rows) = part.unwrap() {
+            places.extend(rows.into_iter().map(|row| row.place));
+        }
+    }
+    let there = |place: &Place| places.contains(&Bytes::from(place.encode()));
+    assert!(there(&Place::Record(key(1))) && there(&Place::Event(Revision(1), 1)));
+    assert!(!there(&Place::Event(Revision(1), 0)));
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_directory_filled_from_a_copy_is_that_store() {
     let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store: AnyStore = Arc::new(open_at(directory.path()).await.unwrap());

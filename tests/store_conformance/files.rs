@@ -178,28 +178,31 @@ async fn a_corrupt_row_is_reported_by_its_name() {
         .audit(2, "last")
         .on(&store)
         .await;
-    Set::default().create(2, "sound").on(&store).await;
+    Set::default().create(2, "sound").event(2, "event").on(&store).await;
     store.close().await;
     let names = [
         (Place::Record(key(1)), "Connection/01010101010101010101010101010101"),
         (Place::Index(IndexKind::ConnectionsOfSubject, Bytes::from_static(b"a")), "ConnectionsOfSubject/61"),
-        (Place::Event(Revision(1), 0), "Event/1.0"),
         (Place::Audit(1), "Audit/1"),
     ];
     for (place, _) in &names {
         damage(directory.path(), place);
     }
+    damage(directory.path(), &Place::Event(Revision(1), 0));
 
     let store = open_at(directory.path()).await.unwrap();
     let rows = [
         store.row(key(1)).await.map(drop),
         store.index(IndexKind::ConnectionsOfSubject, Bytes::new(), None, 9).await.map(drop),
-        store.events(Revision(0), 9).await.map(drop),
         store.audit(0, 9).await.map(drop),
     ];
     for (read, (_, name)) in rows.into_iter().zip(&names) {
         assert_eq!(read, Err(StoreError::Corrupt { row: (*name).to_owned() }));
     }
+    // It keeps nobody from the events after it.
+    let events = store.events(Revision(0), 9).await.unwrap();
+    let bodies: Vec<_> = events.iter().map(|event| (event.revision.0, event.body.as_bytes().is_empty())).collect();
+    assert_eq!(bodies, [(1, true), (2, false)]);
     let judged = store.commit(Set::default().replace(1, 1, "over it").0).await;
     assert_eq!(judged, Err(CommitError::Corrupt { row: names[0].1.to_owned() }));
     // the others are none the worse for it

@@ -23,13 +23,20 @@ fn sent(event: &domain::CredentialEvent) -> v1::CredentialEvent {
     let kind = Kind::from_str_name(&format!("CREDENTIAL_EVENT_KIND_{}", name(&event.kind)));
     let state = CredentialState::from_str_name(&format!("CREDENTIAL_STATE_{}", name(&status.state)));
     let reason = status.reason.map(|reason| ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).unwrap());
+    let ids = v1::CredentialStatus {
+        credential_id: status.credential.to_string(),
+        connection_id: status.connection.to_string(),
+        subject: status.subject.to_string(),
+        ..Default::default()
+    };
+    if event.kind == domain::EventKind::AccessLost {
+        let (kind, occurred_at) = (kind.unwrap().into(), Some(time(event.occurred_at)));
+        return v1::CredentialEvent { kind, occurred_at, status: Some(ids) };
+    }
     v1::CredentialEvent {
         kind: kind.unwrap().into(),
         occurred_at: Some(time(event.occurred_at)),
         status: Some(v1::CredentialStatus {
-            credential_id: status.credential.to_string(),
-            connection_id: status.connection.to_string(),
-            subject: status.subject.to_string(),
             agent: status.agent.as_ref().map(ToString::to_string).unwrap_or_default(),
             provider: status.provider.to_string(),
             state: state.unwrap().into(),
@@ -38,6 +45,7 @@ fn sent(event: &domain::CredentialEvent) -> v1::CredentialEvent {
             expires_at: status.expires_at.map(time),
             reason: reason.unwrap_or_default().into(),
             authorization_ends_at: status.authorization_ends_at.map(time),
+            ..ids
         }),
     }
 }
