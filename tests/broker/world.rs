@@ -134,14 +134,14 @@ impl World {
         let provider = start_provider(anywhere, &settings, &directory, &clock).await;
         let store = directory.path().join("store");
         let mut world = Self { emitted, clock, provider, settings, directory, store, running: None };
-        world.run().await;
+        Box::pin(world.run()).await;
         world
     }
 
     /// Stops the broker in good order and starts it again on what it left behind.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        self.run().await;
+        Box::pin(self.run()).await;
     }
 
     pub(crate) async fn stop(&mut self) {

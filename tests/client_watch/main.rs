@@ -1,7 +1,12 @@
 //! The watch loop against a server that breaks off, drains, falls silent and refuses, on a clock that is moved by hand.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod log;
+#[path = "../support/watch_validator.rs"]
+mod watch_validator;
+
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -137,7 +142,7 @@ async fn streams_that_are_not_read_for_a_while_hold_nobody_up_and_lose_nothing()
     const STREAMS: usize = 32;
     const MESSAGES: u64 = 3_000;
     let script = || Script::says(std::iter::once(opened()).chain((1..=MESSAGES).map(progress)));
-    let mut sea = Sea::start((0..=STREAMS).map(|_| script())).await;
+    let mut sea = Sea::start((0..=STREAMS).map(move |_| script())).await;
     let mut paused = Vec::new();
     for _ in 0..STREAMS {
         let request = WatchCredentialStatusRequest::default();
@@ -253,12 +258,9 @@ struct Sea {
 }
 
 impl Sea {
-    async fn start(scripts: impl IntoIterator<Item = Script>) -> Self {
-        let shore = Shore(Arc::new(Mutex::new(Played {
-            left: scripts.into_iter().collect(),
-            starts: Vec::new(),
-            bearers: Vec::new(),
-        })));
+    async fn start<S: IntoIterator<Item = Script, IntoIter: Send + 'static>>(scripts: S) -> Self {
+        let mut scripts = scripts.into_iter();
+        let shore = Shore::playing(move |_| scripts.next().expect("a script for every stream"));
         let client = serve(shore.clone()).await;
         let (asked, sleeps) = mpsc::unbounded_channel();
         let clock = Arc::new(HandClock { now: watch::Sender::new(Timestamp::from_secs(1_000)), asked });
@@ -371,18 +373,26 @@ impl Script {
 struct Shore(Arc<Mutex<Played>>);
 
 struct Played {
-    left: VecDeque<Script>,
-    starts: Vec<Option<Start>>,
+    play: Box<dyn FnMut(&WatchCredentialStatusRequest) -> Script + Send>,
+    requests: Vec<WatchCredentialStatusRequest>,
     bearers: Vec<String>,
 }
 
 impl Shore {
+    fn playing(play: impl FnMut(&WatchCredentialStatusRequest) -> Script + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Played { play: Box::new(play), requests: Vec::new(), bearers: Vec::new() })))
+    }
+
     fn bearers(&self) -> Vec<String> {
         self.0.lock().expect("no call panicked").bearers.clone()
     }
 
+    fn requests(&self) -> Vec<WatchCredentialStatusRequest> {
+        self.0.lock().expect("no call panicked").requests.clone()
+    }
+
     fn starts(&self) -> Vec<Option<Start>> {
-        self.0.lock().expect("no call panicked").starts.clone()
+        self.requests().into_iter().map(|request| request.start).collect()
     }
 }
 
@@ -397,8 +407,9 @@ impl TokenBrokerService for Shore {
         let bearer = request.metadata().get("authorization").map(|value| value.as_bytes().to_vec()).unwrap_or_default();
         let mut played = self.0.lock().expect("no call panicked");
         played.bearers.push(String::from_utf8(bearer).expect("a token is text"));
-        played.starts.push(request.into_inner().start);
-        let Script { says, ends } = played.left.pop_front().expect("a script for every stream");
+        let request = request.into_inner();
+        let Script { says, ends } = (played.play)(&request);
+        played.requests.push(request);
         let said = stream::iter(says).map(Ok);
         match ends {
             End::Refused(status) => Err(status),
