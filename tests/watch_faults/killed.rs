@@ -12,7 +12,7 @@ use crate::{
     watch_validator::{Log, assert_valid},
 };
 
-const WATCHERS: usize = 100;
+const WATCHERS: usize = 50;
 
 /// Where in the life of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

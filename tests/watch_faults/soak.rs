@@ -27,7 +27,7 @@ use crate::{
 };
 
 const SEED: u64 = 1;
-const LIVES: u32 = 5;
+const LIVES: u32 = 4;
 const STEPS: u64 = 20;
 const EACH: usize = 12;
 const PEOPLE: [&str; 3] = ["alice", "bob", "carol"];
