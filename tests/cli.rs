@@ -18,6 +18,7 @@ use claviger::proto::v1::{
     start_authorization_request::Target as StartTarget,
     store_auth_code_request::Flow,
     token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+    watch_credential_status_request::Start,
     watch_credential_status_response::Body,
 };
 use futures_util::{Stream, StreamExt as _, stream};
@@ -151,6 +152,7 @@ async fn watch_prints_a_line_an_event_until_it_is_interrupted() {
     let mut child = broker.spawn(&["watch", "--output", "json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line()["stream"], "OPENED");
     let (first, second) = (line(), line());
     assert_eq!((&first["kind"], &first["revision"]), (&"REFRESHED".into(), &7.into()));
     assert_eq!(first.get("resume_token"), None, "resuming between two events of one revision would lose the second");
@@ -168,15 +170,70 @@ async fn watch_goes_on_when_its_token_is_renewed_and_ends_when_it_is_not() {
     file.write_all(TOKEN.as_bytes()).unwrap();
     let mut child = broker.spawn(&["watch", "--output", "json", "--token-file", file.path().to_str().unwrap()]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    lines.by_ref().take(2).for_each(|line| assert!(line.is_ok()));
+    lines.by_ref().take(3).for_each(|line| assert!(line.is_ok()));
 
     file.write_all(b"-renewed").unwrap();
     broker.accept_only("platform-token-renewed");
-    lines.by_ref().take(2).for_each(|line| assert!(line.is_ok()));
+    lines.by_ref().take(3).for_each(|line| assert!(line.is_ok()));
 
     broker.accept_only("another");
     assert_eq!(child.wait().unwrap().code(), Some(77));
     assert_eq!(lines.count(), 0);
+}
+
+/// Runs `claviger watch` with these arguments until it has printed so many lines and written down how far it came.
+fn watched(broker: &Broker, arguments: &[&str], lines: usize) -> Vec<String> {
+    let mut child = broker.spawn(&[&["watch"], arguments].concat());
+    let printed = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let printed = printed.take(lines).collect::<Result<Vec<_>, _>>().expect("text");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it runs");
+    assert_eq!(child.wait().expect("it runs").code(), Some(0));
+    printed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_goes_on_from_its_resume_file() {
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("position");
+    let arguments = ["--output", "json", "--resume-file", file.to_str().unwrap()];
+    for revision in [7, 8, 9] {
+        let printed = watched(&broker, &arguments, 3);
+        let last: Value = serde_json::from_str(&printed[2]).unwrap();
+        assert_eq!((&last["kind"], &last["revision"]), (&"REVOKED".into(), &revision.into()));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_file_of_something_else_is_told_and_left_as_it_is() {
+    let broker = Broker::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("position");
+    let named = file.to_str().unwrap();
+    watched(&broker, &["--output", "json", "--resume-file", named], 3);
+    let own = std::fs::read_to_string(&file).unwrap();
+    let of_another_caller = own.replace("YWZ0ZXIgNw", "Zm9yZWlnbg");
+    for (content, arguments, said) in [
+        (&own, &["--connection", "con_1"][..], "another choice of connections"),
+        (&of_another_caller, &[], "another caller"),
+        (&"set -e\n".to_owned(), &[], "no resume file"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let output = broker.run(&[&["watch", "--resume-file", named], arguments].concat());
+        assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said) && stderr(&output).contains(named), "{}", stderr(&output));
+        assert_eq!(&std::fs::read_to_string(&file).unwrap(), content);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_tells_a_person_what_happened() {
+    let broker = Broker::start().await;
+    let lines = watched(&broker, &[], 2);
+    assert!(lines[0].contains(" con_1 has a new access token: generation 3"), "{}", lines[0]);
+    assert!(lines[1].contains(" con_1 was revoked"), "{}", lines[1]);
 }
 
 /// Where the browser would be sent, and with which state (as it stands in a query), as standard error shows it.
@@ -439,23 +496,30 @@ impl TokenBrokerService for Answers {
         Ok(Response::new(v1::RevokeResponse { results: vec![result] }))
     }
 
+    /// Plays one revision a stream, behind the one that it resumes from.
     async fn watch_credential_status(
         &self,
-        _: Request<v1::WatchCredentialStatusRequest>,
+        request: Request<v1::WatchCredentialStatusRequest>,
     ) -> Result<Response<Self::WatchCredentialStatusStream>, Status> {
+        let revision = match request.into_inner().start {
+            Some(Start::ResumeToken(token)) => match token.strip_prefix(b"after ") {
+                Some(revision) => 1 + String::from_utf8_lossy(revision).parse::<u64>().expect("a token of ours"),
+                None => return Err(foreign_token()),
+            },
+            _ => 7,
+        };
         let event = |kind: CredentialEventKind| CredentialEvent {
             kind: kind.into(),
-            status: Some(CredentialStatus { connection_id: "con_1".to_owned(), ..Default::default() }),
+            status: Some(CredentialStatus { connection_id: "con_1".to_owned(), generation: 3, ..Default::default() }),
             ..Default::default()
         };
         let events = vec![event(CredentialEventKind::Refreshed), event(CredentialEventKind::Revoked)];
         let said = [
             (Vec::new(), Body::Opened(WatchOpened::default())),
-            (b"after 7".to_vec(), Body::Batch(WatchBatch { events, more_follows: false })),
+            (format!("after {revision}").into_bytes(), Body::Batch(WatchBatch { events, more_follows: false })),
         ];
-        let messages = said.map(|(resume_token, body)| {
-            Ok(WatchCredentialStatusResponse { resume_token, revision: 7, body: Some(body) })
-        });
+        let messages = said
+            .map(|(resume_token, body)| Ok(WatchCredentialStatusResponse { resume_token, revision, body: Some(body) }));
         let mut accepted = self.0.clone();
         accepted.mark_unchanged();
         let end = stream::once(async move {
@@ -464,6 +528,12 @@ impl TokenBrokerService for Answers {
         });
         Ok(Response::new(Box::pin(stream::iter(messages).chain(end))))
     }
+}
+
+fn foreign_token() -> Status {
+    let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", "claviger", []);
+    details.add_bad_request_violation("resume_token", "belongs to another caller");
+    Status::with_error_details(Code::InvalidArgument, "belongs to another caller", details)
 }
 
 #[tonic::async_trait]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use claviger::{
-    client::{Client, Connect, Watch},
+    client::{Client, ClientError, Connect, Heard, Watch},
     domain::{BoxFuture, Clock, PresentedToken, Timestamp},
     proto::v1::{
         self, CredentialEvent, CredentialStatus, DrainCause, WatchBatch, WatchCredentialStatusRequest,
@@ -74,6 +74,143 @@ async fn a_drain_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_is_told_when_to_come_back_comes_then_whatever_the_stream_ends_with() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let later = ErrorDetails::with_retry_info(Some(45 * SECOND));
+    let later = Status::with_error_details(Code::Unavailable, "later", later);
+    let drained = |seconds| Script::says([opened(), drain(seconds)]);
+    let mut sea = Sea::start([
+        drained(1).then(later),
+        drained(2).then(Status::resource_exhausted("too many")),
+        drained(3).and_ends(),
+        drained(0).and_ends(),
+        Script::says([opened()]),
+    ])
+    .await;
+    assert!(matches!(sea.next().await.body, Some(Body::Opened(_))));
+    // A time of zero is none: then it backs off, for the first time.
+    for wait in [SECOND, 2 * SECOND, 3 * SECOND, SECOND / 5] {
+        assert!(matches!(sea.next().await.body, Some(Body::Drain(_))));
+        assert!(matches!(sea.next_after(wait).await.body, Some(Body::Opened(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_between_two_streams_opens_the_next_where_the_first_ended() {
+    let mut sea = Sea::start([
+        Script::says([opened(), batch(7, &["crd_a"], false)]).then(Status::unauthenticated("expired")),
+        Script::says([opened(), batch(8, &["crd_a"], false)]),
+    ])
+    .await;
+    sea.next().await;
+    sea.next().await;
+    let ended = sea.watch.next().await.expect_err("the token has expired");
+    assert_eq!(ended.code, Code::Unauthenticated);
+    sea.client.replace_token(&PresentedToken::new("second anchor".to_owned())).expect("a legal token");
+    sea.next_after(SECOND / 5).await;
+    assert_eq!(sea.next().await.revision, 8);
+    assert_eq!(sea.shore.starts(), [None, Some(Start::ResumeToken(b"after 7".to_vec()))]);
+    assert_eq!(sea.shore.bearers(), ["Bearer anchor", "Bearer second anchor"]);
+}
+
+#[tokio::test]
+async fn who_asks_is_told_that_the_stream_is_away_and_for_how_long() {
+    let mut sea = Sea::start([
+        Script::says([opened()]).then(Status::unavailable("gone")),
+        Script::says([opened(), drain(17)]).and_ends(),
+    ])
+    .await;
+    sea.next().await;
+    let Ok(Heard::Interrupted(gone)) = sea.watch.hear().await else { panic!("the stream broke") };
+    assert_eq!((gone.cause.map(|cause| cause.code), gone.reopens_after), (Some(Code::Unavailable), SECOND / 5));
+    sea.next_after(SECOND / 5).await;
+    sea.next().await;
+    let Ok(Heard::Interrupted(ended)) = sea.watch.hear().await else { panic!("the stream ended") };
+    assert!(ended.cause.is_none());
+    assert_eq!(ended.reopens_after, 17 * SECOND);
+}
+
+/// Small messages that nobody reads cost no connection: HTTP/2 servers and clients count them as an attack where the
+/// windows are small, and one stream that is not read takes the room of all the others.
+#[tokio::test]
+async fn streams_that_are_not_read_for_a_while_hold_nobody_up_and_lose_nothing() {
+    const STREAMS: usize = 32;
+    const MESSAGES: u64 = 3_000;
+    let script = || Script::says(std::iter::once(opened()).chain((1..=MESSAGES).map(progress)));
+    let mut sea = Sea::start((0..=STREAMS).map(|_| script())).await;
+    let mut paused = Vec::new();
+    for _ in 0..STREAMS {
+        let request = WatchCredentialStatusRequest::default();
+        let mut watch = Watch::new(sea.client.clone(), request, sea.clock.clone(), Box::new(|ceiling| ceiling));
+        watch.next().await.expect("it is open");
+        paused.push(watch);
+    }
+    let read = async |watch: &mut Watch| {
+        while watch.next().await.expect("the stream goes on").revision < MESSAGES {}
+    };
+    sea.next().await;
+    read(&mut sea.watch).await;
+    for watch in &mut paused {
+        read(watch).await;
+    }
+    assert_eq!(sea.shore.starts().len(), STREAMS + 1, "none was opened twice");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_before_its_resync_is_complete_does_not_go_on_from_the_lost_position() {
+    let resync = message(0, Body::Resync(v1::WatchResync::default()));
+    let mut sea = Sea::start([
+        Script::says([opened(), batch(7, &["crd_a"], false)]).then(Status::unavailable("gone")),
+        Script::says([opened(), Message { resume_token: Vec::new(), ..resync }]).then(Status::unavailable("gone")),
+        Script::says([opened()]),
+    ])
+    .await;
+    for _ in 0..2 {
+        sea.next().await;
+    }
+    sea.next_after(SECOND / 5).await;
+    sea.next().await;
+    sea.next_after(2 * SECOND / 5).await;
+    let resumed = Start::ResumeToken(b"after 7".to_vec());
+    assert_eq!(sea.shore.starts(), [None, Some(resumed), Some(Start::Snapshot(true))]);
+}
+
+#[tokio::test]
+async fn a_position_that_is_lost_or_refused_is_not_asked_for_again() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let refused = ErrorDetails::with_bad_request_violation("resume_token", "belongs to another caller");
+    for refusal in [
+        Status::with_error_details(Code::InvalidArgument, "another's", refused),
+        Status::out_of_range("events up to there are gone"),
+    ] {
+        let mut sea = Sea::start([
+            Script::says([opened(), batch(7, &["crd_a"], false)]).then(Status::unavailable("gone")),
+            Script::refuses(refusal.clone()),
+            Script::says([opened()]),
+        ])
+        .await;
+        for _ in 0..2 {
+            sea.next().await;
+        }
+        let error = sea.try_moving(is_back_off, &mut Vec::new()).await.expect_err("it is refused");
+        assert_eq!(error.code, refusal.code());
+        sea.next_after(2 * SECOND / 5).await;
+        let resumed = Start::ResumeToken(b"after 7".to_vec());
+        assert_eq!(sea.shore.starts(), [None, Some(resumed), Some(Start::Snapshot(true))]);
+    }
+}
+
+#[tokio::test]
+async fn a_fault_inside_the_broker_ends_no_watch() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let details = ErrorDetails::with_error_info("INTERNAL", "claviger", std::collections::HashMap::new());
+    let fault = Status::with_error_details(Code::Internal, "a fault", details);
+    let mut sea = Sea::start([Script::says([opened()]).then(fault), Script::says([opened()])]).await;
+    sea.next().await;
+    sea.next_after(SECOND / 5).await;
+}
+
+#[tokio::test]
 async fn fragments_arrive_as_one_batch_and_half_of_them_never() {
     let mut sea = Sea::start([
         Script::says([batch(7, &["crd_a"], true)]).then(Status::unavailable("gone")),
@@ -88,11 +225,7 @@ async fn fragments_arrive_as_one_batch_and_half_of_them_never() {
 
 #[tokio::test]
 async fn three_missed_progress_messages_mean_that_the_peer_is_gone() {
-    let mut sea = Sea::start([
-        Script::says([opened_with_interval(5), message(7, Body::Progress(WatchProgress {}))]),
-        Script::says([opened()]),
-    ])
-    .await;
+    let mut sea = Sea::start([Script::says([opened_with_interval(5), progress(7)]), Script::says([opened()])]).await;
     sea.next().await;
     sea.next().await;
     let mut waits = Vec::new();
@@ -113,6 +246,7 @@ async fn a_refusal_that_waiting_cannot_cure_is_returned_and_can_be_tried_again()
 /// A watch, and what it is watched through.
 struct Sea {
     watch: Watch,
+    client: Client,
     clock: Arc<HandClock>,
     sleeps: mpsc::UnboundedReceiver<Timestamp>,
     shore: Shore,
@@ -120,13 +254,17 @@ struct Sea {
 
 impl Sea {
     async fn start(scripts: impl IntoIterator<Item = Script>) -> Self {
-        let shore = Shore(Arc::new(Mutex::new(Played { left: scripts.into_iter().collect(), starts: Vec::new() })));
+        let shore = Shore(Arc::new(Mutex::new(Played {
+            left: scripts.into_iter().collect(),
+            starts: Vec::new(),
+            bearers: Vec::new(),
+        })));
         let client = serve(shore.clone()).await;
         let (asked, sleeps) = mpsc::unbounded_channel();
         let clock = Arc::new(HandClock { now: watch::Sender::new(Timestamp::from_secs(1_000)), asked });
         let longest = Box::new(|ceiling| ceiling);
-        let watch = Watch::new(client, WatchCredentialStatusRequest::default(), clock.clone(), longest);
-        Self { watch, clock, sleeps, shore }
+        let watch = Watch::new(client.clone(), WatchCredentialStatusRequest::default(), clock.clone(), longest);
+        Self { watch, client, clock, sleeps, shore }
     }
 
     /// The next message, while no time passes.
@@ -143,14 +281,22 @@ impl Sea {
     }
 
     /// The next message, moving the clock on wherever the loop sleeps for something that `moves` accepts.
-    async fn next_moving(&mut self, mut moves: impl FnMut(Duration) -> bool, waits: &mut Vec<Duration>) -> Message {
+    async fn next_moving(&mut self, moves: impl FnMut(Duration) -> bool, waits: &mut Vec<Duration>) -> Message {
+        self.try_moving(moves, waits).await.expect("the watch goes on")
+    }
+
+    async fn try_moving(
+        &mut self,
+        mut moves: impl FnMut(Duration) -> bool,
+        waits: &mut Vec<Duration>,
+    ) -> Result<Message, ClientError> {
         while self.sleeps.try_recv().is_ok() {}
         let next = self.watch.next();
         tokio::pin!(next);
         loop {
             tokio::select! {
                 biased;
-                message = &mut next => return message.expect("the watch goes on"),
+                message = &mut next => return message,
                 Some(until) = self.sleeps.recv() => {
                     let wait = until - self.clock.now();
                     if !wait.is_zero() && moves(wait) {
@@ -198,6 +344,7 @@ struct Script {
 enum End {
     Refused(Status),
     Broken(Status),
+    Closed,
     Hanging,
 }
 
@@ -208,6 +355,10 @@ impl Script {
 
     fn then(self, status: Status) -> Self {
         Self { ends: End::Broken(status), ..self }
+    }
+
+    fn and_ends(self) -> Self {
+        Self { ends: End::Closed, ..self }
     }
 
     fn refuses(status: Status) -> Self {
@@ -222,9 +373,14 @@ struct Shore(Arc<Mutex<Played>>);
 struct Played {
     left: VecDeque<Script>,
     starts: Vec<Option<Start>>,
+    bearers: Vec<String>,
 }
 
 impl Shore {
+    fn bearers(&self) -> Vec<String> {
+        self.0.lock().expect("no call panicked").bearers.clone()
+    }
+
     fn starts(&self) -> Vec<Option<Start>> {
         self.0.lock().expect("no call panicked").starts.clone()
     }
@@ -238,14 +394,16 @@ impl TokenBrokerService for Shore {
         &self,
         request: Request<WatchCredentialStatusRequest>,
     ) -> Result<Response<Self::WatchCredentialStatusStream>, Status> {
-        assert_eq!(request.metadata().get("authorization").map(|value| value.as_bytes()), Some(&b"Bearer anchor"[..]));
+        let bearer = request.metadata().get("authorization").map(|value| value.as_bytes().to_vec()).unwrap_or_default();
         let mut played = self.0.lock().expect("no call panicked");
+        played.bearers.push(String::from_utf8(bearer).expect("a token is text"));
         played.starts.push(request.into_inner().start);
         let Script { says, ends } = played.left.pop_front().expect("a script for every stream");
         let said = stream::iter(says).map(Ok);
         match ends {
             End::Refused(status) => Err(status),
             End::Broken(status) => Ok(Response::new(Box::pin(said.chain(stream::iter([Err(status)]))))),
+            End::Closed => Ok(Response::new(Box::pin(said))),
             End::Hanging => Ok(Response::new(Box::pin(said.chain(stream::pending())))),
         }
     }
@@ -301,6 +459,10 @@ async fn serve(shore: Shore) -> Client {
 
 fn message(revision: u64, body: Body) -> Message {
     Message { resume_token: Vec::new(), revision, body: Some(body) }
+}
+
+fn progress(revision: u64) -> Message {
+    message(revision, Body::Progress(WatchProgress {}))
 }
 
 fn opened() -> Message {

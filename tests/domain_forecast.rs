@@ -36,6 +36,7 @@ fn connected(end: Option<RefreshTokenEnd>) -> Connection {
         consent: Consent { subject, agent: None, scopes, at: BEGUN },
         credential: pending.authorized(granted(end, BEGUN), BEGUN).unwrap().credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 

@@ -176,5 +176,6 @@ fn connection(number: u8, consent: Timestamp) -> Connection {
         consent: Consent { subject, agent: None, scopes, at: consent },
         credential: pending.authorized(granted, consent).expect("it was pending").credential,
         remote_revocation: None,
+        withheld: false,
     }
 }

@@ -177,6 +177,7 @@ fn connection(provider: &str, number: u32, due: Timestamp) -> Connection {
         consent: Consent { subject, agent: None, scopes: scopes(), at: since },
         credential: credential.authorized(granted, since).unwrap().credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 

@@ -62,6 +62,7 @@ fn connection(number: u64) -> Connection {
         consent: Consent { subject, agent: None, scopes: scopes(), at: SINCE },
         credential: credential.authorized(granted(), SINCE).unwrap().credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 

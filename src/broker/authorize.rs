@@ -5,7 +5,7 @@
 
 use super::{Broker, BrokerError, Catalog};
 use crate::{
-    domain::{Call, Link, Plugin, PluginId, Reason, Role, ScopeSet},
+    domain::{Call, Caller, Link, Plugin, PluginId, Reason, Role, ScopeSet},
     vault::{Stored, Subject},
 };
 
@@ -27,21 +27,21 @@ impl Broker {
     /// The session link: a caller of a known tenant, in the role that the operation needs, whose token was issued
     /// after the subject's sessions were last ended.
     pub(super) async fn authorize_session(&self, call: &Call, role: Role) -> Result<(), BrokerError> {
-        self.session(call, role).await.map(drop)
+        self.session(&call.caller, role).await.map(drop)
     }
 
     /// The session link of whoever is given secrets: nothing is served to who was erased, also while the erasure is not at
     /// its end.
     pub(super) async fn authorize_secrets(&self, call: &Call, role: Role) -> Result<(), BrokerError> {
-        match self.session(call, role).await? {
+        match self.session(&call.caller, role).await? {
             Some(subject) if subject.value.erased.is_some() => Err(BrokerError::SubjectErased),
             _ => Ok(()),
         }
     }
 
-    async fn session(&self, call: &Call, role: Role) -> Result<Option<Stored<Subject>>, BrokerError> {
+    /// The link itself, with what is known of the subject.
+    pub(super) async fn session(&self, caller: &Caller, role: Role) -> Result<Option<Stored<Subject>>, BrokerError> {
         let refused = |reason| BrokerError::Refused { link: Link::Session, reason };
-        let caller = &call.caller;
         if !self.catalog().tenants.contains_key(&caller.tenant) {
             return Err(refused(Reason::TenantUnknown));
         }

@@ -61,6 +61,7 @@ impl Broker {
             let list = &broker.settings().erasures;
             let erased = broker.vault().erase_subject(&tenant, subject, &record, list).await;
             broker.key_work().notify_one();
+            broker.hub().wake(tenant, subject);
             erased
         });
         Ok(erasing.await.unwrap_or(Err(crate::vault::VaultError::OutcomeUnknown))?)

@@ -4,7 +4,8 @@
 //! - [`authorize`]: the zero-trust chain · [`get_plugin_token`], [`get_plugin_tokens`] · [`start_authorization`]
 //! - [`store_auth_code`], [`exchange`], [`settle_flow`] · [`browser`]: our pages' side of it · [`revoke`] · [`report_applied`] · [`watch`] ·
 //!   [`connections`] · [`validate_platform_token`]
-//! - [`get_status`], [`create_backup`]: for operators · [`suspension`]: providers that refuse our registration
+//! - [`get_status`], [`create_backup`]: for operators · [`suspension`]: providers that refuse our registration ·
+//!   [`served`]: providers that come and go · [`telling`]: what many are told
 //! - [`refresh`]: the refresh engine · [`jobs`], [`scheduler`]: what goes on by itself · [`flights`]: detached tasks
 //! - [`rotate_key`], [`list_keys`]: the sealing keys · [`erase_subject`]: destroying one
 //! - [`retention`]: the old ends of the logs · [`trail`]: how all of them write the audit trail · [`catalog`], [`reconfigure`]: what the
@@ -31,10 +32,12 @@ mod retention;
 mod revoke;
 mod rotate_key;
 mod scheduler;
+mod served;
 mod settle_flow;
 mod start_authorization;
 mod store_auth_code;
 mod suspension;
+mod telling;
 mod trail;
 mod validate_platform_token;
 mod watch;
@@ -176,6 +179,7 @@ impl Broker {
         broker.recover_held().await?;
         broker.replay_erasures().await?;
         broker.review_suspensions().await?;
+        broker.review_served().await?;
         Ok(broker)
     }
 
@@ -336,8 +340,9 @@ impl Broker {
         FlowTokens { tokens, granted, obtained_at, nonce }
     }
 
+    /// What its owner may not see is not announced to them: they are told all of it when they may.
     fn announce(&self, change: &mut Change, connection: &Connection, kinds: &[EventKind]) {
-        for kind in kinds {
+        for kind in kinds.iter().filter(|_| !connection.withheld) {
             change.event(&CredentialEvent {
                 kind: *kind,
                 tenant: connection.tenant.clone(),

@@ -11,8 +11,11 @@ impl Broker {
     /// Puts the configuration on record and then its definitions in force, for calls that begin from now on. Gives its
     /// version. With an error the old definitions stay in force.
     pub async fn reconfigure(&self, catalog: Arc<Catalog>, digest: ConfigurationDigest) -> Result<u64, BrokerError> {
-        let version = self.put_on_record(digest).await?;
+        let version = self.put_on_record(digest, &catalog).await?;
         self.0.catalog.store(catalog);
+        // Whoever may not go on learns it now, not with their next event.
+        self.hub().wake_all();
+        self.begin_telling();
         if let Err(error) = self.review_suspensions().await {
             // The new definitions are in force all the same; the next refresh that succeeds ends a suspension.
             tracing::error!(%error, "suspended providers could not be looked through");
@@ -25,7 +28,7 @@ impl Broker {
     pub async fn record_configuration(&self, digest: ConfigurationDigest) -> Result<u64, BrokerError> {
         match self.vault().configuration().await? {
             Some(stored) if stored.value.digest == digest => Ok(stored.value.version),
-            _ => self.put_on_record(digest).await,
+            _ => self.put_on_record(digest, &self.catalog()).await,
         }
     }
 
@@ -38,7 +41,17 @@ impl Broker {
         Ok(())
     }
 
-    async fn put_on_record(&self, digest: ConfigurationDigest) -> Result<u64, BrokerError> {
+    async fn put_on_record(&self, digest: ConfigurationDigest, catalog: &Catalog) -> Result<u64, BrokerError> {
+        loop {
+            match self.try_put_on_record(digest, catalog).await {
+                // Watchers are being told of the one before.
+                Err(BrokerError::Conflict) => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_put_on_record(&self, digest: ConfigurationDigest, catalog: &Catalog) -> Result<u64, BrokerError> {
         let stored = self.vault().configuration().await?;
         let configuration = Configuration {
             tenant: installation_tenant(),
@@ -48,6 +61,7 @@ impl Broker {
         };
         let mut change = self.vault().change(&configuration.tenant, None).await?;
         change.put_configuration(stored.as_ref(), &configuration);
+        self.put_served(&mut change, catalog).await?;
         change.audit(&self.changed(AuditResult::Allowed, Some(configuration.version)));
         change.commit().await?;
         Ok(configuration.version)

@@ -137,13 +137,17 @@ impl Broker {
             consent: consent(&flow.value, parked, now),
             credential: transition.credential,
             remote_revocation: None,
+            withheld: false,
         };
         let mut change = self.completing(flow, connection.id).await?;
         change.insert_connection(&connection, &judged(parked), self.next_action(&connection)?);
         self.announce(&mut change, &connection, &transition.events);
         change.audit(&of_flow(&flow.value, Some(&connection), AuditResult::Allowed, None, now));
         change.commit().await?;
-        Ok(())
+        match self.provider(&connection.provider) {
+            Err(BrokerError::ProviderUnknown) => self.connected_too_late().await,
+            _ => Ok(()),
+        }
     }
 
     async fn renew(

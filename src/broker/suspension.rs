@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, telling::PAGE};
 use crate::{
     domain::{
         AuditAction, AuditRecord, AuditResult, Connection, ConnectionId, CredentialEvent, CredentialStatus, EventKind,
@@ -21,8 +21,6 @@ use crate::{
 /// Between two attempts at first; doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// Records looked at for one change set of events.
-const PAGE: usize = 256;
 /// Connections whose own trouble is remembered.
 const MOST_BLAMED: usize = 4096;
 
@@ -264,18 +262,16 @@ impl Broker {
         Ok(())
     }
 
-    /// Tells watchers what there is to tell, page by page; each page is committed with how far it reaches, so that
-    /// neither a crash nor the next change of mind tells anybody twice or leaves anybody out.
+    /// Tells watchers what there is to tell.
     pub(super) async fn tell_of_suspension(&self, key: SuspensionKey) -> Result<(), BrokerError> {
-        while !self.stopping().is_cancelled() {
-            let Some(stored) = self.vault().suspension_by_key(&key).await? else { return Ok(()) };
-            let Some(telling) = stored.value.telling() else { return Ok(()) };
-            match self.tell_page(&stored, &telling).await {
-                Ok(()) | Err(BrokerError::Conflict) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        while self.goes_on(self.tell_next_page(&key).await)? {}
         Ok(())
+    }
+
+    async fn tell_next_page(&self, key: &SuspensionKey) -> Result<bool, BrokerError> {
+        let Some(stored) = self.vault().suspension_by_key(key).await? else { return Ok(false) };
+        let Some(telling) = stored.value.telling() else { return Ok(false) };
+        self.tell_page(&stored, &telling).await.map(|()| true)
     }
 
     async fn tell_page(&self, stored: &Stored<Suspension>, telling: &Telling) -> Result<(), BrokerError> {
@@ -284,7 +280,8 @@ impl Broker {
             .connections
             .iter()
             .filter(|(at, found)| found.value.provider == stored.value.provider && telling.concerns(at, &found.value));
-        let concerned: Vec<_> = concerned.map(|(_, found)| found).collect();
+        // Whoever may not see it hears how it stands when they may.
+        let concerned: Vec<_> = concerned.map(|(_, found)| found).filter(|found| !found.value.withheld).collect();
         let tenants: BTreeSet<_> = concerned.iter().map(|found| found.value.tenant.clone()).collect();
         let (next, now) = (stored.value.told_to(telling, page.end), self.now());
         let mut change = self.vault().change_across(&next.tenant, &tenants).await?;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::{NotConfigured, NotListening, NotReplaced, NotRestored},
     archive::ArchiveError,
-    client::{ClientError, ConnectError},
+    client::{ClientError, ConnectError, ResumeFileError},
     sealing::root_key::file::RootKeyFileError,
     store::sled::OpenError,
     telemetry::TelemetryError,
@@ -52,6 +52,13 @@ pub(super) enum Failure {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Refused(#[from] ClientError),
+    #[error(transparent)]
+    ResumeFile(#[from] ResumeFileError),
+    #[error(
+        "{} is the position of another caller or of another installation, and was left as it is: name another file, or \
+         remove it to begin anew", path.display()
+    )]
+    ForeignResumeFile { path: PathBuf },
     /// What was refused has been said, each with its reason.
     #[error("{refused} of {of} tokens were refused")]
     SomeRefused { refused: usize, of: usize },
@@ -116,7 +123,14 @@ impl Failure {
             Self::Write { .. } => ExitCode::from(EX_IOERR),
             Self::FileExists { .. } => ExitCode::from(EX_CANTCREAT),
             Self::SeveralHeaders => ExitCode::from(EX_USAGE),
-            Self::NoAnswer(_) | Self::ForeignAnswer => ExitCode::from(EX_DATAERR),
+            Self::NoAnswer(_)
+            | Self::ForeignAnswer
+            | Self::ForeignResumeFile { .. }
+            | Self::ResumeFile(ResumeFileError::Foreign { .. } | ResumeFileError::OtherChoice { .. }) => {
+                ExitCode::from(EX_DATAERR)
+            }
+            Self::ResumeFile(ResumeFileError::Unreadable { .. }) => ExitCode::from(EX_NOINPUT),
+            Self::ResumeFile(ResumeFileError::Unwritable { .. }) => ExitCode::from(EX_IOERR),
             Self::Listen { .. } | Self::Unfinished => ExitCode::from(EX_UNAVAILABLE),
             Self::TimedOut => ExitCode::from(EX_TEMPFAIL),
             Self::Denied { .. } | Self::SomeRefused { .. } => ExitCode::FAILURE,

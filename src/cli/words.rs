@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use super::output::{bare, reason};
+use super::output::{bare, reason, time};
 use crate::{
+    client::{Cause, Change},
     domain::Timestamp,
-    proto::v1::{ApplyOutcome, Connection, CredentialHolder, ErrorReason, NextAction},
+    proto::v1::{
+        ApplyOutcome, Connection, CredentialEventKind as Kind, CredentialHolder, CredentialState, DrainCause,
+        ErrorReason, NextAction,
+    },
 };
 
 /// What happens to it next, and when.
@@ -44,6 +48,50 @@ pub(super) fn sentence(connection: &Connection, now: Timestamp) -> String {
     let parts = [state, why(connection), next(connection, now)];
     let told: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     told.join("; ")
+}
+
+/// What became of a credential.
+pub(super) fn happened(change: &Change) -> String {
+    let Change { status, cause } = change;
+    let kind = match cause {
+        Cause::NotListed => return "is gone".to_owned(),
+        Cause::Listed => None,
+        Cause::Event { kind, .. } => Some(*kind),
+    };
+    let until = time(status.expires_at.as_ref()).map(|at| format!(", until {at}")).unwrap_or_default();
+    let ends = || time(status.authorization_ends_at.as_ref()).unwrap_or_else(|| "soon".to_owned());
+    match kind {
+        Some(Kind::Connected) => format!("is connected: generation {}{until}", status.generation),
+        Some(Kind::Refreshed) => format!("has a new access token: generation {}{until}", status.generation),
+        Some(Kind::Expiring) => "lapses soon, and nothing will refresh it".to_owned(),
+        Some(Kind::Expired) => "has lapsed".to_owned(),
+        Some(Kind::RefreshFailing) => "cannot be refreshed for now; it is tried again".to_owned(),
+        Some(Kind::Recovered) => "can be refreshed again".to_owned(),
+        Some(Kind::ReauthorizationRequired) => "is dead until you authorize: claviger connect PLUGIN".to_owned(),
+        Some(Kind::Suspended) => "waits: the provider refuses the broker, only an operator can help".to_owned(),
+        Some(Kind::Resumed) => "goes on: the provider takes the broker again".to_owned(),
+        Some(Kind::Revoked) if status.state() == CredentialState::Revoking => {
+            "was revoked; the provider has yet to confirm".to_owned()
+        }
+        Some(Kind::Revoked) => "was revoked, and that is settled with the provider".to_owned(),
+        Some(Kind::Erased) => "was erased with its owner".to_owned(),
+        Some(Kind::AccessLost) => "cannot be used any more: access to it was taken away".to_owned(),
+        Some(Kind::AccessGained) => format!("can be used again: generation {}{until}", status.generation),
+        Some(Kind::Forecast) => format!("has to be authorized anew before it ends: {}", ends()),
+        Some(Kind::Unspecified) | None => {
+            let state = bare(status.state().as_str_name(), "CREDENTIAL_STATE_");
+            format!("{state}: generation {}{until}", status.generation)
+        }
+    }
+}
+
+/// Why a stream is about to end; `None`: for nothing that anybody need know.
+pub(super) fn drained(cause: DrainCause) -> Option<&'static str> {
+    match cause {
+        DrainCause::Shutdown => Some("the broker stops; the stream is opened again when it is back"),
+        DrainCause::Authorization => Some("the broker ends the stream: your token or your rights have ended"),
+        DrainCause::MaxAge | DrainCause::Unspecified => None,
+    }
 }
 
 /// How many holders a table names.

@@ -36,6 +36,11 @@ impl ClientError {
             || self.code == Code::DeadlineExceeded
     }
 
+    /// Whether a stream was refused because its resume token is of another caller, filter or installation, or is none.
+    pub fn refuses_resume_token(&self) -> bool {
+        self.code == Code::InvalidArgument && self.violations.iter().any(|violation| violation.field == "resume_token")
+    }
+
     /// The reason's name as on the wire; the code's where there is none.
     pub fn name(&self) -> String {
         self.reason.map_or_else(|| format!("{:?}", self.code), wire_name)

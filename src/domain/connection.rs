@@ -18,6 +18,9 @@ pub struct Connection {
     pub credential: Credential,
     /// Set by the revocation job.
     pub remote_revocation: Option<RemoteRevocation>,
+    /// Its owner was told that they may not see it any more: nothing that happens to it is announced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
 }
 
 /// Who agreed to what, and when.

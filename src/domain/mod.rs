@@ -37,6 +37,7 @@ mod refresh;
 mod scope;
 mod sealed;
 mod secret;
+mod served;
 mod suspension;
 
 pub use audit::*;
@@ -65,4 +66,5 @@ pub use refresh::*;
 pub use scope::*;
 pub use sealed::*;
 pub use secret::*;
+pub use served::*;
 pub use suspension::*;

@@ -132,10 +132,7 @@ impl Suspension {
 impl Telling {
     /// Where the list goes on; `None`: at its beginning.
     pub fn after(&self) -> Option<&ListPosition> {
-        match &self.after {
-            Reach::To(position) => Some(position),
-            Reach::Nothing | Reach::All => None,
-        }
+        self.after.position()
     }
 
     /// Whether the connection at this place of the list is one of those to be told.
@@ -145,6 +142,14 @@ impl Telling {
 }
 
 impl Reach {
+    /// Where the list goes on; `None`: at its beginning, or not at all.
+    pub fn position(&self) -> Option<&ListPosition> {
+        match self {
+            Self::To(position) => Some(position),
+            Self::Nothing | Self::All => None,
+        }
+    }
+
     fn includes(&self, position: &ListPosition) -> bool {
         match self {
             Self::Nothing => false,

@@ -117,6 +117,16 @@ impl Hub {
         Listener::new(self.clone(), tenant, subject)
     }
 
+    /// Wakes everybody: what they may see may have changed.
+    pub fn wake_all(&self) {
+        self.listeners().wake(None);
+    }
+
+    /// Wakes the subject's listeners: what they may see may have changed.
+    pub fn wake(&self, tenant: TenantId, subject: SubjectId) {
+        self.listeners().wake(Some(&(tenant, subject)));
+    }
+
     /// What the log has after `cursor`, everybody's.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::{
 const MOST_WAITING: usize = 32;
 
 /// Whose events: nobody is woken by another's.
-type Owner = (TenantId, SubjectId);
+pub(super) type Owner = (TenantId, SubjectId);
 
 /// Everybody who listens, by whose events they want.
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl Listener {
         Ok(Read::Revisions { revisions, complete: newest.max(announced) })
     }
 
-    /// Returns when there may be something new of the owner's.
+    /// Returns when there may be something new of the owner's, or to be asked about them.
     pub async fn rung(&self) {
         self.place.rung.notified().await;
     }
@@ -112,6 +112,14 @@ impl Listeners {
         }
         // Last: whoever wakes finds it announced.
         concerned.iter().for_each(|place| place.rung.notify_one());
+    }
+
+    /// Wakes the owner's listeners, or everybody's, for something that is not in the log.
+    pub(super) fn wake(&self, owner: Option<&Owner>) {
+        let places = self.lock();
+        let concerned = |of: &&Owner| owner.is_none_or(|owner| owner == *of);
+        let concerned = places.of_owner.iter().filter(|(of, _)| concerned(of)).flat_map(|(_, places)| places.values());
+        concerned.for_each(|place| place.rung.notify_one());
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {

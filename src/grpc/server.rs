@@ -174,16 +174,20 @@ impl Server {
             ended = &mut serving => return ended,
             () = broker.drain_watchers(drain.mul_f64(WATCHERS)) => closing.cancel(),
         }
-        let draining = async { tokio::join!(&mut serving, broker.stop()).0 };
+        let mut served = None;
+        let draining = async { tokio::join!(async { served = Some((&mut serving).await) }, broker.stop()) };
         tokio::select! {
-            ended = draining => return ended,
+            _ = draining => {}
             () = deadline => tracing::warn!("open calls did not end in time; their connections are cut"),
             () = nobody_answered(&answering, &*clock) => {
                 tracing::info!("connections that do not take their last messages are cut");
             }
         }
         cut.cancel();
-        serving.await
+        match served {
+            Some(served) => served,
+            None => serving.await,
+        }
     }
 }
 

@@ -20,15 +20,15 @@ use crate::{
     },
 };
 
-/// Everything that becomes true together, for one tenant and at most one of its subjects; only events may be for others,
-/// see [`Vault::change_across`]. A defect or a failure of the
+/// Everything that becomes true together, for one tenant and at most one of its subjects; others have to be admitted. A
+/// defect or a failure of the
 /// random source while building is kept and answered by [`Change::commit`]; then nothing is written.
 pub struct Change {
     pub(super) vault: Vault,
     tenant: TenantKeys,
     /// Whose events may stand beside the tenant's own.
     others: Vec<TenantKeys>,
-    subject: Option<Arc<HeldKey>>,
+    subjects: Vec<Arc<HeldKey>>,
     /// Whether something was sealed under the tenant's own key.
     under_tenant: Cell<bool>,
     pub(super) set: ChangeSet,
@@ -40,8 +40,8 @@ impl Vault {
     pub async fn change(&self, tenant: &TenantId, subject: Option<SubjectId>) -> Result<Change, VaultError> {
         let (tenant, subject) = self.watched(self.keys_for(tenant, subject).await)?;
         let (under_tenant, set) = (Cell::new(false), ChangeSet::default());
-        let others = Vec::new();
-        Ok(Change { vault: self.clone(), tenant, others, subject, under_tenant, set, failed: None })
+        let (others, subjects) = (Vec::new(), subject.into_iter().collect());
+        Ok(Change { vault: self.clone(), tenant, others, subjects, under_tenant, set, failed: None })
     }
 
     /// As [`Vault::change`], for what is announced to several tenants at once.
@@ -69,6 +69,26 @@ impl Vault {
 }
 
 impl Change {
+    /// Lets records of another subject stand in it, and events of theirs; false: nothing can be stored for them any more.
+    pub async fn admit(&mut self, tenant: &TenantId, subject: SubjectId) -> Result<bool, VaultError> {
+        if self.subjects.iter().any(|held| held.owner.holds(tenant, Some(subject))) {
+            return Ok(true);
+        }
+        let held = match self.vault.keys_for(tenant, Some(subject)).await {
+            Err(VaultError::SubjectErased) => return Ok(false),
+            other => self.vault.watched(other)?,
+        };
+        self.subjects.extend(held.1);
+        if self.tenants().all(|keys| keys.tenant != *tenant) {
+            self.others.push(held.0);
+        }
+        Ok(true)
+    }
+
+    fn tenants(&self) -> impl Iterator<Item = &TenantKeys> {
+        std::iter::once(&self.tenant).chain(&self.others)
+    }
+
     /// Announces an event. All of a change set's events get its revision, in this order.
     pub fn event(&mut self, event: &CredentialEvent) {
         self.build(|change| {
@@ -105,13 +125,13 @@ impl Change {
     /// Commits everything or nothing. With `Ok` it is durable and visible. [`VaultError::Conflict`] and
     /// [`VaultError::PreconditionFailed`]: nothing was written; [`VaultError::OutcomeUnknown`]: read back.
     pub async fn commit(self) -> Result<Receipt, VaultError> {
-        let Self { vault, tenant, others: _, subject, under_tenant, set, failed } = self;
+        let Self { vault, tenant, others: _, subjects, under_tenant, set, failed } = self;
         if let Some(error) = failed {
             return Err(error);
         }
         let due = earliest_due(&set);
         let tenant = under_tenant.get().then_some(tenant.key);
-        let committed = commit_sealed(vault.keyring(), set, tenant.into_iter().chain(subject).collect()).await;
+        let committed = commit_sealed(vault.keyring(), set, tenant.into_iter().chain(subjects).collect()).await;
         let receipt = vault.watched(committed)?;
         if let Some(due) = due {
             vault.planned().committed(due);
@@ -125,12 +145,10 @@ impl Change {
         }
     }
 
-    /// The key for records of this subject, who must be the change set's own.
+    /// The key for records of this subject, who must be the change set's own or admitted to it.
     pub(super) fn key(&self, record: &RecordKey, tenant: &TenantId, subject: SubjectId) -> Result<&Key, VaultError> {
-        match &self.subject {
-            Some(held) if held.owner.holds(tenant, Some(subject)) => Ok(&held.key),
-            _ => Err(Misuse::OtherOwner { record: format!("{record:?}") }.into()),
-        }
+        let held = self.subjects.iter().find(|held| held.owner.holds(tenant, Some(subject)));
+        held.map(|held| &held.key).ok_or_else(|| Misuse::OtherOwner { record: format!("{record:?}") }.into())
     }
 
     /// The key for records of the tenant itself, which must be the change set's own.
@@ -167,8 +185,7 @@ impl Change {
         value: &T,
         place: impl FnOnce(&EntryId) -> AssociatedData<'_>,
     ) -> Result<NewEntry, VaultError> {
-        let mut known = std::iter::once(&self.tenant).chain(&self.others);
-        let Some(keys) = known.find(|keys| keys.tenant == *tenant) else {
+        let Some(keys) = self.tenants().find(|keys| keys.tenant == *tenant) else {
             return Err(Misuse::OtherOwner { record: what.to_owned() }.into());
         };
         let random = self.vault.random();

@@ -94,6 +94,11 @@ impl Vault {
         self.keys().erasures().verify(&stated(unverified).each_ref().map(Vec::as_slice), &unverified.mac)
     }
 
+    /// Whether an erasure of the subject is at its end: their key is gone, and everything under it.
+    pub async fn is_subject_gone(&self, tenant: &TenantId, subject: SubjectId) -> Result<bool, VaultError> {
+        self.is_erased(&place::subject_row(self.keys(), tenant, subject)).await
+    }
+
     async fn is_erased(&self, row: &RecordKey) -> Result<bool, VaultError> {
         let found = self.watched(self.keyring().read_owner::<Envelope<Subject>>(row).await)?;
         let Some((_, Envelope { value: subject, .. })) = found else { return Ok(false) };
@@ -273,12 +278,14 @@ impl Vault {
             reason: None,
             ..CredentialStatus::of(&stored.value)
         };
-        change.event(&CredentialEvent {
-            kind: EventKind::Erased,
-            tenant: erasing.tenant.clone(),
-            occurred_at: erasing.audit.at,
-            status,
-        });
+        if !stored.value.withheld {
+            change.event(&CredentialEvent {
+                kind: EventKind::Erased,
+                tenant: erasing.tenant.clone(),
+                occurred_at: erasing.audit.at,
+                status,
+            });
+        }
         let tokens = self.connection_tokens(&stored).await?;
         Ok(tokens.map(|tokens| (stored.value.provider.clone(), tokens)))
     }

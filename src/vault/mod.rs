@@ -32,6 +32,7 @@ mod records;
 mod reseal;
 mod roots;
 mod rotation;
+mod served;
 mod stored;
 mod suspensions;
 mod tenants;

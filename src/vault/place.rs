@@ -18,6 +18,8 @@ const HELD: u8 = 130;
 
 /// Names the one row of a kind that has only one.
 const THE_ONE: [u8; 16] = [0; 16];
+/// Beside the configuration itself.
+const SERVED: [u8; 16] = [1; 16];
 
 /// A field of a row.
 pub(super) fn field(record: &RecordKey, tag: FieldTag, generation: u64) -> AssociatedData<'_> {
@@ -47,6 +49,10 @@ pub(super) fn root_keys_row() -> RecordKey {
 
 pub(super) fn configuration_row() -> RecordKey {
     RecordKey::new(RecordKind::Configuration, THE_ONE)
+}
+
+pub(super) fn served_row() -> RecordKey {
+    RecordKey::new(RecordKind::Configuration, SERVED)
 }
 
 pub(super) fn suspension_row(keys: &InstallationKeys, provider: &ProviderId) -> RecordKey {

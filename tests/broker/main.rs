@@ -20,6 +20,7 @@ mod support {
     pub(crate) use super::{clock_support as clock, records_support as records};
 }
 
+mod access;
 mod backing_up;
 mod connecting;
 mod counting;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use claviger::{
-    app::{App, Listeners},
+    app::{App, Listeners, Reloader},
     broker::Broker,
     client::{Client, ClientError, Connect},
     config::{
@@ -23,7 +23,7 @@ use claviger::{
         self, DevProvider, PlatformClaims,
         visitor::{Decision, Visitor},
     },
-    domain::{Clock, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
+    domain::{Clock, ConfigurationDigest, Endpoints, PresentedToken, Rotation, Scope, Timestamp, TokenUsage},
     identity::{Algorithm, Family, Issuer, IssuerName, Keys, SignIn, TenantRule},
     outbound::{Outbound, Policy},
     proto::v1::{
@@ -103,6 +103,7 @@ pub(crate) struct World {
 struct Running {
     grpc: SocketAddr,
     broker: Broker,
+    reloader: Reloader,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -173,15 +174,23 @@ impl World {
         let grpc = listeners.grpc.local_addr().unwrap();
         let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
         let shutdown = CancellationToken::new();
-        let broker = app.broker().clone();
+        let (broker, reloader) = (app.broker().clone(), app.reloader());
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
-        self.running = Some(Running { grpc, broker, shutdown, serving });
+        self.running = Some(Running { grpc, broker, reloader, shutdown, serving });
     }
 
     /// Starts the broker again with another configuration.
     pub(crate) async fn reconfigure(&mut self, configure: impl Fn(&mut Config) + Send + Sync + 'static) {
         self.settings.configure = Box::new(configure);
         self.restart().await;
+    }
+
+    /// Gives the running broker another configuration.
+    pub(crate) async fn reload(&mut self, configure: impl Fn(&mut Config) + Send + Sync + 'static) {
+        self.settings.configure = Box::new(configure);
+        let (config, running) = (self.config(), self.running.as_ref().expect("the broker runs"));
+        let digest = ConfigurationDigest(Random::system().bytes().unwrap());
+        assert!(running.reloader.reload(Ok((config, digest))).await.is_some(), "it was reloaded");
     }
 
     /// Starts a stopped provider again, at its address and with its state: see [`Settings::durable_provider`].

@@ -6,8 +6,12 @@
 mod clock;
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
+#[path = "../support/event_log.rs"]
+mod event_log;
 #[path = "../support/recorded.rs"]
 mod recorded;
+#[path = "../support/watch_validator.rs"]
+mod watch_validator;
 
 mod access;
 mod counting;
@@ -18,3 +22,4 @@ mod limits;
 mod operations;
 mod reflection;
 mod rig;
+mod watching;

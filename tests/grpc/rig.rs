@@ -54,6 +54,8 @@ pub(crate) struct Rig {
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
     pub(crate) store: Arc<dyn Store>,
+    /// Changes what there is without the broker, as another use case does.
+    pub(crate) vault: Vault,
     platform: DevProvider,
     channel: Channel,
     _directory: TempDir,
@@ -73,7 +75,7 @@ impl Rig {
             DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
         let emitted = Emitted::of("rig").below(directory.path());
-        let (broker, authenticator, store) = broker(&directory, &platform, &clock, &random).await;
+        let (broker, authenticator, vault) = broker(&directory, &platform, &clock, &random).await;
         let server = Server::new(grpc::Parts {
             broker: broker.clone(),
             authenticator,
@@ -87,7 +89,20 @@ impl Rig {
         let stop = shutdown.clone().cancelled_owned();
         let serving = tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { emitted, clock, broker, address, shutdown, serving, store, platform, channel, _directory: directory }
+        let store = Arc::clone(vault.store());
+        Self {
+            emitted,
+            clock,
+            broker,
+            address,
+            shutdown,
+            serving,
+            store,
+            vault,
+            platform,
+            channel,
+            _directory: directory,
+        }
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -160,7 +175,7 @@ async fn broker(
     platform: &DevProvider,
     clock: &ManualClock,
     random: &Random,
-) -> (Broker, Arc<Authenticator>, Arc<dyn Store>) {
+) -> (Broker, Arc<Authenticator>, Vault) {
     let audit_key = AuditKey::default();
     let options = SledOptions {
         directory: directory.path().join("store"),
@@ -186,7 +201,7 @@ async fn broker(
     let hub = Hub::new(vault.clone(), WIRE);
     tokio::spawn(hub.clone().run(CancellationToken::new()));
     let parts = broker::Parts {
-        vault,
+        vault: vault.clone(),
         servers: AuthorizationServers::new(outbound, Arc::new(clock.clone())),
         authenticator: Arc::clone(&authenticator),
         catalog: Arc::new(catalog(platform)),
@@ -202,7 +217,7 @@ async fn broker(
             public_url: None,
         },
     };
-    (Broker::start(parts).await.unwrap(), authenticator, store)
+    (Broker::start(parts).await.unwrap(), authenticator, vault)
 }
 
 fn family(platform: &DevProvider) -> Family {

@@ -122,6 +122,18 @@ async fn a_call_that_is_under_way_is_answered() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_lands_all_the_same() {
+    let rig = Rig::start(|config| config.outbound.timeout = Period::from_secs(60)).await;
+    let (waiting, hold) = held_call(&rig).await;
+    waiting.abort();
+    rig.begin_shutdown();
+    // No connection is left, and the exchange is not over.
+    sleep_over(&rig, LAST_MESSAGES).await;
+    hold.release();
+    rig.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_handshake_that_does_not_end_holds_nothing_up() {
     let rig = Rig::over_tls(&Authority::new(), |_| {}).await;
     let (mut grpc, mut http) = (rig.grpc_socket().await, rig.http_socket().await);

@@ -233,6 +233,7 @@ fn new_connection(name: Name, owner: u8) -> Connection {
         consent: Consent { subject: subject(owner), agent: None, scopes: ScopeSet::default(), at: name.at() },
         credential: credential.authorized(granted(), name.at()).unwrap().credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 

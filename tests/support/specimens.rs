@@ -49,6 +49,7 @@ pub(crate) fn connection(number: u8) -> Connection {
         consent: Consent { subject: alice(), agent: agent(), scopes: scopes(), at: now },
         credential: credential.authorized(granted(), now).expect("it was pending").credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Holds what watchers heard against the log, by the guarantees W1 to W9, and snapshots against what the log adds up to.
 //! (Of W9, what a stalled watcher costs is for measurements to say; a history shows whom it holds up.)
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use claviger::proto::v1::{
     self, CredentialEvent, CredentialEventKind as Kind, CredentialState, CredentialStatus, Delivery,
@@ -96,7 +96,7 @@ struct View {
     /// Up to where everything was sent.
     complete: u64,
     /// Revisions that came whole or in part, and their events.
-    heard: BTreeMap<u64, Vec<CredentialEvent>>,
+    heard: BTreeMap<u64, HashSet<CredentialEvent>>,
     /// The revision whose next fragment is due.
     fragment_of: Option<u64>,
     /// What the snapshot under way has listed, and at which revision.
@@ -163,6 +163,7 @@ impl Judge<'_> {
         let fragment_of = self.view.fragment_of.take();
         if let Some(begun) = fragment_of
             && !matches!(&message.body, Some(Body::Batch(_)) if revision == begun)
+            && !matches!(&message.body, Some(Body::Drain(_)))
         {
             self.violated(Guarantee::Atomic, format!("revision {begun} broke off"));
         }
@@ -208,18 +209,17 @@ impl Judge<'_> {
             self.violated(guarantee, format!("{revision} after everything up to {}", self.view.complete));
         }
         let known = self.log.revisions.get(&revision);
+        let logged: HashSet<&CredentialEvent> = known.into_iter().flatten().collect();
         for event in &batch.events {
-            if !known.is_some_and(|known| known.contains(event)) && revision > self.log.compacted {
+            if !logged.contains(event) && revision > self.log.compacted {
                 self.violated(Guarantee::Durable, format!("at {revision} the log has no {}", told(event)));
             }
             if !self.matches(revision, event) {
                 self.violated(Guarantee::Filtered, format!("{} at {revision}", told(event)));
             }
-            let before = self.view.heard.entry(revision).or_default();
-            if before.contains(event) {
+            if !self.view.heard.entry(revision).or_default().insert(event.clone()) {
                 self.violated(Guarantee::Unique, format!("{} at {revision}", told(event)));
             }
-            self.view.heard.entry(revision).or_default().push(event.clone());
         }
         if batch.more_follows {
             self.view.fragment_of = Some(revision);
@@ -227,7 +227,7 @@ impl Judge<'_> {
         }
         self.view.complete = self.view.complete.max(revision);
         let matching = known.into_iter().flatten().filter(|event| self.is_due(revision, event)).count();
-        let came = self.view.heard.get(&revision).map_or(0, Vec::len);
+        let came = self.view.heard.get(&revision).map_or(0, HashSet::len);
         if came < matching && self.is_every_event() && revision > self.log.compacted {
             self.violated(Guarantee::Atomic, format!("{came} of {matching} events at {revision}"));
         }
@@ -362,7 +362,8 @@ fn is_cut(event: &CredentialEvent) -> bool {
 /// What is not listed any more.
 fn is_gone(event: &CredentialEvent) -> bool {
     let is_end = matches!(event.kind(), Kind::AccessLost | Kind::Erased);
-    is_end || event.status.as_ref().is_some_and(|status| status.state() == CredentialState::Revoked)
+    let is_stopped = |state| matches!(state, CredentialState::Revoking | CredentialState::Revoked);
+    is_end || event.status.as_ref().is_some_and(|status| is_stopped(status.state()))
 }
 
 /// Whether a snapshot lists what the newest event says. Whether a provider suspends it is told page by page: a state may

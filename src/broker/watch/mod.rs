@@ -1,8 +1,9 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
-//! - [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
+//! - [`access`]: whether it may go on · [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
 //!   bounded length · [`quota`]: how many may watch · [`drain`]: the end of all of them
 
+mod access;
 mod drain;
 mod fragments;
 mod quota;
@@ -101,7 +102,7 @@ pub enum ResyncReason {
 pub enum DrainReason {
     MaxAge,
     Shutdown,
-    /// The caller's credential has expired.
+    /// The caller's credential has expired, or lost its rights.
     Authorization,
 }
 
@@ -117,7 +118,7 @@ impl WatchMessage {
 }
 
 impl Broker {
-    /// Opens a stream. It ends by itself after a `Drain`; with `TOKEN_EXPIRED` when the caller's token has lapsed.
+    /// Opens a stream. It ends by itself after a `Drain`; with a refusal when the caller may not go on.
     pub async fn watch(
         &self,
         call: &Call,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Caller, CredentialId, CredentialState, CredentialStatus, Revision},
+    domain::{Caller, CredentialId, CredentialStatus, EventKind, Revision},
     events::Read,
 };
 
@@ -36,6 +36,7 @@ impl Broker {
         let scanned = self.vault().connections(&caller.tenant, caller.subject, None).await?;
         let mut statuses: BTreeMap<CredentialId, CredentialStatus> = scanned
             .iter()
+            .filter(|stored| !stored.value.withheld)
             .map(|stored| self.status_of(&stored.value))
             .map(|status| (status.credential, status))
             .collect();
@@ -43,19 +44,25 @@ impl Broker {
         while cursor < end {
             let Read::Revisions { revisions, complete } = self.hub().after(cursor).await? else { return Ok(None) };
             for event in revisions.iter().filter(|logged| logged.revision <= end).flat_map(|logged| &logged.events) {
-                if event.tenant == caller.tenant && event.status.subject == caller.subject {
-                    statuses.insert(event.status.credential, event.status.clone());
+                if event.tenant != caller.tenant || event.status.subject != caller.subject {
+                    continue;
                 }
+                match event.kind {
+                    EventKind::AccessLost => statuses.remove(&event.status.credential),
+                    _ => statuses.insert(event.status.credential, event.status.clone()),
+                };
             }
             cursor = complete;
         }
-        // What was revoked before the scan is not listed; what was revoked during it must not be either.
-        statuses.retain(|_, status| status.state != CredentialState::Revoked && filter.shows(status));
+        // Watchers were told of its end when it was stopped, not when the provider confirmed it.
+        let catalog = self.catalog();
+        let is_shown = |status: &CredentialStatus| catalog.lets_see(status) && filter.shows(status);
+        statuses.retain(|_, status| !status.state.is_stopped() && is_shown(status));
         Ok(Some((end, statuses.into_values().collect())))
     }
 
     /// Waits until the hub has announced everything that is durable now.
-    async fn caught_up(&self) -> Result<Revision, BrokerError> {
+    pub(super) async fn caught_up(&self) -> Result<Revision, BrokerError> {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
         tokio::select! {

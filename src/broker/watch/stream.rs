@@ -3,12 +3,15 @@
 use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage, drain::Turn,
-    fragments::fragments, quota::Seat,
+    Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage,
+    access::{Access, Standing},
+    drain::Turn,
+    fragments::fragments,
+    quota::Seat,
 };
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Call, Caller, CredentialEvent, EntryId, Reason, Revision, Timestamp},
+    domain::{Call, Caller, CredentialEvent, EntryId, Revision, Timestamp},
     events::{Listener, LoggedEvent, Position, Read, Resume, ResumeTokenError},
 };
 use futures_util::{Stream, stream};
@@ -23,6 +26,7 @@ const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
 pub(super) struct Subscription {
     broker: Broker,
     caller: Arc<Caller>,
+    access: Access,
     filter: WatchFilter,
     on_lost: OnLost,
     delivery: Delivery,
@@ -66,6 +70,7 @@ impl Subscription {
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
+            access: Access::new(&broker, &call.caller),
             listener: broker.hub().listen(call.caller.tenant.clone(), call.caller.subject),
             // What was durable before the call is not "from now on", although the hub may not have announced it yet.
             cursor: head.revision,
@@ -145,14 +150,12 @@ impl Subscription {
 
     async fn next(&mut self) -> Option<Result<WatchMessage, BrokerError>> {
         loop {
-            if self.broker.now() >= self.caller.expires_at && matches!(self.ending, Ending::Open) {
-                // What was taken from the log but not sent yet must not leave any more.
-                self.outbox.clear();
-                if let Err(error) = self.drain(DrainReason::Authorization) {
-                    return Some(Err(error));
-                }
+            if let Err(error) = self.review().await {
+                self.ending = Ending::Over;
+                return Some(Err(error));
             }
             if let Some(message) = self.outbox.pop_front() {
+                let Some(message) = self.access.pass(message) else { continue };
                 self.sent = match message {
                     WatchMessage::Resync { .. } => None,
                     _ => message.completes().or(self.sent),
@@ -170,7 +173,7 @@ impl Subscription {
             }
             let advanced = match self.advance().await {
                 // Also in the middle of a snapshot: every watcher is told when to come again.
-                Err(BrokerError::ShuttingDown) => self.drain(DrainReason::Shutdown),
+                Err(BrokerError::ShuttingDown) => self.drain(DrainReason::Shutdown, Some(BrokerError::ShuttingDown)),
                 other => other,
             };
             if let Err(error) = advanced {
@@ -180,26 +183,51 @@ impl Subscription {
         }
     }
 
+    /// Nothing leaves that its reader may not see at this moment, also if it could be seen when it was taken from the log.
+    async fn review(&mut self) -> Result<(), BrokerError> {
+        if !matches!(self.ending, Ending::Open) {
+            return Ok(());
+        }
+        let mut last_words = Vec::new();
+        let refusal = loop {
+            match self.access.ask(&self.broker).await? {
+                Standing::Allowed => return Ok(()),
+                Standing::Refused(refusal) => break refusal,
+                Standing::Erased if self.access.is_within_revision() => break BrokerError::SubjectErased,
+                Standing::Erased => {
+                    let after = self.sent.unwrap_or(self.cursor);
+                    if let Some(told) = self.broker.erased_after(&self.caller, &self.filter, after).await? {
+                        last_words = told;
+                        break BrokerError::SubjectErased;
+                    }
+                }
+            }
+        };
+        // The first message is always that one.
+        self.outbox.retain(|message| matches!(message, WatchMessage::Opened { .. }));
+        self.put_events(last_words);
+        self.drain(DrainReason::Authorization, Some(refusal))
+    }
+
     /// Fills the outbox with what comes next, waiting for it if need be.
     async fn advance(&mut self) -> Result<(), BrokerError> {
         let now = self.broker.now();
         let is_turn = self.broker.is_turn(&mut self.turn);
         // Nobody who takes what they are sent slowly, or for whom much is written, goes untold.
         if self.turn.is_some_and(|turn| turn.is_overdue(now)) {
-            return self.drain(DrainReason::Shutdown);
+            return self.drain(DrainReason::Shutdown, Some(BrokerError::ShuttingDown));
         }
         if self.wants_snapshot {
             self.wants_snapshot = false;
             // Boxed: every stream would keep the room for it.
             return Box::pin(self.take_snapshot()).await;
         }
-        // Authorization is looked at before anything is sent: nothing leaves after the caller's token has lapsed.
         if now >= self.ends_at {
-            return self.drain(if now >= self.caller.expires_at {
-                DrainReason::Authorization
-            } else {
-                DrainReason::MaxAge
-            });
+            return match now >= self.caller.expires_at {
+                // It lapsed only now, and that is for the next look at the authorization to say.
+                true => Ok(()),
+                false => self.drain(DrainReason::MaxAge, None),
+            };
         }
         self.take_events().await?;
         if !self.outbox.is_empty() {
@@ -214,7 +242,7 @@ impl Subscription {
         let behind = self.cursor < self.broker.hub().announced();
         match (behind, is_turn) {
             (true, _) => Ok(()),
-            (false, true) => self.drain(DrainReason::Shutdown),
+            (false, true) => self.drain(DrainReason::Shutdown, Some(BrokerError::ShuttingDown)),
             (false, false) => self.wait().await,
         }
     }
@@ -258,15 +286,19 @@ impl Subscription {
         if self.delivery == Delivery::LatestPerCredential {
             keep_latest(&mut matching);
         }
-        for (revision, events) in matching {
+        self.put_events(matching);
+        self.cursor = complete;
+        Ok(())
+    }
+
+    fn put_events(&mut self, revisions: Vec<(Revision, Vec<LoggedEvent>)>) {
+        for (revision, events) in revisions {
             let mut fragments = fragments(events).into_iter().peekable();
             while let Some(events) = fragments.next() {
                 let token = fragments.peek().is_none().then(|| self.token(Some(revision)));
                 self.outbox.push_back(WatchMessage::Batch { revision, events, token });
             }
         }
-        self.cursor = complete;
-        Ok(())
     }
 
     fn fall_behind(&mut self, compacted: Revision) -> Result<(), BrokerError> {
@@ -284,22 +316,18 @@ impl Subscription {
         event.tenant == self.caller.tenant && event.status.subject == self.caller.subject && self.filter.passes(event)
     }
 
-    fn drain(&mut self, reason: DrainReason) -> Result<(), BrokerError> {
+    /// The last message, and what the stream ends with; `None`: it ends well.
+    fn drain(&mut self, reason: DrainReason, error: Option<BrokerError>) -> Result<(), BrokerError> {
         // One whose snapshot was broken off has not asked yet.
         self.broker.is_turn(&mut self.turn);
         let reconnect_after = match (reason, self.turn) {
             (DrainReason::Shutdown, Some(turn)) => turn.return_at() - self.broker.now(),
             _ => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
         };
-        let token = self.token(self.sent);
+        let last = self.outbox.iter().rev().find_map(WatchMessage::completes);
+        let token = self.token(last.or(self.sent));
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
-        self.ending = Ending::Drained(match reason {
-            DrainReason::MaxAge => None,
-            DrainReason::Shutdown => Some(BrokerError::ShuttingDown),
-            DrainReason::Authorization => {
-                Some(BrokerError::Refused { link: crate::domain::Link::Session, reason: Reason::TokenExpired })
-            }
-        });
+        self.ending = Ending::Drained(error);
         Ok(())
     }
 
