@@ -3,12 +3,13 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use claviger::{
     app::SystemClock,
     client::{Client, Watch},
+    domain::{Clock as _, Timestamp},
     proto::v1::{
         self, OnLost, WatchCredentialStatusRequest as Request, WatchCredentialStatusResponse as Message,
         token_broker_service_client::TokenBrokerServiceClient, watch_credential_status_request::Start,
@@ -29,6 +30,9 @@ use crate::{place::Person, watch_validator::History};
 /// What has not come by then never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Returns in a second, as the broker plans them.
+const PACE: f64 = 500.0;
+
 /// What all streams heard, in the order in which they were opened.
 #[derive(Clone, Default)]
 pub(crate) struct Record(Arc<Mutex<Vec<History>>>);
@@ -38,6 +42,8 @@ pub(crate) struct Record(Arc<Mutex<Vec<History>>>);
 pub(crate) struct Standing {
     /// Streams that were opened so far.
     pub(crate) streams: u32,
+    /// The newest of them in the record.
+    stream: usize,
     /// The snapshot is whole, or the stream was resumed.
     pub(crate) synced: bool,
     /// The newest of any credential.
@@ -45,9 +51,9 @@ pub(crate) struct Standing {
     /// Up to where everything was heard.
     pub(crate) revision: u64,
     /// When each stream was opened.
-    pub(crate) opened: Vec<Instant>,
+    pub(crate) opened: Vec<Timestamp>,
     /// When each drain said to come again.
-    pub(crate) returns: Vec<Instant>,
+    pub(crate) returns: Vec<Timestamp>,
     pub(crate) token: Vec<u8>,
 }
 
@@ -73,6 +79,11 @@ impl Record {
         self.lock()[stream].messages.push(message);
     }
 
+    /// A watcher's present stream is to come so far by its end.
+    pub(crate) fn must_reach(&self, standing: &Heard, revision: u64) {
+        self.lock()[standing.borrow().stream].must_reach = Some(revision);
+    }
+
     pub(crate) fn histories(&self) -> Vec<History> {
         self.lock().clone()
     }
@@ -88,7 +99,7 @@ impl Standing {
         match &message.body {
             Some(Body::Opened(_)) => {
                 self.streams += 1;
-                self.opened.push(Instant::now());
+                self.opened.push(SystemClock.now());
                 self.synced = !message.resume_token.is_empty();
             }
             Some(Body::SnapshotEnd(_)) => self.synced = true,
@@ -102,7 +113,7 @@ impl Standing {
             }
             Some(Body::Drain(drain)) => {
                 let after = drain.reconnect_after.map(|after| Duration::try_from(after).unwrap());
-                self.returns.push(Instant::now() + after.unwrap_or_default());
+                self.returns.push(SystemClock.now().plus(after.unwrap_or_default()));
             }
             Some(Body::Progress(_)) | None => {}
         }
@@ -181,8 +192,12 @@ async fn watch_on(
         if !message.resume_token.is_empty() {
             request.start = Some(Start::ResumeToken(message.resume_token.clone()));
         }
-        standing.send_modify(|standing| standing.hear(&message));
-        record.hear(stream.expect("the first message opens the stream"), message);
+        let number = stream.expect("the first message opens the stream");
+        standing.send_modify(|standing| {
+            standing.stream = number;
+            standing.hear(&message);
+        });
+        record.hear(number, message);
     }
 }
 
@@ -269,13 +284,13 @@ pub(crate) async fn all_reach(standings: &[Heard], what: &str, wanted: impl Fn(&
 }
 
 /// The most in one second, wherever it begins, over the mean of those in the middle: one that was late by far says little
-/// about the others.
-pub(crate) fn crowding(mut times: Vec<Instant>) -> f64 {
+/// about the others. The mean is not above the pace that is meant: who all come at once are not evenly spread.
+pub(crate) fn crowding(mut times: Vec<Timestamp>) -> f64 {
     times.sort_unstable();
-    let until = |from: Instant| times.partition_point(|time| *time < from + Duration::from_secs(1));
+    let until = |from: Timestamp| times.partition_point(|time| *time < from.plus(Duration::from_secs(1)));
     let most = times.iter().enumerate().map(|(index, from)| until(*from) - index).max().unwrap();
     let (first, last) = (times.len() / 10, times.len() * 9 / 10);
-    let mean = (last - first) as f64 / (times[last] - times[first]).as_secs_f64();
+    let mean = ((last - first) as f64 / (times[last] - times[first]).as_secs_f64()).min(PACE);
     most as f64 / mean
 }
 

@@ -1,16 +1,21 @@
 //! SIGTERM with thousands of streams open, some of them stalled and some half-open (fault test 15).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use claviger::proto::v1::{
-    WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
-    watch_credential_status_response::Body,
+use claviger::{
+    app::SystemClock,
+    client::Client,
+    domain::Clock as _,
+    proto::v1::{
+        WatchCredentialStatusRequest as Request, watch_credential_status_request::Start,
+        watch_credential_status_response::Body,
+    },
 };
 use rustix::process::Signal;
 
 use crate::{
-    clients::{Narrow, Standing, Watchers, crowding, from_snapshot},
-    place::{Place, ask_for_a_new_one},
+    clients::{Narrow, Standing, Watchers, all_reach, crowding, from_snapshot},
+    place::{Person, Place, ask_for_a_new_one},
     relay::Relay,
     watch_validator::assert_valid,
 };
@@ -43,15 +48,7 @@ async fn thousands_are_told_to_go_and_come_back_where_they_were() {
         clients.push(client);
     }
 
-    // As the client is by itself.
-    let mut watchers = Watchers::who_back_off_for(Duration::MAX);
-    for number in 0..readers() / ON_ONE {
-        let person = &people[number % people.len()];
-        let client = person.client(way.address);
-        for _ in 0..ON_ONE {
-            watchers.add(client.clone(), &person.subject, from_snapshot());
-        }
-    }
+    let mut watchers = readers_of(&people, &way);
     let lost = people[0].client(lost_way.address);
     for _ in 0..UNREACHABLE {
         watchers.add(lost.clone(), &people[0].subject, from_snapshot());
@@ -61,22 +58,19 @@ async fn thousands_are_told_to_go_and_come_back_where_they_were() {
     stalled.open(UNREACHABLE, true, &people[1], &watchers.record).await;
     lost_way.fall_silent();
     for _ in 0..4 {
-        for client in &clients {
-            client.get_plugin_token(ask_for_a_new_one()).await.unwrap();
-        }
+        refresh(&clients).await;
     }
 
-    let asked = Instant::now();
+    let asked = SystemClock.now();
     broker.process.signal(Signal::TERM);
     let ended = tokio::task::spawn_blocking(|| broker.process.finish()).await.unwrap();
     ended.expect_code(0);
-    println!("{} streams, gone after {:?}", watchers.standings().len() + UNREACHABLE, asked.elapsed());
+    println!("{} streams, gone after {:?}", watchers.standings().len() + UNREACHABLE, SystemClock.now() - asked);
     let broker = place.serve();
     way.lead_to(broker.grpc);
     lost_way.lead_to(broker.grpc);
     lost_way.cut();
-    let told = watchers.standings().iter().filter(|standing| standing.borrow().returns.len() == 1).count();
-    assert_eq!(told, readers(), "everybody who reads is told, once");
+    all_reach(&watchers.standings()[..readers()], "told", |standing| standing.returns.len() == 1).await;
     stalled.wake();
     stalled.ended().await;
     for standing in stalled.standings() {
@@ -85,12 +79,35 @@ async fn thousands_are_told_to_go_and_come_back_where_they_were() {
         watchers.add(people[1].client(way.address), &people[1].subject, Request { start, ..from_snapshot() });
     }
     watchers.until("back", |standing| standing.streams > standing.returns.len() as u32).await;
-    for client in &clients {
-        client.get_plugin_token(ask_for_a_new_one()).await.unwrap();
-    }
+    refresh(&clients).await;
     watchers.until("up to date", |standing| standing.generation == 6).await;
     broker.process.stop(Signal::KILL);
+    check(&watchers);
+    assert_valid(&place.log().await, &watchers.record.histories());
+}
 
+/// Many of each, on as many connections as it takes.
+fn readers_of(people: &[Person], way: &Relay) -> Watchers {
+    // As the client is by itself.
+    let mut watchers = Watchers::who_back_off_for(Duration::MAX);
+    for number in 0..readers() / ON_ONE {
+        let person = &people[number % people.len()];
+        let client = person.client(way.address);
+        for _ in 0..ON_ONE {
+            watchers.add(client.clone(), &person.subject, from_snapshot());
+        }
+    }
+    watchers
+}
+
+async fn refresh(clients: &[Client]) {
+    for client in clients {
+        client.get_plugin_token(ask_for_a_new_one()).await.unwrap();
+    }
+}
+
+/// Nobody came in a herd, and nobody began anew.
+fn check(watchers: &Watchers) {
     let standings: Vec<Standing> = watchers.standings().iter().map(|standing| standing.borrow().clone()).collect();
     let planned = crowding(standings.iter().flat_map(|standing| standing.returns.clone()).collect());
     let seen = crowding(standings.iter().filter_map(|standing| standing.opened.get(1).copied()).collect());
@@ -101,5 +118,4 @@ async fn thousands_are_told_to_go_and_come_back_where_they_were() {
         let anew = |body: &Body| matches!(body, Body::Snapshot(_) | Body::SnapshotEnd(_) | Body::Resync(_));
         assert!(!resumed.messages.iter().flat_map(|message| &message.body).any(anew), "it is resumed as it was");
     }
-    assert_valid(&place.log().await, &histories);
 }

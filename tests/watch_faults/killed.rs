@@ -1,6 +1,8 @@
 //! kill -9 wherever it hurts (fault test 1): nobody has heard what the log does not have, everybody hears what it has, and
 //! no revision has two contents. In the middle of a compaction: see `compacted`.
 
+use std::collections::VecDeque;
+
 use claviger::dev::{Endpoint, GrantType, HoldPoint};
 use rustix::process::Signal;
 
@@ -12,7 +14,9 @@ use crate::{
     watch_validator::{Log, assert_valid},
 };
 
-const WATCHERS: usize = 100;
+const WATCHERS: usize = 50;
+/// The broker commits other things too, each ten seconds at most.
+const MOST_AGAIN: u32 = 5;
 
 /// Where in the life of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,9 @@ async fn a_kill_at_any_point_of_an_events_life_loses_and_invents_nothing() {
         watchers.add(client.clone(), &alice.subject, from_snapshot());
     }
     watchers.until("synced", |standing| standing.synced).await;
-    for point in [Point::BeforeWrite, Point::BeforeSync, Point::BeforePublish, Point::FanOut] {
+    let mut points = VecDeque::from([Point::BeforeWrite, Point::BeforeSync, Point::BeforePublish, Point::FanOut]);
+    let mut again = MOST_AGAIN;
+    while let Some(point) = points.pop_front() {
         let before = watchers.generation();
         kill_at(point, &place, &alice, broker, &mut watchers).await;
         let heard = watchers.generation();
@@ -51,6 +57,12 @@ async fn a_kill_at_any_point_of_an_events_life_loses_and_invents_nothing() {
         match point {
             Point::BeforeWrite => assert!(heard == before && durable == before, "{heard}, {durable}"),
             Point::BeforeSync => assert_eq!(heard, before, "what is not durable was published"),
+            // Another commit was held, an audit record's.
+            Point::BeforePublish if durable == before && again > 0 => {
+                assert_eq!(heard, before);
+                again -= 1;
+                points.push_front(point);
+            }
             Point::BeforePublish => assert!(heard == before && durable == before + 1, "{heard}, {durable}"),
             Point::FanOut => assert!(heard == before + 1 && durable == before + 1, "{heard}, {durable}"),
         }

@@ -14,7 +14,7 @@ use crate::{
 
 /// On the connection of those that stall.
 const ON_ONE: usize = 100;
-const EVENTS: u64 = 30;
+const EVENTS: u64 = 20;
 /// KiB. A queue for each of them would show in a soak; a stream's own buffers do not.
 const MOST_MEMORY: u64 = 64 << 10;
 
