@@ -65,9 +65,9 @@ impl Relay {
         self.way.send_replace(Way::Closed);
     }
 
-    /// Returns once so many more connections have been refused.
-    pub(crate) async fn refuses(&mut self, more: u32) {
-        let until = self.ends.borrow().refused + more;
+    /// Returns once one more connection has been refused.
+    pub(crate) async fn refuses(&mut self) {
+        let until = self.ends.borrow().refused + 1;
         in_time(self.ends.wait_for(|ends| ends.refused >= until)).await.unwrap();
     }
 
