@@ -1,4 +1,4 @@
-//! Takes down who holds which generation of a credential, as its holders report it.
+//! Records who holds which generation of a credential, as its holders report it.
 
 use super::{
     Broker, BrokerError,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Broker {
-    /// Takes down what a holder of the caller's credential says. False: it has reported a newer generation before, so
+    /// Records what a holder of the caller's credential says. False: it has reported a newer generation before, so
     /// this report says nothing any more.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl Broker {
         credential: CredentialId,
         report: &AppliedReport,
     ) -> Result<bool, BrokerError> {
-        let outcome = self.take_down(call, credential, report).await;
+        let outcome = self.keep(call, credential, report).await;
         match &outcome {
             Ok(true) => {}
             Ok(false) => self.record_read(call, AuditAction::AppliedReported, About::default(), "").await?,
@@ -37,7 +37,7 @@ impl Broker {
         Ok(stored.map(|stored| stored.into_value().into_list()).unwrap_or_default())
     }
 
-    async fn take_down(
+    async fn keep(
         &self,
         call: &Call,
         credential: CredentialId,
@@ -53,14 +53,14 @@ impl Broker {
         // A hundred containers report the same refresh at once, all on one record.
         let _turn = self.reporting().wait(caller.subject).await;
         loop {
-            match self.try_to_take_down(call, &connection, report).await {
+            match self.try_to_keep(call, &connection, report).await {
                 Err(BrokerError::Conflict) => {}
                 other => return other,
             }
         }
     }
 
-    async fn try_to_take_down(
+    async fn try_to_keep(
         &self,
         call: &Call,
         connection: &Stored<Connection>,

@@ -22,10 +22,10 @@ pub struct Holders {
 pub struct Holder {
     pub id: HolderId,
     /// The generation that it holds, as far as it said. `None`: none.
-    pub holds: Option<u64>,
-    /// What it reported last, of `reported`.
+    pub held_generation: Option<u64>,
+    /// What it reported last, of `reported_generation`.
     pub outcome: ApplyOutcome,
-    pub reported: u64,
+    pub reported_generation: u64,
     pub at: Timestamp,
 }
 
@@ -72,24 +72,24 @@ impl Holders {
         let AppliedReport { holder, generation, outcome } = report;
         let mut next = self.clone();
         let known = next.list.iter().position(|known| known.id == *holder).map(|index| next.list.remove(index));
-        if known.as_ref().is_some_and(|known| known.reported > *generation) {
+        if known.as_ref().is_some_and(|known| known.reported_generation > *generation) {
             return None;
         }
-        let holds = match outcome {
+        let held_generation = match outcome {
             ApplyOutcome::Applied => Some(*generation),
-            ApplyOutcome::Failed => known.and_then(|known| known.holds),
+            ApplyOutcome::Failed => known.and_then(|known| known.held_generation),
             ApplyOutcome::Removed => None,
         };
         if next.list.len() >= MOST_HOLDERS {
             next.forget_one();
         }
-        next.list.insert(0, Holder { id: holder.clone(), holds, outcome: *outcome, reported: *generation, at });
+        next.list.insert(0, Holder { id: holder.clone(), held_generation, outcome: *outcome, reported_generation: *generation, at });
         Some(next)
     }
 
     /// Whoever holds nothing is missed least; among equals, who was not heard of for longest.
     fn forget_one(&mut self) {
-        let holding_nothing = self.list.iter().rposition(|known| known.holds.is_none());
+        let holding_nothing = self.list.iter().rposition(|known| known.held_generation.is_none());
         self.list.remove(holding_nothing.unwrap_or(self.list.len() - 1));
     }
 }
@@ -119,7 +119,7 @@ mod tests {
             let report = report(holder, *generation, *outcome);
             holders = holders.with(&report, Timestamp::from_secs(second)).unwrap_or(holders);
         }
-        holders.list.into_iter().map(|holder| (holder.id.to_string(), holder.holds)).collect()
+        holders.list.into_iter().map(|holder| (holder.id.to_string(), holder.held_generation)).collect()
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
                 holders.with(&report(&newcomer, 1, ApplyOutcome::Failed), Timestamp::EPOCH).expect("a new holder");
             assert_eq!(holders.list[0].id.as_str(), newcomer);
             holders = holders.with(&report(&newcomer, 1, ApplyOutcome::Applied), Timestamp::EPOCH).expect("the same");
-            assert_eq!((holders.list.len(), holders.list[0].holds), (MOST_HOLDERS, Some(1)));
+            assert_eq!((holders.list.len(), holders.list[0].held_generation), (MOST_HOLDERS, Some(1)));
             assert!(holders.list.iter().all(|holder| holder.id.as_str() != gone));
         }
     }
@@ -174,7 +174,7 @@ mod tests {
                 let outcome = [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed][usize::from(outcome)];
                 let before = holders.list.iter().find(|known| known.id.as_str() == holder.to_string()).cloned();
                 let next = holders.with(&report(&holder, generation, outcome), Timestamp::from_secs(second));
-                prop_assert_eq!(next.is_none(), before.is_some_and(|before| before.reported > generation));
+                prop_assert_eq!(next.is_none(), before.is_some_and(|before| before.reported_generation > generation));
                 holders = next.unwrap_or(holders);
                 prop_assert!(holders.list.len() <= MOST_HOLDERS);
                 prop_assert!(holders.list.is_sorted_by_key(|holder| std::cmp::Reverse(holder.at)));

@@ -133,7 +133,7 @@ async fn nobody_reports_for_somebody_else_or_what_was_never_given_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_who_reports_at_the_same_time_is_taken_down() {
+async fn everybody_who_reports_at_the_same_time_is_recorded() {
     let world = World::start().await;
     let client = world.client("alice");
     let connection = world.connect(&client, "alice").await;
