@@ -23,6 +23,8 @@ pub struct Holder {
     pub id: HolderId,
     /// The generation that it holds, as far as it said. `None`: none.
     pub held_generation: Option<u64>,
+    /// Of the newest report that changed what it holds; `None`: nothing ever did.
+    settled_generation: Option<u64>,
     /// What it reported last, of `reported_generation`.
     pub outcome: ApplyOutcome,
     pub reported_generation: u64,
@@ -37,7 +39,7 @@ pub enum ApplyOutcome {
     Applied,
     /// It could not be put in place: what was there before is there still.
     Failed,
-    /// It was taken away, and with it every older one.
+    /// It was taken away, and with it every older one. Any generation since the one that was held says so.
     Removed,
 }
 
@@ -65,25 +67,32 @@ impl Holders {
         self.list
     }
 
-    /// With what a holder says now. `None`: it has reported a newer generation before, so this report was overtaken on
-    /// its way and says nothing any more. Of one generation the last report counts.
+    /// With what a holder says now. `None`: the report was overtaken on its way and says nothing any more. That something
+    /// was applied or removed is overtaken by the same of a newer generation, and not by a failure, which has changed
+    /// nothing; a failure by any report of a newer one. Of one generation the last report counts.
     #[must_use]
     pub fn with(&self, report: &AppliedReport, at: Timestamp) -> Option<Self> {
         let AppliedReport { holder, generation, outcome } = report;
         let mut next = self.clone();
         let known = next.list.iter().position(|known| known.id == *holder).map(|index| next.list.remove(index));
-        if known.as_ref().is_some_and(|known| known.reported_generation > *generation) {
+        let before = known.map_or((None, None, None), |known| {
+            (known.held_generation, known.settled_generation, Some(known.reported_generation))
+        });
+        let (held, settled, reported) = before;
+        let newest = if *outcome == ApplyOutcome::Failed { reported } else { settled };
+        if newest > Some(*generation) {
             return None;
         }
-        let held_generation = match outcome {
-            ApplyOutcome::Applied => Some(*generation),
-            ApplyOutcome::Failed => known.and_then(|known| known.held_generation),
-            ApplyOutcome::Removed => None,
+        let (held_generation, settled_generation) = match outcome {
+            ApplyOutcome::Applied => (Some(*generation), Some(*generation)),
+            ApplyOutcome::Failed => (held, settled),
+            ApplyOutcome::Removed => (None, Some(*generation)),
         };
         if next.list.len() >= MOST_HOLDERS {
             next.forget_one();
         }
-        next.list.insert(0, Holder { id: holder.clone(), held_generation, outcome: *outcome, reported_generation: *generation, at });
+        let (id, outcome, reported_generation) = (holder.clone(), *outcome, *generation);
+        next.list.insert(0, Holder { id, held_generation, settled_generation, outcome, reported_generation, at });
         Some(next)
     }
 
@@ -130,6 +139,10 @@ mod tests {
             (&[("pod", 7, Failed)], None),
             (&[("pod", 7, Failed), ("pod", 7, Applied)], Some(7)),
             (&[("pod", 6, Applied), ("pod", 7, Removed)], None),
+            (&[("pod", 6, Applied), ("pod", 7, Failed), ("pod", 6, Removed)], None),
+            (&[("pod", 7, Failed), ("pod", 6, Applied)], Some(6)),
+            (&[("pod", 6, Applied), ("pod", 7, Failed), ("pod", 5, Removed)], Some(6)),
+            (&[("pod", 7, Failed), ("pod", 6, Removed), ("pod", 5, Applied)], None),
             (&[("pod", 7, Removed), ("pod", 7, Applied)], Some(7)),
         ] {
             assert_eq!(after(reports), [("pod".to_owned(), holds)], "{reports:?}");
@@ -138,9 +151,16 @@ mod tests {
 
     #[test]
     fn a_report_that_was_overtaken_changes_nothing() {
-        for outcome in [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed] {
-            let holders = nobody().with(&report(&"pod", 7, ApplyOutcome::Removed), Timestamp::EPOCH).expect("newer");
-            assert_eq!(holders.with(&report(&"pod", 6, outcome), Timestamp::EPOCH), None);
+        use ApplyOutcome::{Applied, Failed, Removed};
+        for (first, overtaken) in [
+            (Applied, [Applied, Failed, Removed].as_slice()),
+            (Removed, &[Applied, Failed, Removed]),
+            (Failed, &[Failed]),
+        ] {
+            let holders = nobody().with(&report(&"pod", 7, first), Timestamp::EPOCH).expect("newer");
+            for outcome in overtaken {
+                assert_eq!(holders.with(&report(&"pod", 6, *outcome), Timestamp::EPOCH), None, "{outcome:?}");
+            }
         }
     }
 
@@ -162,19 +182,43 @@ mod tests {
         }
     }
 
+    /// What a holder holds after these reports of its own: the newest generation that it ever applied or removed decides,
+    /// and of several reports of that one the last.
+    fn held_after(reports: &[(u64, ApplyOutcome)]) -> Option<u64> {
+        let changes = || reports.iter().filter(|(_, outcome)| *outcome != ApplyOutcome::Failed);
+        let newest = changes().map(|(generation, _)| *generation).max()?;
+        let last = changes().rfind(|(generation, _)| *generation == newest)?;
+        (last.1 == ApplyOutcome::Applied).then_some(newest)
+    }
+
+    const OUTCOMES: [ApplyOutcome; 3] = [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed];
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn a_holder_stands_once_by_its_newest_generation_and_the_list_stays_short(
-            reports in prop::collection::vec((0_u16..150, 1_u64..9, 0_u8..3), 0..600),
+        fn everybody_holds_the_newest_that_they_applied_and_did_not_remove(
+            reports in prop::collection::vec((0_u8..4, 1_u64..9, prop::sample::select(&OUTCOMES)), 0..60),
+        ) {
+            let mut holders = nobody();
+            for (second, (holder, generation, outcome)) in (0..).zip(&reports) {
+                let next = holders.with(&report(holder, *generation, *outcome), Timestamp::from_secs(second));
+                holders = next.unwrap_or(holders);
+            }
+            for of in holders.list() {
+                let theirs = reports.iter().filter(|(holder, ..)| holder.to_string() == of.id.as_str());
+                let theirs: Vec<_> = theirs.map(|(_, generation, outcome)| (*generation, *outcome)).collect();
+                prop_assert_eq!(of.held_generation, held_after(&theirs), "{:?}", theirs);
+            }
+        }
+
+        #[test]
+        fn a_holder_stands_once_and_the_list_stays_short_with_the_newest_report_first(
+            reports in prop::collection::vec((0_u16..150, 1_u64..9, prop::sample::select(&OUTCOMES)), 0..600),
         ) {
             let mut holders = nobody();
             for (second, (holder, generation, outcome)) in (0..).zip(reports) {
-                let outcome = [ApplyOutcome::Applied, ApplyOutcome::Failed, ApplyOutcome::Removed][usize::from(outcome)];
-                let before = holders.list.iter().find(|known| known.id.as_str() == holder.to_string()).cloned();
                 let next = holders.with(&report(&holder, generation, outcome), Timestamp::from_secs(second));
-                prop_assert_eq!(next.is_none(), before.is_some_and(|before| before.reported_generation > generation));
                 holders = next.unwrap_or(holders);
                 prop_assert!(holders.list.len() <= MOST_HOLDERS);
                 prop_assert!(holders.list.is_sorted_by_key(|holder| std::cmp::Reverse(holder.at)));

@@ -51,7 +51,7 @@ pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
 }
 
 pub(super) fn holder(holder: &Holder) -> v1::CredentialHolder {
-    let Holder { id, held_generation, outcome, reported_generation, at } = holder;
+    let Holder { id, held_generation, outcome, reported_generation, at, .. } = holder;
     v1::CredentialHolder {
         holder: id.to_string(),
         generation: held_generation.unwrap_or_default(),

@@ -106,13 +106,29 @@ async fn a_report_that_was_overtaken_is_answered_so_and_changes_nothing() {
     let client = world.client("alice");
     let connection = refreshed(&world, &client).await;
     assert!(report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap());
-    let before = look(&client, &connection).await;
+    let before = look(&client, &connection).await.holders;
+    // So that whatever is written now differs.
+    world.clock.advance(MINUTE);
     for outcome in [Outcome::Applied, Outcome::Failed, Outcome::Removed] {
         assert!(!report(&client, &connection, "pod-1", 1, outcome).await.unwrap());
     }
-    assert_eq!(look(&client, &connection).await, before);
+    assert_eq!(look(&client, &connection).await.holders, before);
     assert!(report(&client, &connection, "pod-2", 1, Outcome::Applied).await.unwrap(), "each holder by itself");
     assert!(report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap(), "it is safe to repeat");
+}
+
+#[tokio::test]
+async fn a_failure_silences_nothing_that_is_true() {
+    let world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    assert!(report(&client, &connection, "late", 2, Outcome::Failed).await.unwrap());
+    assert!(report(&client, &connection, "late", 1, Outcome::Applied).await.unwrap());
+    assert!(report(&client, &connection, "gone", 1, Outcome::Applied).await.unwrap());
+    assert!(report(&client, &connection, "gone", 2, Outcome::Failed).await.unwrap());
+    assert!(report(&client, &connection, "gone", 1, Outcome::Removed).await.unwrap());
+    let shown = look(&client, &connection).await;
+    assert_eq!(held(&shown.holders), [("gone", 0, Outcome::Removed, 1), ("late", 1, Outcome::Applied, 1)]);
 }
 
 #[tokio::test]
