@@ -5,9 +5,17 @@ use super::{
     trail::{About, allowed},
 };
 use crate::{
-    domain::{AppliedReport, AuditAction, AuditRecord, Call, Connection, CredentialId, Holder, Holders, Role},
+    domain::{AppliedReport, AuditAction, AuditRecord, Call, Connection, CredentialId, Heard, Holder, Holders, Role},
     vault::Stored,
 };
+
+/// What became of a report.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Written,
+    Repeated,
+    Overtaken,
+}
 
 impl Broker {
     /// Records what a holder of the caller's credential says. False: it has reported a newer generation before, so
@@ -15,7 +23,7 @@ impl Broker {
     ///
     /// # Errors
     /// `CONNECTION_NOT_FOUND`, also for a credential of somebody else; `INVALID_ARGUMENT` for a generation that was never
-    /// given out.
+    /// given out; `RATE_LIMITED` for more changes than are written.
     pub async fn report_applied(
         &self,
         call: &Call,
@@ -24,11 +32,12 @@ impl Broker {
     ) -> Result<bool, BrokerError> {
         let outcome = self.keep(call, credential, report).await;
         match &outcome {
-            Ok(true) => {}
-            Ok(false) => self.record_read(call, AuditAction::AppliedReported, About::default(), "").await?,
+            // A repetition changes nothing, and the record of what it repeats says it already.
+            Ok(Kept::Written | Kept::Repeated) => {}
+            Ok(Kept::Overtaken) => self.record_read(call, AuditAction::AppliedReported, About::default(), "").await?,
             Err(error) => self.record_refusal(call, AuditAction::AppliedReported, About::default(), error).await,
         }
-        outcome
+        outcome.map(|kept| kept != Kept::Overtaken)
     }
 
     /// Who holds what, newest report first.
@@ -42,7 +51,7 @@ impl Broker {
         call: &Call,
         credential: CredentialId,
         report: &AppliedReport,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Kept, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let caller = &call.caller;
         let found = self.vault().connection_of_credential(&caller.tenant, caller.subject, credential).await?;
@@ -65,11 +74,16 @@ impl Broker {
         call: &Call,
         connection: &Stored<Connection>,
         report: &AppliedReport,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Kept, BrokerError> {
         let connection = &connection.value;
         let stored = self.vault().holders(connection).await?;
         let before = stored.as_ref().map_or_else(|| Holders::of(connection), |stored| stored.value.clone());
-        let Some(after) = before.with(report, self.now()) else { return Ok(false) };
+        let after = match before.hear(report, self.now()) {
+            Heard::News(after) => after,
+            Heard::Repeated => return Ok(Kept::Repeated),
+            Heard::Overtaken => return Ok(Kept::Overtaken),
+            Heard::TooMany { retry_after } => return Err(BrokerError::RateLimited { retry_after }),
+        };
         let mut change = self.vault().change(&connection.tenant, Some(connection.subject)).await?;
         change.put_holders(stored.as_ref(), &after);
         let about = About { plugin: None, connection: Some(connection) };
@@ -78,6 +92,6 @@ impl Broker {
             ..allowed(call, AuditAction::AppliedReported, about, self.now())
         });
         change.commit().await?;
-        Ok(true)
+        Ok(Kept::Written)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use claviger::{
     client::{Client, ClientError},
-    domain::{AuditAction, ConnectionId, MOST_HOLDERS, Role},
+    domain::{AuditAction, AuditRecord, ConnectionId, MOST_HOLDERS, Role},
     proto::v1::{
         self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
         revoke_request::Target,
@@ -118,6 +118,37 @@ async fn a_report_that_was_overtaken_is_answered_so_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_repeated_is_not_written_again_within_the_hour() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    assert!(report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap());
+    let before = look(&client, &connection).await.holders;
+    world.clock.advance(59 * MINUTE);
+    let client = world.client("alice");
+    for _ in 0..20 {
+        assert!(report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap());
+    }
+    assert_eq!(look(&client, &connection).await.holders, before);
+    world.clock.advance(MINUTE);
+    let client = world.client("alice");
+    assert!(report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap());
+    let after = look(&client, &connection).await.holders;
+    assert_eq!(after[0].reported_at.as_ref().unwrap().seconds, world.now().as_secs());
+    assert_eq!(reports_on_record(&mut world).await.len(), 2);
+}
+
+/// What a stopped broker has on record of reports.
+async fn reports_on_record(world: &mut World) -> Vec<AuditRecord> {
+    world.stop().await;
+    let records = Records::open(world).await;
+    let trail = records.vault.audit(0, 10_000).await.unwrap();
+    records.close().await;
+    let reports = trail.into_iter().filter(|(_, record)| record.action == AuditAction::AppliedReported);
+    reports.map(|(_, record)| record).collect()
+}
+
+#[tokio::test]
 async fn a_failure_silences_nothing_that_is_true() {
     let world = World::start().await;
     let client = world.client("alice");
@@ -183,12 +214,8 @@ async fn a_report_is_on_record_with_the_generation_that_it_is_about() {
     let client = world.client("alice");
     let connection = refreshed(&world, &client).await;
     report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
-    world.stop().await;
-    let records = Records::open(&world).await;
-    let trail = records.vault.audit(0, 1_000).await.unwrap();
-    records.close().await;
-    let reported: Vec<_> = trail.iter().filter(|(_, record)| record.action == AuditAction::AppliedReported).collect();
-    let [(_, record)] = reported[..] else { panic!("{reported:?}") };
+    let reported = reports_on_record(&mut world).await;
+    let [record] = &reported[..] else { panic!("{reported:?}") };
     assert_eq!(record.generation, Some(1));
     assert_eq!(record.connection.map(|id| id.to_string()), Some(connection.connection_id));
 }
