@@ -98,13 +98,41 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
     );
     assert_eq!(
         rows[1],
-        ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "pod-1:", "6", "read", "write"]
+        [
+            "con_1",
+            "example",
+            "al\u{fffd}ice",
+            "connected",
+            "EXPIRED",
+            "-",
+            "-",
+            "-",
+            "po\u{fffd}d-1:",
+            "6,",
+            "2",
+            "forgotten",
+            "read",
+            "write"
+        ]
     );
     assert!(!table.contains('\x1b'));
 
     let table = stdout(&broker.run(&["revoke", "--all", "--preview"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "pod-1:", "6", "the", "bot", "leaves"]);
+    assert_eq!(
+        rows[1],
+        ["con_1", "example", "-", "STOPPED", "PENDING", "po\u{fffd}d-1:", "6", "the\u{fffd}", "bot", "leaves"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_again_shows_who_still_holds_what() {
+    let broker = Broker::start().await;
+    let output = broker.run(&["revoke", "--connection", "con_1"]);
+    let table = stdout(&output);
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().take(7).collect();
+    assert_eq!(row, ["con_1", "example", "-", "ALREADY_STOPPED", "CONFIRMED", "po\u{fffd}d-1:", "6"]);
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,13 +430,15 @@ fn connection() -> Connection {
         badge: ConnectionBadge::Connected.into(),
         scopes: vec!["read".to_owned(), "write".to_owned()],
         holders: vec![holder()],
+        holders_forgotten: 2,
         ..Default::default()
     }
 }
 
 fn holder() -> CredentialHolder {
     CredentialHolder {
-        holder: "pod-1".to_owned(),
+        // The broker takes no such name, and a table trusts no broker.
+        holder: "po\x1bd-1".to_owned(),
         generation: 6,
         outcome: ApplyOutcome::Applied.into(),
         reported_generation: 6,
@@ -483,13 +513,19 @@ impl TokenBrokerService for Answers {
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let request = request.into_inner();
-        assert_eq!((request.target, request.preview), (Some(Target::AllMine(true)), true));
+        let (local, remote) = match (request.target, request.preview) {
+            (Some(Target::AllMine(true)), true) => (LocalOutcome::Stopped, RemoteOutcome::Pending),
+            (Some(Target::ConnectionId(id)), false) if id == "con_1" => {
+                (LocalOutcome::AlreadyStopped, RemoteOutcome::Confirmed)
+            }
+            other => panic!("no command asks for {other:?}"),
+        };
         let result = RevokeResult {
             connection_id: "con_1".to_owned(),
             provider: "example".to_owned(),
-            local_outcome: LocalOutcome::Stopped.into(),
-            remote_outcome: RemoteOutcome::Pending.into(),
-            side_effects: "the bot leaves".to_owned(),
+            local_outcome: local.into(),
+            remote_outcome: remote.into(),
+            side_effects: "the\x1b bot leaves".to_owned(),
             holders: vec![holder()],
             ..Default::default()
         };

@@ -149,7 +149,7 @@ byte_id! {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentId(Arc<str>);
 
-/// Where a token is put to use, as the holder names itself: a container, a process. Opaque text of 1 to 128 visible
+/// Where a token is put to use, as the holder names itself: a container, a process. Opaque text of 1 to 128 visible ASCII
 /// characters that stays the same from start to start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HolderId(Arc<str>);

@@ -46,22 +46,23 @@ pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
         next_action: next.map_or(v1::NextAction::Unspecified, |next| next_action(next.kind)).into(),
         next_action_at: next.and_then(|next| next.at).map(timestamp),
         failures: credential.refresh.failures,
-        holders: holders.iter().map(holder).collect(),
+        holders: holders.list().iter().map(holder).collect(),
+        holders_forgotten: holders.forgotten(),
     }
 }
 
 pub(super) fn holder(holder: &Holder) -> v1::CredentialHolder {
-    let Holder { id, holds, outcome, reported, at } = holder;
+    let Holder { id, held_generation, outcome, reported_generation, at, .. } = holder;
     v1::CredentialHolder {
         holder: id.to_string(),
-        generation: holds.unwrap_or_default(),
+        generation: held_generation.unwrap_or_default(),
         outcome: match outcome {
             ApplyOutcome::Applied => v1::ApplyOutcome::Applied,
             ApplyOutcome::Failed => v1::ApplyOutcome::Failed,
             ApplyOutcome::Removed => v1::ApplyOutcome::Removed,
         }
         .into(),
-        reported_generation: *reported,
+        reported_generation: *reported_generation,
         reported_at: Some(timestamp(*at)),
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn optional_url(field: &'static str, unverified: &str) -> Result<Opti
 
 pub(super) fn holder(field: &'static str, unverified: &str) -> Result<HolderId, InvalidField> {
     required(field, unverified)?;
-    unverified.parse().or_else(|_| invalid(field, "must be at most 128 visible characters"))
+    unverified.parse().or_else(|_| invalid(field, "must be at most 128 visible ASCII characters"))
 }
 
 /// Text of visible characters that is handed on as it is.
@@ -116,7 +116,7 @@ pub(super) fn context(session: &str, task: &str, platform_request: &str) -> Resu
 
 fn context_id(field: &'static str, unverified: &str) -> Result<Option<String>, InvalidField> {
     if unverified.len() > LONGEST_CONTEXT_ID || !unverified.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return invalid(field, "must be at most 128 visible characters");
+        return invalid(field, "must be at most 128 visible ASCII characters");
     }
     Ok((!unverified.is_empty()).then(|| unverified.to_owned()))
 }

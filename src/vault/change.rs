@@ -162,7 +162,7 @@ impl Change {
     }
 
     /// The key for this value's record, which must be of the change set's own subject or tenant.
-    pub(super) fn holder<T: Owned>(&self, record: &RecordKey, value: &T) -> Result<&Key, VaultError> {
+    pub(super) fn key_for<T: Owned>(&self, record: &RecordKey, value: &T) -> Result<&Key, VaultError> {
         match value.subject() {
             Some(subject) => self.key(record, value.tenant(), subject),
             None => self.tenant_key(record, value.tenant()),

@@ -39,10 +39,10 @@ impl Change {
     pub(super) fn put_the_one<T: Owned + Serialize>(&mut self, key: RecordKey, from: Option<&Stored<T>>, to: &T) {
         self.build(|change| {
             let expect = from.map_or(Expect::Absent, |stored| Expect::Version(stored.version()));
-            let holder = change.tenant_key(&key, to.tenant())?;
+            let held = change.tenant_key(&key, to.tenant())?;
             let envelope = Envelope { value: to, parked: None };
-            let record = records::seal(holder, &key, expect.next_version(), &envelope, change.vault.random())?;
-            let index = IndexEntry::sealed_under(holder.id(), key.clone(), Some(expect.next_version()));
+            let record = records::seal(held, &key, expect.next_version(), &envelope, change.vault.random())?;
+            let index = IndexEntry::sealed_under(held.id(), key.clone(), Some(expect.next_version()));
             change.write(Write::put(key, expect, vec![(FieldTag::Record, record)], vec![index]));
             Ok(())
         });

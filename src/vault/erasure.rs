@@ -190,8 +190,8 @@ impl Vault {
         subject: Subject,
     ) -> Result<(), VaultError> {
         let envelope = Envelope { value: subject, parked: None };
-        let holder = change.tenant_key(row, &envelope.value.tenant)?;
-        let write = self.keyring().owner_row(holder, row.clone(), expect, &envelope)?;
+        let held = change.tenant_key(row, &envelope.value.tenant)?;
+        let write = self.keyring().owner_row(held, row.clone(), expect, &envelope)?;
         change.write(write);
         Ok(())
     }
@@ -202,8 +202,8 @@ impl Vault {
         let (row, mut record) = found.ok_or_else(|| VaultError::corrupt(&key))?;
         if record.marked_at.is_none() {
             record.marked_at = Some(at);
-            let holder = change.tenant_key(&key, tenant)?;
-            let write = self.keyring().owner_row(holder, key, Expect::Version(row.version), &record)?;
+            let held = change.tenant_key(&key, tenant)?;
+            let write = self.keyring().owner_row(held, key, Expect::Version(row.version), &record)?;
             change.write(write);
         }
         Ok(())

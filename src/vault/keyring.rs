@@ -226,7 +226,7 @@ impl Keyring {
     async fn walk(&self, id: KeyId) -> Result<Walk, VaultError> {
         let mut wrapped: Vec<(KeyId, Arc<Row>)> = Vec::new();
         let mut next = id;
-        let mut holder = loop {
+        let mut held = loop {
             if let Some(held) = self.roots.find(next).cloned().or_else(|| self.held.get(&next)) {
                 break held;
             }
@@ -243,10 +243,10 @@ impl Keyring {
             next = parent;
         };
         for (id, row) in wrapped.into_iter().rev() {
-            holder = Arc::new(unwrap_row(&holder, id, &row)?);
-            self.held.insert(id, holder.clone());
+            held = Arc::new(unwrap_row(&held, id, &row)?);
+            self.held.insert(id, held.clone());
         }
-        Ok(Walk::Found(holder))
+        Ok(Walk::Found(held))
     }
 }
 

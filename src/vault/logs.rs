@@ -100,10 +100,10 @@ impl Vault {
         let corrupt = || VaultError::Corrupt { record: format!("{what} {id}") };
         let unsealable = || VaultError::Unsealable { record: format!("{what} {id}") };
         let named = sealed_key_id(body).map_err(|_| corrupt())?;
-        let holder = self.keyring().key(named).await?.ok_or_else(unsealable)?;
-        let bytes = holder.key.open(&place, body).map_err(|_| unsealable())?;
+        let held = self.keyring().key(named).await?.ok_or_else(unsealable)?;
+        let bytes = held.key.open(&place, body).map_err(|_| unsealable())?;
         let value: T = serde_json::from_slice(&bytes).map_err(|_| corrupt())?;
-        if holder.owner.logs(value.tenant()) { Ok(value) } else { Err(corrupt()) }
+        if held.owner.logs(value.tenant()) { Ok(value) } else { Err(corrupt()) }
     }
 }
 

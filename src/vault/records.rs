@@ -138,7 +138,8 @@ impl Vault {
     /// was opened.
     pub(super) async fn read_kept<T: Kept>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
         let kept = T::kept(self.opened());
-        let Some(row) = self.store().row(key.clone()).await? else {
+        let row = self.watched(self.store().row(key.clone()).await.map_err(VaultError::from))?;
+        let Some(row) = row else {
             kept.remove(&key);
             return Ok(None);
         };
@@ -154,9 +155,9 @@ impl Vault {
 
     async fn open_row<T: Owned>(&self, key: RecordKey, row: Arc<Row>) -> Result<Stored<T>, VaultError> {
         let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(&key))?;
-        let holder = self.keyring().key_of(sealed, &key).await?;
-        let Envelope { value, parked } = open::<Envelope<T>>(&holder.key, &key, row.version, sealed)?;
-        if !holder.owner.holds(value.tenant(), value.subject()) {
+        let held = self.keyring().key_of(sealed, &key).await?;
+        let Envelope { value, parked } = open::<Envelope<T>>(&held.key, &key, row.version, sealed)?;
+        if !held.owner.holds(value.tenant(), value.subject()) {
             return Err(VaultError::corrupt(&key));
         }
         Ok(Stored::new(Opened { value, key, row, parked }))
@@ -179,7 +180,7 @@ impl Vault {
         generation: u64,
     ) -> Result<Option<String>, VaultError> {
         let Some(sealed) = stored.row.field(tag) else { return Ok(None) };
-        let holder = match self.keyring().key_of(sealed, &stored.key).await {
+        let held = match self.keyring().key_of(sealed, &stored.key).await {
             // Its subject was erased since it was read.
             Err(VaultError::Unsealable { record }) if !self.is_newest(stored).await? => {
                 return Err(VaultError::Conflict { record });
@@ -187,7 +188,7 @@ impl Vault {
             other => other?,
         };
         let place = place::field(&stored.key, tag, generation);
-        let bytes = holder.key.open(&place, sealed).map_err(|_| VaultError::unsealable(&stored.key))?;
+        let bytes = held.key.open(&place, sealed).map_err(|_| VaultError::unsealable(&stored.key))?;
         text(bytes).map(Some).ok_or_else(|| VaultError::corrupt(&stored.key))
     }
 

@@ -51,9 +51,9 @@ impl Vault {
         if under_of(&row) != Some(from) {
             return Ok(true);
         }
-        let Some(holder) = self.keyring().key(from).await? else { return Err(VaultError::unsealable(record)) };
+        let Some(held) = self.keyring().key(from).await? else { return Err(VaultError::unsealable(record)) };
         let set = ChangeSet {
-            writes: vec![self.resealed(record, &row, &holder, to)?],
+            writes: vec![self.resealed(record, &row, &held, to)?],
             preconditions: vec![in_force.clone()],
             ..ChangeSet::default()
         };
@@ -73,8 +73,8 @@ impl Vault {
     /// The row as its next version under the key that it is sealed under.
     pub(super) async fn resealed_in_place(&self, record: &RecordKey, row: &Row) -> Result<Write, VaultError> {
         let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(record))?;
-        let holder = self.keyring().key_of(sealed, record).await?;
-        self.resealed(record, row, &holder, &holder)
+        let held = self.keyring().key_of(sealed, record).await?;
+        self.resealed(record, row, &held, &held)
     }
 
     /// The row as its next version, with every field sealed anew.

@@ -238,8 +238,8 @@ impl Vault {
         let record = place::installation_row();
         let corrupt = || VaultError::corrupt(&record);
         let row = self.store().row(record.clone()).await?.ok_or_else(corrupt)?;
-        let holder = self.keyring().key_of(row.field(FieldTag::Key).ok_or_else(corrupt)?, &record).await?;
-        self.resealed(&record, &row, &holder, self.keyring().roots.get(root.id())?)
+        let held = self.keyring().key_of(row.field(FieldTag::Key).ok_or_else(corrupt)?, &record).await?;
+        self.resealed(&record, &row, &held, self.keyring().roots.get(root.id())?)
     }
 
     /// For change sets that are not made as a [`super::Change`].

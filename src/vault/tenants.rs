@@ -101,14 +101,14 @@ impl Keyring {
     /// The row of a tenant or subject, which says what its key is.
     pub(super) fn owner_row<T: Serialize>(
         &self,
-        holder: &Key,
+        held: &Key,
         row: RecordKey,
         expect: Expect,
         record: &T,
     ) -> Result<Write, RandomUnavailable> {
         let version = expect.next_version();
-        let field = (FieldTag::Record, records::seal(holder, &row, version, record, &self.random)?);
-        let index = IndexEntry::sealed_under(holder.id(), row.clone(), Some(version));
+        let field = (FieldTag::Record, records::seal(held, &row, version, record, &self.random)?);
+        let index = IndexEntry::sealed_under(held.id(), row.clone(), Some(version));
         Ok(Write::put(row, expect, vec![field], vec![index]))
     }
 
@@ -222,8 +222,8 @@ impl Keyring {
             let Some(row) = witness::row(self.store.as_ref(), key).await? else { return Ok(None) };
             let sealed = row.field(FieldTag::Record).ok_or_else(|| VaultError::corrupt(key))?;
             match self.key_of(sealed, key).await {
-                Ok(holder) => {
-                    let record = records::open(&holder.key, key, row.version, sealed)?;
+                Ok(held) => {
+                    let record = records::open(&held.key, key, row.version, sealed)?;
                     return Ok(Some((row, record)));
                 }
                 Err(VaultError::Unsealable { .. }) if before != Some(row.version) => before = Some(row.version),

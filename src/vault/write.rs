@@ -99,9 +99,9 @@ impl Change {
     ) {
         self.build(|change| {
             let key = place::attempt_row(change.vault.keys(), state);
-            let holder = change.key(&key, &attempt.tenant, attempt.subject)?;
+            let held = change.key(&key, &attempt.tenant, attempt.subject)?;
             let random = change.vault.random();
-            let seal = |tag, secret| records::secret_field(holder, &key, tag, ATTEMPT_SECRETS, secret, random);
+            let seal = |tag, secret| records::secret_field(held, &key, tag, ATTEMPT_SECRETS, secret, random);
             let mut secrets = vec![(FieldTag::CodeVerifier, seal(FieldTag::CodeVerifier, verifier.expose())?)];
             if let Some(nonce) = nonce {
                 secrets.push((FieldTag::Nonce, seal(FieldTag::Nonce, nonce.expose())?));
@@ -128,9 +128,9 @@ impl Change {
             if attempt.row.field(FieldTag::PostedResponse).is_some() {
                 return Err(Misuse::Malformed { record: format!("{key:?}") }.into());
             }
-            let holder = change.key(&key, &value.tenant, value.subject)?;
+            let held = change.key(&key, &value.tenant, value.subject)?;
             let (tag, random) = (FieldTag::PostedResponse, change.vault.random());
-            let sealed = records::secret_field(holder, &key, tag, ATTEMPT_SECRETS, response.expose(), random)?;
+            let sealed = records::secret_field(held, &key, tag, ATTEMPT_SECRETS, response.expose(), random)?;
             let mut secrets = beside_record(&attempt.row);
             secrets.push((tag, sealed));
             let index = place::attempt_index(&key, value, attempt.version() + 1);
@@ -148,8 +148,8 @@ impl Change {
             let key = place::job_row(job.id);
             let mut secrets = Vec::new();
             if let Some(tokens) = tokens {
-                let holder = change.holder(&key, job)?;
-                secrets = records::token_fields(holder, &key, 1, tokens, change.vault.random())?;
+                let held = change.key_for(&key, job)?;
+                secrets = records::token_fields(held, &key, 1, tokens, change.vault.random())?;
             }
             let parked = tokens.map(|_| ParkedRecord { version: 1, granted: None });
             let index = place::job_index(job, at, 1);
@@ -198,17 +198,17 @@ impl Change {
 
     fn put<T: Owned>(&mut self, draft: Draft<'_, T>) -> Result<(), VaultError> {
         let Draft { key, expect, value, parked, secrets, mut index } = draft;
-        let holder = self.holder(&key, value)?;
+        let held = self.key_for(&key, value)?;
         // What is taken over unopened may be under a superseded key. The index would list the row under the present one
         // alone, and the old key would be destroyed with the secret: the rotation has to move the row first.
-        if secrets.iter().any(|(_, sealed)| sealed_key_id(sealed) != Ok(holder.id())) {
+        if secrets.iter().any(|(_, sealed)| sealed_key_id(sealed) != Ok(held.id())) {
             return Err(VaultError::PreconditionFailed { record: format!("{key:?}") });
         }
         let witnessed = index.iter().any(|entry| entry.due_at().is_some());
         let witness = (!witnessed).then(|| expect.next_version());
-        index.push(IndexEntry::sealed_under(holder.id(), key.clone(), witness));
+        index.push(IndexEntry::sealed_under(held.id(), key.clone(), witness));
         let envelope = Envelope { value, parked };
-        let record = records::seal(holder, &key, expect.next_version(), &envelope, self.vault.random())?;
+        let record = records::seal(held, &key, expect.next_version(), &envelope, self.vault.random())?;
         let fields = std::iter::once((FieldTag::Record, record)).chain(secrets).collect();
         self.write(Write::put(key, expect, fields, index));
         Ok(())
@@ -216,7 +216,7 @@ impl Change {
 
     fn delete<T: Owned>(&mut self, stored: &Stored<T>) {
         self.build(|change| {
-            change.holder(&stored.key, &stored.value)?;
+            change.key_for(&stored.key, &stored.value)?;
             change.write(Write::delete(stored.key.clone(), stored.version()));
             Ok(())
         });
@@ -228,9 +228,9 @@ impl Change {
         connection: &Connection,
         tokens: &TokenSet,
     ) -> Result<RowFields, VaultError> {
-        let holder = self.key(key, &connection.tenant, connection.subject)?;
+        let held = self.key(key, &connection.tenant, connection.subject)?;
         let generation = connection.credential.generation;
-        Ok(records::token_fields(holder, key, generation, tokens, self.vault.random())?)
+        Ok(records::token_fields(held, key, generation, tokens, self.vault.random())?)
     }
 
     fn flow_tokens(
@@ -240,11 +240,11 @@ impl Change {
         version: u64,
         waiting: &FlowTokens,
     ) -> Result<(Option<ParkedRecord>, RowFields), VaultError> {
-        let holder = self.key(key, &flow.tenant, flow.subject)?;
-        let mut fields = records::token_fields(holder, key, version, &waiting.tokens, self.vault.random())?;
+        let held = self.key(key, &flow.tenant, flow.subject)?;
+        let mut fields = records::token_fields(held, key, version, &waiting.tokens, self.vault.random())?;
         if let Some(nonce) = &waiting.nonce {
             let sealed =
-                records::secret_field(holder, key, FieldTag::Nonce, version, nonce.expose(), self.vault.random())?;
+                records::secret_field(held, key, FieldTag::Nonce, version, nonce.expose(), self.vault.random())?;
             fields.push((FieldTag::Nonce, sealed));
         }
         Ok((Some(ParkedRecord { version, granted: Some(GrantedRecord::of(waiting)) }), fields))

@@ -4,7 +4,7 @@ use claviger::{
     domain::{
         AccessToken, AppliedReport, ApplyOutcome, Attempt, AuditAction, AuditRecord, AuditResult, BrowserSession,
         CallContext, CodeVerifier, Connection, ConnectionId, Consent, Credential, CredentialEvent, CredentialId,
-        CredentialStatus, EventKind, Flow, FlowId, FlowSecret, FlowState, Granted, Holders, IdToken, Job, JobId,
+        CredentialStatus, EventKind, Flow, FlowId, FlowSecret, FlowState, Granted, Heard, Holders, IdToken, Job, JobId,
         JobKind, Nonce, RefreshToken, ScopeSet, SubjectId, TenantId, Timestamp,
     },
     sealing::RootKey,
@@ -56,7 +56,10 @@ pub(crate) fn connection(number: u8) -> Connection {
 pub(crate) fn holders(connection: &Connection) -> Holders {
     let holder = "holder-canary".parse().expect("a legal holder");
     let report = AppliedReport { holder, generation: 1, outcome: ApplyOutcome::Applied };
-    Holders::of(connection).with(&report, Timestamp::from_secs(1_200)).expect("a first report")
+    let Heard::News(holders) = Holders::of(connection).hear(&report, Timestamp::from_secs(1_200)) else {
+        panic!("a first report")
+    };
+    holders
 }
 
 pub(crate) fn next_generation(connection: &Connection) -> Connection {
