@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// For whatever must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const LONGEST: usize = 256 * 1024;
 /// Longer than a stream is silent.
 const SILENCE: Duration = Duration::from_secs(34);
