@@ -126,6 +126,7 @@ impl Past {
                 .unwrap()
                 .credential,
             remote_revocation: None,
+            withheld: false,
         };
         let tokens = TokenSet { access: AccessToken::new("old".to_owned()), refresh: None, id_token: None };
         let mut change = vault.change(tenant, Some(subject)).await.unwrap();
