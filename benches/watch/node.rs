@@ -150,6 +150,7 @@ fn connection(user: &str) -> Connection {
         consent: Consent { subject, agent: None, scopes: scopes(), at: now },
         credential: Credential::pending(CredentialId::from_bytes(id), now).authorized(granted, now).unwrap().credential,
         remote_revocation: None,
+        withheld: false,
     }
 }
 
