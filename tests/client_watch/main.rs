@@ -27,6 +27,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
+    time::timeout,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, transport::Server};
@@ -151,7 +152,8 @@ async fn streams_that_are_not_read_for_a_while_hold_nobody_up_and_lose_nothing()
         paused.push(watch);
     }
     let read = async |watch: &mut Watch| {
-        while watch.next().await.expect("the stream goes on").revision < MESSAGES {}
+        let reading = async { while watch.next().await.expect("the stream goes on").revision < MESSAGES {} };
+        timeout(60 * SECOND, reading).await.expect("nobody holds it up");
     };
     sea.next().await;
     read(&mut sea.watch).await;
