@@ -97,13 +97,16 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
     );
     assert_eq!(
         rows[1],
-        ["con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "pod-1:", "6", "read", "write"]
+        [
+            "con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "po\u{fffd}d-1:", "6,", "2",
+            "forgotten", "read", "write"
+        ]
     );
     assert!(!table.contains('\x1b'));
 
     let table = stdout(&broker.run(&["revoke", "--all", "--preview"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "pod-1:", "6", "the", "bot", "leaves"]);
+    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "po\u{fffd}d-1:", "6", "the\u{fffd}", "bot", "leaves"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,13 +348,15 @@ fn connection() -> Connection {
         badge: ConnectionBadge::Connected.into(),
         scopes: vec!["read".to_owned(), "write".to_owned()],
         holders: vec![holder()],
+        holders_forgotten: 2,
         ..Default::default()
     }
 }
 
 fn holder() -> CredentialHolder {
     CredentialHolder {
-        holder: "pod-1".to_owned(),
+        // The broker takes no such name, and a table trusts no broker.
+        holder: "po\x1bd-1".to_owned(),
         generation: 6,
         outcome: ApplyOutcome::Applied.into(),
         reported_generation: 6,
@@ -432,7 +437,7 @@ impl TokenBrokerService for Answers {
             provider: "example".to_owned(),
             local_outcome: LocalOutcome::Stopped.into(),
             remote_outcome: RemoteOutcome::Pending.into(),
-            side_effects: "the bot leaves".to_owned(),
+            side_effects: "the\x1b bot leaves".to_owned(),
             holders: vec![holder()],
             ..Default::default()
         };

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, time::Duration};
 use super::{Broker, BrokerError, trail::About};
 use crate::{
     domain::{
-        AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, Holder, NextAction, ProviderId, Role,
+        AuditAction, Call, Connection, ConnectionId, Flow, FlowId, FlowState, Holders, NextAction, ProviderId, Role,
         Timestamp,
     },
     vault::Stored,
@@ -23,8 +23,7 @@ pub struct ShownConnection {
     pub authorization_ends_at: Option<Timestamp>,
     /// `None`: nothing will happen to it any more, or not before somebody asks.
     pub next: Option<NextAction>,
-    /// Newest report first.
-    pub holders: Vec<Holder>,
+    pub holders: Holders,
 }
 
 impl Broker {

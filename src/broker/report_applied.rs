@@ -1,11 +1,13 @@
 //! Records who holds which generation of a credential, as its holders report it.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::{
     Broker, BrokerError,
     trail::{About, allowed},
 };
 use crate::{
-    domain::{AppliedReport, AuditAction, AuditRecord, Call, Connection, CredentialId, Heard, Holder, Holders, Role},
+    domain::{AppliedReport, AuditAction, AuditRecord, AuditedReport, Call, Connection, CredentialId, Heard, Holders, Role},
     vault::Stored,
 };
 
@@ -40,10 +42,10 @@ impl Broker {
         outcome.map(|kept| kept != Kept::Overtaken)
     }
 
-    /// Who holds what, newest report first.
-    pub(super) async fn holders(&self, connection: &Connection) -> Result<Vec<Holder>, BrokerError> {
+    /// Who holds what.
+    pub(super) async fn holders(&self, connection: &Connection) -> Result<Holders, BrokerError> {
         let stored = self.vault().holders(connection).await?;
-        Ok(stored.map(|stored| stored.into_value().into_list()).unwrap_or_default())
+        Ok(stored.map_or_else(|| Holders::of(connection), Stored::into_value))
     }
 
     async fn keep(
@@ -89,9 +91,16 @@ impl Broker {
         let about = About { plugin: None, connection: Some(connection) };
         change.audit(&AuditRecord {
             generation: Some(report.generation),
+            applied: Some(audited(report)),
             ..allowed(call, AuditAction::AppliedReported, about, self.now())
         });
         change.commit().await?;
         Ok(Kept::Written)
     }
+}
+
+fn audited(report: &AppliedReport) -> AuditedReport {
+    let digest = digest(&SHA256, report.holder.as_str().as_bytes());
+    let holder_sha256 = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+    AuditedReport { holder_sha256, outcome: report.outcome }
 }

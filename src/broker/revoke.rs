@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, Holder, JobKind, PluginId, Provider,
+        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, Holders, JobKind, PluginId, Provider,
         RemoteRevocation, Revocation, Role,
     },
     oauth::RevocationFailure,
@@ -37,8 +37,8 @@ pub struct RevokedConnection {
     pub remote: RemoteRevocation,
     /// What else falls at the provider, in words; empty: nothing.
     pub side_effects: String,
-    /// Who said that they hold which generation, newest report first: of them alone the broker knows.
-    pub holders: Vec<Holder>,
+    /// Who said that they hold which generation: of them alone the broker knows.
+    pub holders: Holders,
 }
 
 impl Broker {

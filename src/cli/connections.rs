@@ -55,7 +55,7 @@ pub(super) fn row(connection: &Connection, now: Timestamp) -> Vec<String> {
         or_dash(&words::next(connection, now)),
         or_dash(&words::why(connection)),
         or_dash(&time(connection.expires_at.as_ref()).unwrap_or_default()),
-        or_dash(&words::holders(&connection.holders)),
+        or_dash(&words::holders(&connection.holders, connection.holders_forgotten)),
         or_dash(&connection.scopes.join(" ")),
     ]
 }

@@ -127,6 +127,7 @@ pub(super) fn connection_document(connection: &Connection, now: Now) -> Value {
         "failures": connection.failures,
         "words": words::sentence(connection, now),
         "holders": connection.holders.iter().map(holder_document).collect::<Vec<_>>(),
+        "holders_forgotten": connection.holders_forgotten,
     })
 }
 

@@ -66,7 +66,7 @@ fn row(result: &RevokeResult) -> Vec<String> {
         or_dash(&result.account),
         bare(result.local_outcome().as_str_name(), "LOCAL_OUTCOME_").to_owned(),
         bare(result.remote_outcome().as_str_name(), "REMOTE_OUTCOME_").to_owned(),
-        or_dash(&words::holders(&result.holders)),
+        or_dash(&words::holders(&result.holders, result.holders_forgotten)),
         or_dash(&result.side_effects),
     ]
 }
@@ -80,5 +80,6 @@ fn document(result: &RevokeResult) -> Value {
         "remote_outcome": bare(result.remote_outcome().as_str_name(), "REMOTE_OUTCOME_"),
         "side_effects": result.side_effects,
         "holders": result.holders.iter().map(holder_document).collect::<Vec<_>>(),
+        "holders_forgotten": result.holders_forgotten,
     })
 }

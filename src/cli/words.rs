@@ -49,12 +49,15 @@ pub(super) fn sentence(connection: &Connection, now: Timestamp) -> String {
 /// How many holders a table names.
 const MOST_NAMED: usize = 3;
 
-/// Who holds which generation: `pod-1: 7, pod-2: 6 (7 failed)`.
-pub(super) fn holders(holders: &[CredentialHolder]) -> String {
+/// Who holds which generation: `pod-1: 7, pod-2: 6 (7 failed)`, and how many more were dropped.
+pub(super) fn holders(holders: &[CredentialHolder], forgotten: u64) -> String {
     let holding: Vec<_> = holders.iter().filter(|holder| holder.generation > 0).collect();
     let mut named: Vec<String> = holding.iter().take(MOST_NAMED).map(|holder| held(holder)).collect();
     if holding.len() > MOST_NAMED {
         named.push(format!("{} more", holding.len() - MOST_NAMED));
+    }
+    if forgotten > 0 {
+        named.push(format!("{forgotten} forgotten"));
     }
     named.join(", ")
 }
@@ -109,11 +112,12 @@ mod tests {
             reported_generation: 7,
             ..Default::default()
         };
-        assert_eq!(holders(&[holder("a", 0, Removed), holder("b", 0, Failed)]), "");
+        assert_eq!(holders(&[holder("a", 0, Removed), holder("b", 0, Failed)], 0), "");
         let mut several = vec![holder("a", 7, Applied), holder("b", 0, Removed), holder("c", 6, Failed)];
-        assert_eq!(holders(&several), "a: 7, c: 6 (7 failed)");
+        assert_eq!(holders(&several, 0), "a: 7, c: 6 (7 failed)");
         several.extend([holder("d", 7, Applied), holder("e", 7, Applied), holder("f", 7, Applied)]);
-        assert_eq!(holders(&several), "a: 7, c: 6 (7 failed), d: 7, 2 more");
+        assert_eq!(holders(&several, 0), "a: 7, c: 6 (7 failed), d: 7, 2 more");
+        assert_eq!(holders(&several, 5), "a: 7, c: 6 (7 failed), d: 7, 2 more, 5 forgotten");
     }
 
     #[test]

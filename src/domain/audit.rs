@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CallContext, ConnectionId, KeyId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId,
+    AgentId, ApplyOutcome, CallContext, ConnectionId, KeyId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId,
     TenantId, Timestamp,
 };
 
@@ -29,7 +29,8 @@ pub struct AuditRecord {
     pub plugin: Option<PluginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
-    /// Of the credential; for [`AuditAction::ConfigurationChanged`] the version of the configuration in force, for
+    /// Of the credential; for [`AuditAction::AppliedReported`] the one that was reported, if it was ever given out; for
+    /// [`AuditAction::ConfigurationChanged`] the version of the configuration in force, for
     /// [`AuditAction::BackupEnded`] and [`AuditAction::StoreRestored`] the revision that the copy shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
@@ -44,6 +45,9 @@ pub struct AuditRecord {
     /// What an operator's action was about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<AuditTarget>,
+    /// For [`AuditAction::AppliedReported`]: who said it, and what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<AuditedReport>,
     /// For [`AuditAction::ReadsRepeated`]: how many reads the first record covers beyond itself, and its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Repeated>,
@@ -59,6 +63,14 @@ pub enum AuditTarget {
     /// The tenant's keys.
     Tenant(TenantId),
     Subject(SubjectId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditedReport {
+    /// SHA-256 of the name that the holder has for itself. The name may tell who the subject is, and the trail outlives an
+    /// erasure; whoever knows the name finds its reports.
+    pub holder_sha256: [u8; 32],
+    pub outcome: ApplyOutcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +164,7 @@ impl AuditRecord {
             user_agent: None,
             context: CallContext::default(),
             target: None,
+            applied: None,
             repeated: None,
             purged: None,
         }

@@ -23,6 +23,7 @@ pub struct Holders {
     pub subject: SubjectId,
     pub connection: ConnectionId,
     list: Vec<Holder>,
+    forgotten: u64,
     /// When there is room again for [`CHANGES_AT_ONCE`].
     room_at: Timestamp,
 }
@@ -78,7 +79,7 @@ impl Holders {
     /// Nobody yet.
     pub fn of(connection: &Connection) -> Self {
         let Connection { id, tenant, subject, .. } = connection;
-        Self { tenant: tenant.clone(), subject: *subject, connection: *id, list: Vec::new(), room_at: Timestamp::EPOCH }
+        Self { tenant: tenant.clone(), subject: *subject, connection: *id, list: Vec::new(), forgotten: 0, room_at: Timestamp::EPOCH }
     }
 
     /// Newest report first.
@@ -86,8 +87,9 @@ impl Holders {
         &self.list
     }
 
-    pub fn into_list(self) -> Vec<Holder> {
-        self.list
+    /// How often somebody who holds a generation made room for another: more than zero says that the list is not all.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Hears what a holder says now. That something was applied or removed is overtaken by the same of a newer
@@ -142,7 +144,8 @@ impl Holders {
     /// Whoever holds nothing is missed least; among equals, who was not heard of for longest.
     fn forget_one(&mut self) {
         let holding_nothing = self.list.iter().rposition(|known| known.held_generation.is_none());
-        self.list.remove(holding_nothing.unwrap_or(self.list.len() - 1));
+        let gone = self.list.remove(holding_nothing.unwrap_or(self.list.len() - 1));
+        self.forgotten += u64::from(gone.held_generation.is_some());
     }
 }
 
@@ -166,6 +169,7 @@ mod tests {
             subject: SubjectId::from_bytes([1; 32]),
             connection: ConnectionId::from_bytes([2; 16]),
             list: Vec::new(),
+            forgotten: 0,
             room_at: Timestamp::EPOCH,
         }
     }
@@ -228,13 +232,14 @@ mod tests {
             let outcome = if number == 3 { ApplyOutcome::Removed } else { ApplyOutcome::Applied };
             holders = heard(holders, &report(&number, 1, outcome), Timestamp::EPOCH);
         }
-        for (newcomer, gone) in [("first", "3"), ("second", "0"), ("third", "1")] {
+        for (newcomer, gone, forgotten) in [("first", "3", 0), ("second", "0", 1), ("third", "1", 2)] {
             assert!(holders.list.iter().any(|holder| holder.id.as_str() == gone));
             holders = heard(holders, &report(&newcomer, 1, ApplyOutcome::Failed), Timestamp::EPOCH);
             assert_eq!(holders.list[0].id.as_str(), newcomer);
             holders = heard(holders, &report(&newcomer, 1, ApplyOutcome::Applied), Timestamp::EPOCH);
             assert_eq!((holders.list.len(), holders.list[0].held_generation), (MOST_HOLDERS, Some(1)));
             assert!(holders.list.iter().all(|holder| holder.id.as_str() != gone));
+            assert_eq!(holders.forgotten(), forgotten, "only who holds something is missed");
         }
     }
 

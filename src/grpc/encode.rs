@@ -46,7 +46,8 @@ pub(super) fn connection(shown: &ShownConnection) -> v1::Connection {
         next_action: next.map_or(v1::NextAction::Unspecified, |next| next_action(next.kind)).into(),
         next_action_at: next.and_then(|next| next.at).map(timestamp),
         failures: credential.refresh.failures,
-        holders: holders.iter().map(holder).collect(),
+        holders: holders.list().iter().map(holder).collect(),
+        holders_forgotten: holders.forgotten(),
     }
 }
 

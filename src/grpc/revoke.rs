@@ -51,6 +51,7 @@ fn result(revoked: RevokedConnection, preview: bool) -> v1::RevokeResult {
         }
         .into(),
         side_effects,
-        holders: holders.iter().map(encode::holder).collect(),
+        holders: holders.list().iter().map(encode::holder).collect(),
+        holders_forgotten: holders.forgotten(),
     }
 }

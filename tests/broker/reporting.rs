@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use claviger::{
     client::{Client, ClientError},
-    domain::{AuditAction, AuditRecord, ConnectionId, MOST_HOLDERS, Role},
+    domain::{ApplyOutcome, AuditAction, AuditRecord, ConnectionId, MOST_HOLDERS, Role},
     proto::v1::{
         self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
         revoke_request::Target,
@@ -20,6 +20,8 @@ use crate::{
     support::records::Records,
     world::{MINUTE, PLUGIN, World, ask, reason, revoke_all},
 };
+
+const POD_1: &str = "0f066824e0c3c4bd6d80f4c182769fa06e5da9ef0e1f44fcf590bb916f3e408f";
 
 const IN_MARGIN: Duration = Duration::from_secs(541);
 
@@ -195,6 +197,9 @@ async fn everybody_who_reports_at_the_same_time_is_recorded() {
     assert!(report(&client, &connection, "one-more", 1, Outcome::Applied).await.unwrap());
     let shown = look(&client, &connection).await;
     assert_eq!((shown.holders.len(), shown.holders[0].holder.as_str()), (MOST_HOLDERS, "one-more"));
+    assert_eq!(shown.holders_forgotten, 1);
+    let revoked = client.revoke(revoke_all()).await.unwrap();
+    assert_eq!(revoked.results[0].holders_forgotten, 1);
 }
 
 #[tokio::test]
@@ -209,15 +214,19 @@ async fn what_is_reported_is_no_news_on_the_stream() {
 }
 
 #[tokio::test]
-async fn a_report_is_on_record_with_the_generation_that_it_is_about() {
+async fn a_report_is_on_record_with_who_said_what_of_which_generation() {
     let mut world = World::start().await;
     let client = world.client("alice");
     let connection = refreshed(&world, &client).await;
-    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    report(&client, &connection, "pod-1", 1, Outcome::Removed).await.unwrap();
     let reported = reports_on_record(&mut world).await;
     let [record] = &reported[..] else { panic!("{reported:?}") };
     assert_eq!(record.generation, Some(1));
     assert_eq!(record.connection.map(|id| id.to_string()), Some(connection.connection_id));
+    let said = record.applied.as_ref().unwrap();
+    let hex: String = said.holder_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    // printf pod-1 | sha256sum
+    assert_eq!((hex.as_str(), said.outcome), (POD_1, ApplyOutcome::Removed));
 }
 
 #[tokio::test]
