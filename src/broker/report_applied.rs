@@ -42,10 +42,14 @@ impl Broker {
         outcome.map(|kept| kept != Kept::Overtaken)
     }
 
-    /// Who holds what.
+    /// Who holds what. Nobody is known when that record is damaged: the vault has raised the alarm, and no connection is
+    /// less revoked or stored for it.
     pub(super) async fn holders(&self, connection: &Connection) -> Result<Holders, BrokerError> {
-        let stored = self.vault().holders(connection).await?;
-        Ok(stored.map_or_else(|| Holders::of(connection), Stored::into_value))
+        match self.vault().holders(connection).await {
+            Ok(stored) => Ok(stored.map_or_else(|| Holders::of(connection), Stored::into_value)),
+            Err(error) if error.is_damage() => Ok(Holders::of(connection)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn keep(

@@ -78,6 +78,11 @@ pub enum Misuse {
 }
 
 impl VaultError {
+    /// Whether the row is not what was written there: of what it said nothing is known, and what else is stored stands.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Unsealable { .. } | Self::RolledBack { .. } | Self::Corrupt { .. })
+    }
+
     pub(super) fn corrupt(record: &RecordKey) -> Self {
         Self::Corrupt { record: format!("{record:?}") }
     }

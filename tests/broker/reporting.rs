@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use claviger::{
     client::{Client, ClientError},
     domain::{ApplyOutcome, AuditAction, AuditRecord, ConnectionId, MOST_HOLDERS, Role},
@@ -9,7 +10,7 @@ use claviger::{
         self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
         revoke_request::Target,
     },
-    store::{RecordKey, RecordKind},
+    store::{ChangeSet, Expect, IndexEntry, RecordKey, RecordKind, Write},
 };
 use futures_util::future::join_all;
 
@@ -151,6 +152,41 @@ async fn reports_on_record(world: &mut World) -> Vec<AuditRecord> {
 }
 
 #[tokio::test]
+async fn a_damaged_record_of_holders_fails_no_look_and_no_revocation() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
+    world.stop().await;
+    let records = Records::open(&world).await;
+    let key = holders_row(&connection);
+    let row = records.store.row(key.clone()).await.unwrap().unwrap();
+    // Sealed for another version, of which the index knows nothing bad.
+    let version = Bytes::copy_from_slice(&(row.version + 1).to_be_bytes());
+    let index = row.index.iter().map(|entry| IndexEntry { value: version.clone(), ..entry.clone() }).collect();
+    let writes = vec![Write::put(key, Expect::Version(row.version), row.fields.clone(), index)];
+    records.store.commit(ChangeSet { writes, ..ChangeSet::default() }).await.unwrap();
+    records.close().await;
+    world.run().await;
+
+    let client = world.client("alice");
+    assert_eq!(look(&client, &connection).await.holders, []);
+    assert_eq!(world.broker().alarms(), 1);
+    let listed = client.list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
+    assert_eq!(listed.connections.len(), 1);
+    for preview in [true, false] {
+        let results = client.revoke(v1::RevokeRequest { preview, ..revoke_all() }).await.unwrap().results;
+        assert_eq!((results.len(), results[0].holders.len()), (1, 0), "preview: {preview}");
+    }
+    assert_eq!(look(&client, &connection).await.state(), State::Revoked);
+}
+
+fn holders_row(connection: &v1::Connection) -> RecordKey {
+    let id: ConnectionId = connection.connection_id.parse().unwrap();
+    RecordKey::new(RecordKind::Holders, id.as_bytes())
+}
+
+#[tokio::test]
 async fn a_failure_silences_nothing_that_is_true() {
     let world = World::start().await;
     let client = world.client("alice");
@@ -236,7 +272,7 @@ async fn who_held_what_is_erased_with_the_subject() {
     let connection = world.connect(&client, "alice").await;
     report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
     let id: ConnectionId = connection.connection_id.parse().unwrap();
-    let key = RecordKey::new(RecordKind::Holders, id.as_bytes());
+    let key = holders_row(&connection);
     world.stop().await;
     let records = Records::open(&world).await;
     assert!(records.store.row(key.clone()).await.unwrap().is_some());
