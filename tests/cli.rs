@@ -518,7 +518,7 @@ impl TokenBrokerService for Answers {
             (Some(Target::ConnectionId(id)), false) if id == "con_1" => {
                 (LocalOutcome::AlreadyStopped, RemoteOutcome::Confirmed)
             }
-            other => panic!("no command asks for {other:?}"),
+            _ => return Err(Status::invalid_argument("no command asks for this")),
         };
         let result = RevokeResult {
             connection_id: "con_1".to_owned(),

@@ -312,6 +312,7 @@ mod tests {
             user_agent: None,
             context: CallContext { session_id: Some("s1".to_owned()), ..CallContext::default() },
             target: None,
+            applied: None,
             repeated: None,
             purged: None,
         }

@@ -180,6 +180,7 @@ pub(crate) fn audit_record() -> AuditRecord {
         user_agent: Some("browser-canary".to_owned()),
         context: CallContext { session_id: Some("session-canary".to_owned()), ..CallContext::default() },
         target: None,
+        applied: None,
         repeated: None,
         purged: None,
     }
