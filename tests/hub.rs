@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use claviger::{
     audit::Chain,
     domain::{EntryId, EventKind, InstallationId, Revision, SubjectId},
-    events::{Hub, Listener, Read},
+    events::{Hub, Listener, LoggedRevision, Read, Wire},
     grpc::WIRE,
     sealing::{AuditKey, Random},
     vault::Vault,
@@ -28,6 +32,10 @@ mod support {
 
 /// More than a listener keeps, and less than the hub does.
 const MANY: u64 = 100;
+/// As long as an event can be: a row of the store.
+const LONG: usize = 64 << 10;
+/// 512 KiB, and a revision.
+const MOST_AT_ONCE: usize = 9 * LONG;
 
 struct Log {
     vault: Vault,
@@ -39,11 +47,15 @@ struct Log {
 
 impl Log {
     async fn new() -> Self {
+        Self::written(WIRE).await
+    }
+
+    async fn written(wire: Wire) -> Self {
         let audit_key = AuditKey::default();
         let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
         let store = Arc::new(MemoryStore::new(installation, epoch, Box::new(Chain::new(audit_key.clone()))));
         let vault = Vault::open(store, root(1), Random::system(), &audit_key).await.unwrap();
-        let (hub, stopping) = (Hub::new(vault.clone(), WIRE), CancellationToken::new());
+        let (hub, stopping) = (Hub::new(vault.clone(), wire), CancellationToken::new());
         tokio::spawn(hub.clone().run(stopping.clone()));
         Self { vault, hub, stopping, hers: Vec::new() }
     }
@@ -91,6 +103,10 @@ impl Reader {
     }
 
     async fn read(&mut self) {
+        self.take().await;
+    }
+
+    async fn take(&mut self) -> Vec<Arc<LoggedRevision>> {
         let Read::Revisions { revisions, complete } = self.listener.after(self.cursor).await.unwrap() else {
             panic!("nothing was compacted");
         };
@@ -98,6 +114,19 @@ impl Reader {
         self.heard.extend(hers.map(|logged| logged.revision));
         assert!(self.cursor <= complete && revisions.iter().all(|logged| logged.revision <= complete));
         self.cursor = complete;
+        revisions
+    }
+
+    /// Until everything is read: what is still in memory when it is let go of.
+    async fn take_all(&mut self, log: &Log) -> Vec<Weak<LoggedRevision>> {
+        let mut taken = Vec::new();
+        while self.cursor < log.hub.announced() {
+            let revisions = self.take().await;
+            let bytes: usize = revisions.iter().flat_map(|logged| &logged.events).map(|event| event.wire.len()).sum();
+            assert!(bytes <= MOST_AT_ONCE, "{bytes} at once");
+            taken.extend(revisions.iter().map(Arc::downgrade));
+        }
+        taken
     }
 }
 
@@ -135,6 +164,30 @@ async fn what_was_left_unread_is_read_from_the_log() {
     assert!(poll!(pin!(reader.listener.rung())).is_ready(), "it is told again once it has caught up");
     reader.read().await;
     assert_eq!(reader.heard, log.hers);
+}
+
+#[tokio::test]
+async fn the_longest_events_fill_no_more_memory_than_short_ones() {
+    let mut log = Log::written(Wire { event: |_| vec![0; LONG], ..WIRE }).await;
+    let (mut reader, mut idle) = (Reader::of(&log), Reader::of(&log));
+    idle.read().await;
+    for _ in 0..30 {
+        log.write(alice()).await;
+    }
+    log.is_announced().await;
+    let mut taken = reader.take_all(&log).await;
+    let mut reader = Reader { listener: log.hub.listen(acme(), bob()), ..reader };
+    for _ in 0..300 {
+        log.write(bob()).await;
+        log.is_announced().await;
+        taken.extend(reader.take_all(&log).await);
+    }
+    assert_eq!(taken.len(), 330);
+    let kept = |revisions: &[Weak<LoggedRevision>]| revisions.iter().filter(|one| one.strong_count() > 0).count();
+    assert!(kept(&taken[..30]) <= 2, "the one who does not read holds {}", kept(&taken[..30]));
+    assert!(kept(&taken) <= 258, "{} are in memory", kept(&taken));
+    idle.take_all(&log).await;
+    assert_eq!(idle.heard, log.hers);
 }
 
 #[derive(Clone, Copy, Debug)]

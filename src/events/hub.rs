@@ -1,16 +1,14 @@
 //! The hub: the newest revisions in memory, and who is told that there are more.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     listener::{Listener, Listeners},
-    written::{LoggedEvent, Wire},
+    ring::{LoggedRevision, Ring, portion},
+    written::Wire,
 };
 use crate::{
     domain::{CredentialEvent, Revision, SubjectId, TenantId},
@@ -18,20 +16,12 @@ use crate::{
     vault::{Vault, VaultError},
 };
 
-/// Events that are kept in memory; the newest revision always is, however many it has.
-const RING: usize = 4096;
 /// Events that the feeder reads at once, give or take a revision.
 const PAGE: usize = 512;
-/// As many for one subscriber: what it holds until they are sent.
+/// As many for one subscriber.
 const READ: usize = 128;
 /// Subscribers that read the log at the same time: however many lag or come back at once, the store answers others too.
 const READING: usize = 64;
-
-/// All events of one revision.
-pub struct LoggedRevision {
-    pub revision: Revision,
-    pub events: Vec<LoggedEvent>,
-}
 
 /// What reading the log after a position gave.
 pub enum Read {
@@ -55,19 +45,11 @@ struct Inner {
     reading: Semaphore,
 }
 
-/// Every event above `floor` and up to the announced revision.
-struct Ring {
-    floor: Revision,
-    revisions: VecDeque<Arc<LoggedRevision>>,
-    /// Of all its revisions.
-    events: usize,
-}
-
 impl Hub {
     /// Starts at the store's present head: what is older is read from the log.
     pub fn new(vault: Vault, wire: Wire) -> Self {
         let head = vault.store().head().revision;
-        let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new(), events: 0 });
+        let ring = Mutex::new(Ring::above(head));
         Self(Arc::new(Inner {
             vault,
             wire,
@@ -151,6 +133,7 @@ impl Hub {
         let page = page.into_iter().filter(|(revision, _)| *revision <= announced);
         let revisions: Vec<_> = page.map(|logged| self.written(logged)).collect();
         let complete = revisions.last().map_or(announced, |last| last.revision);
+        let (revisions, complete) = portion(revisions.iter(), complete);
         Ok(Read::Revisions { revisions, complete })
     }
 
@@ -184,42 +167,5 @@ impl Hub {
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ring {
-    fn push(&mut self, page: &[Arc<LoggedRevision>]) {
-        self.events += page.iter().map(|logged| logged.weight()).sum::<usize>();
-        self.revisions.extend(page.iter().cloned());
-        while self.events > RING && self.revisions.len() > 1 {
-            if let Some(oldest) = self.revisions.pop_front() {
-                self.floor = oldest.revision;
-                self.events -= oldest.weight();
-            }
-        }
-    }
-
-    /// About a page, and up to where it is all that there is. `None`: the ring does not reach back to `cursor`.
-    fn after(&self, cursor: Revision, announced: Revision) -> Option<(Vec<Arc<LoggedRevision>>, Revision)> {
-        if cursor < self.floor {
-            return None;
-        }
-        let from = self.revisions.partition_point(|logged| logged.revision <= cursor);
-        let (mut page, mut weight) = (Vec::new(), 0);
-        for logged in self.revisions.range(from..).take_while(|logged| logged.revision <= announced) {
-            page.push(Arc::clone(logged));
-            weight += logged.weight();
-            if weight >= READ {
-                return Some((page, logged.revision));
-            }
-        }
-        Some((page, announced.max(cursor)))
-    }
-}
-
-impl LoggedRevision {
-    /// Also one that has lost all its events takes room.
-    fn weight(&self) -> usize {
-        self.events.len().max(1)
     }
 }
