@@ -14,19 +14,24 @@ use claviger::{
     events::{Hub, Listener, LoggedRevision, Read, Wire},
     grpc::WIRE,
     sealing::{AuditKey, Random},
+    store::Store,
     vault::Vault,
 };
 use futures_util::poll;
 use proptest::prelude::*;
 use support::{
+    clock::ManualClock,
     memory_store::MemoryStore,
+    slow_log::SlowLog,
     specimens::{acme, alice, bob, connection, event, root},
 };
 use tokio_util::sync::CancellationToken;
 
 #[expect(dead_code, reason = "shared with other tests")]
 mod support {
+    pub(crate) mod clock;
     pub(crate) mod memory_store;
+    pub(crate) mod slow_log;
     pub(crate) mod specimens;
 }
 
@@ -38,6 +43,8 @@ const LONG: usize = 64 << 10;
 const MOST_AT_ONCE: usize = 9 * LONG;
 
 struct Log {
+    clock: ManualClock,
+    store: Arc<SlowLog>,
     vault: Vault,
     hub: Hub,
     stopping: CancellationToken,
@@ -54,10 +61,13 @@ impl Log {
         let audit_key = AuditKey::default();
         let (installation, epoch) = (InstallationId::from_bytes([1; 16]), EntryId::from_bytes([2; 16]));
         let store = Arc::new(MemoryStore::new(installation, epoch, Box::new(Chain::new(audit_key.clone()))));
-        let vault = Vault::open(store, root(1), Random::system(), &audit_key).await.unwrap();
-        let (hub, stopping) = (Hub::new(vault.clone(), wire), CancellationToken::new());
+        let (clock, store) = (ManualClock::new(), Arc::new(SlowLog::over(store)));
+        let vault =
+            Vault::open(Arc::clone(&store) as Arc<dyn Store>, root(1), Random::system(), &audit_key).await.unwrap();
+        let hub = Hub::new(vault.clone(), wire, Arc::new(clock.clone()));
+        let stopping = CancellationToken::new();
         tokio::spawn(hub.clone().run(stopping.clone()));
-        Self { vault, hub, stopping, hers: Vec::new() }
+        Self { clock, store, vault, hub, stopping, hers: Vec::new() }
     }
 
     async fn write(&mut self, subject: SubjectId) {
@@ -188,6 +198,80 @@ async fn the_longest_events_fill_no_more_memory_than_short_ones() {
     assert!(kept(&taken) <= 258, "{} are in memory", kept(&taken));
     idle.take_all(&log).await;
     assert_eq!(idle.heard, log.hers);
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_is_announced_without_another_change() {
+    let mut log = Log::new().await;
+    log.store.fail(true);
+    log.write(alice()).await;
+    let again_at = ManualClock::START.plus(Duration::from_secs(1));
+    let tries = log.clock.someone_sleeps_until(again_at);
+    tokio::time::timeout(Duration::from_secs(20), tries).await.expect("it does not try again");
+    log.store.fail(false);
+    log.clock.advance(Duration::from_secs(1));
+    log.is_announced().await;
+}
+
+/// With a log that is longer than what is kept in memory.
+async fn long_log() -> Log {
+    let mut log = Log::written(Wire { event: |_| vec![0; LONG], ..WIRE }).await;
+    for number in 0..400 {
+        log.write(if number < 150 { alice() } else { bob() }).await;
+    }
+    log.is_announced().await;
+    log
+}
+
+#[tokio::test]
+async fn whoever_does_not_wait_for_what_they_asked_for_keeps_nobody_from_the_log() {
+    let log = long_log().await;
+    let owner = (acme(), alice());
+    let mut asked: Vec<_> = (0..70).map(|_| Box::pin(log.hub.after(&owner, Revision(0)))).collect();
+    for asked in &mut asked {
+        assert!(poll!(asked).is_pending(), "it is not in memory");
+    }
+    let mut reader = Reader { cursor: Revision(0), ..Reader::of(&log) };
+    let all = async {
+        while reader.cursor < log.hub.announced() {
+            reader.read().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("somebody who is not there has its turn");
+    assert_eq!(reader.heard, log.hers);
+}
+
+#[tokio::test]
+async fn those_who_catch_up_share_what_is_read() {
+    let log = long_log().await;
+    let read = async |owner, cursor| match log.hub.after(&(acme(), owner), cursor).await.unwrap() {
+        Read::Revisions { revisions, .. } => revisions,
+        Read::Compacted(_) => panic!("nothing was compacted"),
+    };
+    let first = read(alice(), Revision(0)).await;
+    let (again, other) = (read(alice(), Revision(0)).await, read(bob(), first[1].revision).await);
+    assert!(first.iter().zip(&again).all(|(one, other)| Arc::ptr_eq(one, other)));
+    assert!(first[2..].iter().zip(&other).all(|(one, other)| Arc::ptr_eq(one, other)));
+}
+
+#[tokio::test]
+async fn a_hub_begins_with_the_newest_events_in_memory() {
+    let log = long_log().await;
+    let begun = Hub::new(log.vault.clone(), WIRE, Arc::new(log.clock.clone()));
+    begun.recall().await;
+    log.store.fail(true);
+    let mut heard = Vec::new();
+    let mut cursor = Revision(0);
+    while cursor < begun.announced() {
+        let Read::Revisions { revisions, complete } = begun.after(&(acme(), alice()), cursor).await.unwrap() else {
+            panic!("nothing was compacted");
+        };
+        heard.extend(
+            revisions.iter().filter(|logged| logged.events[0].status.subject == alice()).map(|logged| logged.revision),
+        );
+        cursor = complete;
+    }
+    assert_eq!(heard, log.hers, "short ones are all kept");
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ use crate::{
 const MOST_WAITING: usize = 128 << 10;
 
 /// Whose events: nobody is woken by another's.
-pub(super) type Owner = (TenantId, SubjectId);
+pub type Owner = (TenantId, SubjectId);
 
 /// Everybody who listens, by whose events they want.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl Listener {
     pub async fn after(&self, cursor: Revision) -> Result<Read, VaultError> {
         // Before the place is looked at: what is announced has been put there.
         let announced = self.hub.announced();
-        let Some(revisions) = self.place.take(cursor) else { return self.hub.after(cursor).await };
+        let Some(revisions) = self.place.take(cursor) else { return self.hub.after(&self.owner, cursor).await };
         let newest = revisions.last().map_or(cursor, |last| last.revision);
         Ok(Read::Revisions { revisions, complete: newest.max(announced) })
     }

@@ -6,7 +6,7 @@ use super::LoggedEvent;
 use crate::domain::Revision;
 
 /// What a revision weighs for each event, however short: it takes room beside its bytes.
-const LEAST: usize = 4 << 10;
+pub(super) const LEAST: usize = 4 << 10;
 /// Weight that is kept, 4,096 events at most; the newest revision always is, however much it weighs.
 const RING: usize = 16 << 20;
 /// Weight of what one subscriber is given at once, give or take a revision: it holds that until it is sent.
@@ -48,6 +48,11 @@ impl Ring {
                 self.weight -= oldest.weight();
             }
         }
+    }
+
+    /// Whether the oldest had to go.
+    pub(super) fn reaches_back_to(&self, floor: Revision) -> bool {
+        self.floor <= floor
     }
 
     /// What follows `cursor`, and up to where it is all that there is. `None`: the ring does not reach back to it.
