@@ -53,7 +53,7 @@ impl Node {
         let nobody = Box::new(|_: &_, _: &str, _: &[&str]| unreachable!("no token is looked at"));
         let secret = random.secret().unwrap();
         let authenticator = Authenticator::new(Vec::new(), &outbound, Arc::clone(&clock), nobody, &secret).unwrap();
-        let hub = Hub::new(vault.clone(), claviger::grpc::WIRE);
+        let hub = Hub::new(vault.clone(), claviger::grpc::WIRE, Arc::clone(&clock));
         let broker = Broker::start(Parts {
             servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),
             authenticator: Arc::new(authenticator),

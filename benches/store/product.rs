@@ -77,7 +77,7 @@ impl Product {
             servers: AuthorizationServers::new(outbound, Arc::clone(&shared)),
             authenticator: Arc::new(authenticator),
             catalog: Arc::new(catalog()),
-            hub: Hub::new(vault.clone(), claviger::grpc::WIRE),
+            hub: Hub::new(vault.clone(), claviger::grpc::WIRE, Arc::clone(&shared)),
             vault: vault.clone(),
             clock: shared,
             settings: Settings {

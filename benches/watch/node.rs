@@ -189,7 +189,7 @@ async fn start(directory: &Path, issuer: &str) -> (Broker, Vault, Arc<Authentica
     let known = Box::new(|_: &_, _: &str, claims: &[&str]| subject(claims[0]));
     let (families, secret) = (vec![toml::from_str(&issuers).unwrap()], random.secret().unwrap());
     let authenticator = Authenticator::new(families, &outbound, Arc::clone(&clock), known, &secret).unwrap();
-    let (authenticator, hub) = (Arc::new(authenticator), Hub::new(vault.clone(), WIRE));
+    let (authenticator, hub) = (Arc::new(authenticator), Hub::new(vault.clone(), WIRE, Arc::clone(&clock)));
     tokio::spawn(hub.clone().run(CancellationToken::new()));
     let parts = broker::Parts {
         servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),

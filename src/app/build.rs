@@ -82,7 +82,8 @@ impl App {
         let authenticator = Arc::new(authenticator(&config, &vault, &outbound, &clock)?);
         let held_directory = config.store.directory.join(HELD);
         make_private(&held_directory)?;
-        let hub = Hub::new(vault.clone(), WIRE);
+        let hub = Hub::new(vault.clone(), WIRE, Arc::clone(&clock));
+        hub.recall().await;
         let broker = Broker::start(Parts {
             vault,
             servers: AuthorizationServers::new(outbound, Arc::clone(&clock)),

@@ -1,37 +1,38 @@
 //! The hub: the newest revisions in memory, and who is told that there are more.
 
 use std::{
-    collections::VecDeque,
+    panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    listener::{Listener, Listeners},
-    written::{LoggedEvent, Wire},
+    listener::{Listener, Listeners, Owner},
+    pages::{Page, Pages},
+    ring::{LoggedRevision, Ring},
+    turns::Turns,
+    written::Wire,
 };
 use crate::{
-    domain::{CredentialEvent, Revision, SubjectId, TenantId},
+    domain::{Clock, CredentialEvent, Revision, SubjectId, TenantId},
     store::{Head, StoreError},
     vault::{Vault, VaultError},
 };
 
-/// Events that are kept in memory; the newest revision always is, however many it has.
-const RING: usize = 4096;
 /// Events that the feeder reads at once, give or take a revision.
 const PAGE: usize = 512;
-/// As many for one subscriber: what it holds until they are sent.
+/// As many for one subscriber.
 const READ: usize = 128;
-/// Subscribers that read the log at the same time: however many lag or come back at once, the store answers others too.
-const READING: usize = 64;
-
-/// All events of one revision.
-pub struct LoggedRevision {
-    pub revision: Revision,
-    pub events: Vec<LoggedEvent>,
-}
+/// Who read the log at the same time. However many lag or come back at once, that is one core's work and no more, and
+/// whoever comes the same way finds the page read.
+const READING: usize = 1;
+/// After an error, which may be over without another change that would wake the feeder.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Revisions that are read at the start for the first time; as often as they are too few, four times as many.
+const NEWEST: u64 = 1024;
 
 /// What reading the log after a position gave.
 pub enum Read {
@@ -48,33 +49,29 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     vault: Vault,
     wire: Wire,
+    clock: Arc<dyn Clock>,
     ring: Mutex<Ring>,
+    pages: Mutex<Pages>,
     /// Every event up to here is in the log, and in the ring if it is above the ring's floor.
     announced: watch::Sender<Revision>,
     listeners: Listeners,
-    reading: Semaphore,
-}
-
-/// Every event above `floor` and up to the announced revision.
-struct Ring {
-    floor: Revision,
-    revisions: VecDeque<Arc<LoggedRevision>>,
-    /// Of all its revisions.
-    events: usize,
+    reading: Turns,
 }
 
 impl Hub {
-    /// Starts at the store's present head: what is older is read from the log.
-    pub fn new(vault: Vault, wire: Wire) -> Self {
+    /// Starts at the store's present head: what is older is read from the log, but for what is recalled.
+    pub fn new(vault: Vault, wire: Wire, clock: Arc<dyn Clock>) -> Self {
         let head = vault.store().head().revision;
-        let ring = Mutex::new(Ring { floor: head, revisions: VecDeque::new(), events: 0 });
+        let ring = Mutex::new(Ring::above(head));
         Self(Arc::new(Inner {
             vault,
             wire,
+            clock,
             ring,
+            pages: Mutex::default(),
             announced: watch::Sender::new(head),
             listeners: Listeners::default(),
-            reading: Semaphore::new(READING),
+            reading: Turns::new(READING),
         }))
     }
 
@@ -83,14 +80,45 @@ impl Hub {
         let mut head = self.0.vault.store().watch_head();
         loop {
             let target = *head.borrow_and_update();
-            if let Err(error) = self.feed(target).await {
+            let fed = self.feed(target).await;
+            if let Err(error) = &fed {
                 tracing::error!(%error, "the event log could not be read");
             }
+            let again_at = self.0.clock.now().plus(AGAIN);
             tokio::select! {
                 biased;
                 changed = head.changed() => if changed.is_err() { return },
                 () = stopping.cancelled() => return,
+                // A store that is not available says so by its head, and also when it is again.
+                () = self.0.clock.sleep_until(again_at), if fed.is_err() && target.available => {}
             }
+        }
+    }
+
+    /// Reads the newest events, as many as are kept, before the hub runs: after a restart everybody comes back at once,
+    /// and most of them were away for a moment. What cannot be read now is read for whoever asks for it.
+    pub async fn recall(&self) {
+        match self.newest().await {
+            Ok(ring) => *self.ring() = ring,
+            Err(error) => tracing::warn!(%error, "the newest events could not be read at the start"),
+        }
+    }
+
+    async fn newest(&self) -> Result<Ring, VaultError> {
+        let (announced, compacted) = (self.announced(), self.head().compacted);
+        let mut span = NEWEST;
+        loop {
+            let floor = Revision(announced.0.saturating_sub(span)).max(compacted);
+            let (mut ring, mut cursor) = (Ring::above(floor), floor);
+            while cursor < announced {
+                let page = self.page(cursor, PAGE, announced).await?;
+                cursor = page.complete;
+                ring.push(&page.revisions);
+            }
+            if floor == compacted || !ring.reaches_back_to(floor) {
+                return Ok(ring);
+            }
+            span = span.saturating_mul(4);
         }
     }
 
@@ -127,31 +155,58 @@ impl Hub {
         self.listeners().wake(Some(&(tenant, subject)));
     }
 
-    /// What the log has after `cursor`, everybody's.
+    /// What the log has after `cursor`, everybody's. `reader`: who asks.
     ///
     /// # Errors
     /// The log could not be read.
-    pub async fn after(&self, cursor: Revision) -> Result<Read, VaultError> {
-        let announced = self.announced();
-        if let Some((revisions, complete)) = self.ring().after(cursor, announced) {
-            return Ok(Read::Revisions { revisions, complete });
+    pub async fn after(&self, reader: &Owner, cursor: Revision) -> Result<Read, VaultError> {
+        if let Some(read) = self.kept(cursor) {
+            return Ok(read);
         }
-        // Boxed: every subscriber would keep the room for it.
-        Box::pin(self.read_log(cursor, announced)).await
+        let (hub, reader) = (self.clone(), reader.clone());
+        // In a task of its own: whoever waits may not be polled again, and the turn must go on to the next.
+        let reading = tokio::spawn(async move { hub.read_log(reader, cursor).await });
+        AbortOnDropHandle::new(reading).await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(StoreError::Unavailable.into()),
+        })
     }
 
-    async fn read_log(&self, cursor: Revision, announced: Revision) -> Result<Read, VaultError> {
-        let _turn = self.0.reading.acquire().await.expect("it is never closed");
-        let page = self.0.vault.events(cursor, READ).await?;
+    async fn read_log(&self, reader: Owner, cursor: Revision) -> Result<Read, VaultError> {
+        let _turn = self.0.reading.take(reader).await;
+        // Whoever had the turn before may have read it.
+        if let Some(read) = self.kept(cursor) {
+            return Ok(read);
+        }
+        let page = self.page(cursor, READ, self.announced()).await?;
         // Only now: what was compacted while it was read is missing from what was read.
         let compacted = self.head().compacted;
         if cursor < compacted {
             return Ok(Read::Compacted(compacted));
         }
+        let (revisions, complete) = page.after(cursor);
+        self.pages().push(page);
+        Ok(Read::Revisions { revisions, complete })
+    }
+
+    /// What need not be read from the log.
+    fn kept(&self, cursor: Revision) -> Option<Read> {
+        let announced = self.announced();
+        let newest = self.ring().after(cursor, announced);
+        let compacted = self.head().compacted;
+        if newest.is_none() && cursor < compacted {
+            return Some(Read::Compacted(compacted));
+        }
+        let (revisions, complete) = newest.or_else(|| self.pages().after(cursor))?;
+        Some(Read::Revisions { revisions, complete })
+    }
+
+    async fn page(&self, after: Revision, limit: usize, announced: Revision) -> Result<Page, VaultError> {
+        let page = self.0.vault.events(after, limit).await?;
         let page = page.into_iter().filter(|(revision, _)| *revision <= announced);
         let revisions: Vec<_> = page.map(|logged| self.written(logged)).collect();
         let complete = revisions.last().map_or(announced, |last| last.revision);
-        Ok(Read::Revisions { revisions, complete })
+        Ok(Page { after, complete, revisions })
     }
 
     async fn feed(&self, head: Head) -> Result<(), VaultError> {
@@ -185,41 +240,8 @@ impl Hub {
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Ring {
-    fn push(&mut self, page: &[Arc<LoggedRevision>]) {
-        self.events += page.iter().map(|logged| logged.weight()).sum::<usize>();
-        self.revisions.extend(page.iter().cloned());
-        while self.events > RING && self.revisions.len() > 1 {
-            if let Some(oldest) = self.revisions.pop_front() {
-                self.floor = oldest.revision;
-                self.events -= oldest.weight();
-            }
-        }
-    }
-
-    /// About a page, and up to where it is all that there is. `None`: the ring does not reach back to `cursor`.
-    fn after(&self, cursor: Revision, announced: Revision) -> Option<(Vec<Arc<LoggedRevision>>, Revision)> {
-        if cursor < self.floor {
-            return None;
-        }
-        let from = self.revisions.partition_point(|logged| logged.revision <= cursor);
-        let (mut page, mut weight) = (Vec::new(), 0);
-        for logged in self.revisions.range(from..).take_while(|logged| logged.revision <= announced) {
-            page.push(Arc::clone(logged));
-            weight += logged.weight();
-            if weight >= READ {
-                return Some((page, logged.revision));
-            }
-        }
-        Some((page, announced.max(cursor)))
-    }
-}
-
-impl LoggedRevision {
-    /// Also one that has lost all its events takes room.
-    fn weight(&self) -> usize {
-        self.events.len().max(1)
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

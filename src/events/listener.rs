@@ -13,11 +13,11 @@ use crate::{
     vault::VaultError,
 };
 
-/// Revisions that wait for one subscriber; one that leaves more unread reads the log instead.
-const MOST_WAITING: usize = 32;
+/// Weight of what waits for one subscriber, 32 revisions at most; one that leaves more unread reads the log instead.
+const MOST_WAITING: usize = 128 << 10;
 
 /// Whose events: nobody is woken by another's.
-pub(super) type Owner = (TenantId, SubjectId);
+pub type Owner = (TenantId, SubjectId);
 
 /// Everybody who listens, by whose events they want.
 #[derive(Default)]
@@ -44,6 +44,8 @@ struct Place {
 
 struct Waiting {
     revisions: VecDeque<Arc<LoggedRevision>>,
+    /// Of all of them.
+    weight: usize,
     /// The newest revision that was not put into `revisions`: until the subscriber has read the log up to it, nothing is.
     behind: Option<Revision>,
 }
@@ -54,7 +56,7 @@ impl Listener {
         let (number, place) = {
             let mut places = hub.listeners().lock();
             // Under the lock: what is announced from here on is put here too.
-            let waiting = Waiting { revisions: VecDeque::new(), behind: Some(hub.announced()) };
+            let waiting = Waiting { revisions: VecDeque::new(), weight: 0, behind: Some(hub.announced()) };
             let place = Arc::new(Place { waiting: Mutex::new(waiting), rung: Notify::new() });
             places.next += 1;
             let number = places.next;
@@ -71,7 +73,7 @@ impl Listener {
     pub async fn after(&self, cursor: Revision) -> Result<Read, VaultError> {
         // Before the place is looked at: what is announced has been put there.
         let announced = self.hub.announced();
-        let Some(revisions) = self.place.take(cursor) else { return self.hub.after(cursor).await };
+        let Some(revisions) = self.place.take(cursor) else { return self.hub.after(&self.owner, cursor).await };
         let newest = revisions.last().map_or(cursor, |last| last.revision);
         Ok(Read::Revisions { revisions, complete: newest.max(announced) })
     }
@@ -130,13 +132,12 @@ impl Listeners {
 impl Place {
     fn put(&self, revision: &Arc<LoggedRevision>) {
         let mut waiting = self.waiting();
-        if waiting.revisions.len() == MOST_WAITING {
-            waiting.revisions.clear();
+        waiting.weight += revision.weight();
+        if waiting.behind.is_some() || waiting.weight > MOST_WAITING {
+            (waiting.revisions, waiting.weight) = (VecDeque::new(), 0);
             waiting.behind = Some(revision.revision);
-        }
-        match &mut waiting.behind {
-            Some(behind) => *behind = revision.revision,
-            None => waiting.revisions.push_back(Arc::clone(revision)),
+        } else {
+            waiting.revisions.push_back(Arc::clone(revision));
         }
     }
 
@@ -146,7 +147,7 @@ impl Place {
         if waiting.behind.is_some_and(|behind| cursor < behind) {
             return None;
         }
-        waiting.behind = None;
+        (waiting.behind, waiting.weight) = (None, 0);
         Some(waiting.revisions.drain(..).filter(|waits| waits.revision > cursor).collect())
     }
 

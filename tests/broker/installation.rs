@@ -77,7 +77,7 @@ impl Installation {
             servers: AuthorizationServers::new(outbound(), Arc::clone(&clock)),
             authenticator: Arc::new(authenticator.unwrap()),
             catalog: Arc::new(self.catalog.clone()),
-            hub: Hub::new(vault.clone(), WIRE),
+            hub: Hub::new(vault.clone(), WIRE, Arc::clone(&clock)),
             vault,
             clock,
             settings: BrokerSettings {

@@ -203,7 +203,7 @@ async fn broker(
         &random.secret().unwrap(),
     );
     let authenticator = Arc::new(authenticator.unwrap());
-    let hub = Hub::new(vault.clone(), WIRE);
+    let hub = Hub::new(vault.clone(), WIRE, Arc::new(clock.clone()));
     tokio::spawn(hub.clone().run(CancellationToken::new()));
     let parts = broker::Parts {
         vault: vault.clone(),

@@ -139,7 +139,7 @@ impl World {
         let secret = self.random.secret().unwrap();
         let authenticator = Authenticator::new(Vec::new(), &outbound, clock.clone(), nobody, &secret);
         let broker = Broker::start(Parts {
-            hub: Hub::new(vault.clone(), WIRE),
+            hub: Hub::new(vault.clone(), WIRE, clock.clone()),
             vault,
             servers: AuthorizationServers::new(outbound, clock.clone()),
             authenticator: Arc::new(authenticator.unwrap()),

@@ -215,7 +215,7 @@ async fn start(world: &Arc<World>, store: Arc<FaultyStore>) -> Result<Broker, Br
     let secret = world.random.secret()?;
     let authenticator = Authenticator::new(Vec::new(), &outbound, clock.clone(), nobody, &secret);
     let broker = Broker::start(Parts {
-        hub: Hub::new(vault.clone(), WIRE),
+        hub: Hub::new(vault.clone(), WIRE, clock.clone()),
         vault,
         servers: AuthorizationServers::new(outbound, clock.clone()),
         authenticator: Arc::new(authenticator.expect("no family has a problem")),

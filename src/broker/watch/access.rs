@@ -113,7 +113,8 @@ impl Broker {
         }
         let (end, mut told) = (self.caught_up().await?, Vec::new());
         while cursor < end {
-            let Read::Revisions { revisions, complete } = self.hub().after(cursor).await? else { break };
+            let read = self.hub().after(&(tenant.clone(), subject), cursor).await?;
+            let Read::Revisions { revisions, complete } = read else { break };
             for logged in revisions {
                 let of_theirs = |event: &&LoggedEvent| {
                     event.kind == EventKind::Erased

@@ -6,7 +6,7 @@ use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
     domain::{Caller, CredentialId, CredentialStatus, EventKind, Revision},
-    events::Read,
+    events::{Owner, Read},
 };
 
 impl Broker {
@@ -42,7 +42,8 @@ impl Broker {
             .collect();
         let end = self.caught_up().await?;
         while cursor < end {
-            let Read::Revisions { revisions, complete } = self.hub().after(cursor).await? else { return Ok(None) };
+            let read = self.hub().after(&owner(caller), cursor).await?;
+            let Read::Revisions { revisions, complete } = read else { return Ok(None) };
             for event in revisions.iter().filter(|logged| logged.revision <= end).flat_map(|logged| &logged.events) {
                 if event.tenant != caller.tenant || event.status.subject != caller.subject {
                     continue;
@@ -72,4 +73,8 @@ impl Broker {
             () = self.stopping().cancelled() => Err(BrokerError::ShuttingDown),
         }
     }
+}
+
+fn owner(caller: &Caller) -> Owner {
+    (caller.tenant.clone(), caller.subject)
 }
