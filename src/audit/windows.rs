@@ -306,7 +306,6 @@ mod tests {
             plugin: Some("issues".parse().unwrap()),
             connection: Some(ConnectionId::from_bytes([2; 16])),
             generation: Some(3),
-            applied: None,
             request_id: None,
             peer: Some([10, 0, 0, 1].into()),
             user_agent: None,
