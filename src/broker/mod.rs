@@ -177,7 +177,7 @@ impl Broker {
         broker.recover_held().await?;
         broker.replay_erasures().await?;
         broker.review_suspensions().await?;
-        broker.review_served().await?;
+        Box::pin(broker.review_served()).await?;
         Ok(broker)
     }
 

@@ -103,7 +103,7 @@ pub(crate) struct World {
 struct Running {
     grpc: SocketAddr,
     broker: Broker,
-    reloader: Reloader,
+    reloader: Box<Reloader>,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
 }
@@ -172,9 +172,9 @@ impl World {
             listeners.http = TcpListener::from_std(pages.listener.try_clone().unwrap()).unwrap();
         }
         let grpc = listeners.grpc.local_addr().unwrap();
-        let app = App::build(config, Arc::new(self.clock.clone()), Random::system()).await.unwrap();
+        let app = Box::pin(App::build(config, Arc::new(self.clock.clone()), Random::system())).await.unwrap();
         let shutdown = CancellationToken::new();
-        let (broker, reloader) = (app.broker().clone(), app.reloader());
+        let (broker, reloader) = (app.broker().clone(), Box::new(app.reloader()));
         let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
         self.running = Some(Running { grpc, broker, reloader, shutdown, serving });
     }
