@@ -736,6 +736,28 @@ async fn an_event_that_does_not_open_ends_the_log_for_nobody() {
 }
 
 #[tokio::test]
+async fn a_connection_that_does_not_open_hides_no_other_from_whoever_reports() {
+    let fixture = Fixture::new().await;
+    let damaged = fixture.connect(&connection(1), &tokens(1)).await;
+    fixture.connect(&connection(2), &tokens(1)).await;
+    let mut row = fixture.row(&damaged).await;
+    row.fields.clear();
+    fixture.store.forge(&damaged.value.key(), Some(row));
+    let vault = &fixture.vault;
+    let sought = async |number| {
+        let credential = connection(number).credential.id;
+        vault.connection_of_credential(&acme(), alice(), credential).await
+    };
+    assert_eq!(sought(2).await.unwrap().unwrap().value, connection(2));
+    assert_eq!(fixture.vault.alarms(), 1);
+    let record = format!("{:?}", damaged.value.key());
+    assert_eq!(sought(1).await.err(), Some(VaultError::Corrupt { record }), "it may be there");
+    fixture.store.repent();
+    assert_eq!(sought(1).await.unwrap().unwrap().value, connection(1));
+    assert!(sought(3).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn log_entries_do_not_open_in_each_others_place() {
     let fixture = Fixture::new().await;
     for _ in 0..2 {

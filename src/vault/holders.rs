@@ -1,13 +1,10 @@
 //! Who holds what was given out: one record a connection, beside it.
 
-use super::{Stored, Vault, VaultError, place, roots};
+use super::{Stored, Vault, VaultError, place};
 use crate::{
     domain::{Connection, ConnectionId, CredentialId, Holders, SubjectId, TenantId},
-    store::RecordKind,
+    store::IndexKind,
 };
-
-/// Index entries read at a time.
-const PAGE: usize = 256;
 
 impl Vault {
     /// `None`: nobody ever reported.
@@ -17,7 +14,8 @@ impl Vault {
         Ok(stored.filter(|stored| is_of(&stored.value, tenant, *subject, *id)))
     }
 
-    /// The subject's connection with this credential, revoked ones too: what was given out may be held long after.
+    /// The subject's connection with this credential, revoked ones too: what was given out may be held long after. One
+    /// that does not open hides no other.
     pub async fn connection_of_credential(
         &self,
         tenant: &TenantId,
@@ -25,22 +23,24 @@ impl Vault {
         credential: CredentialId,
     ) -> Result<Option<Stored<Connection>>, VaultError> {
         let Some(owner) = self.subject(tenant, subject).await? else { return Ok(None) };
-        let mut after = None;
-        loop {
-            let page = roots::under(self.store().as_ref(), owner.value.key, after, PAGE).await?;
-            let more = page.len() == PAGE;
-            after = page.last().map(|entry| entry.key.clone());
-            for entry in page.into_iter().filter(|entry| entry.record.kind() == RecordKind::Connection) {
-                let Some(stored) = self.read_kept::<Connection>(entry.record).await? else { continue };
-                let Connection { tenant: of, subject: by, credential: known, .. } = &stored.value;
-                if of == tenant && *by == subject && known.id == credential {
-                    return Ok(Some(stored));
+        let mut damaged = None;
+        for record in self.indexed(IndexKind::SealedUnder, place::connections_under(owner.value.key)).await? {
+            let stored = match self.read_kept::<Connection>(record).await {
+                Ok(Some(stored)) => stored,
+                Ok(None) => continue,
+                Err(error) if error.is_damage() => {
+                    damaged = Some(error);
+                    continue;
                 }
-            }
-            if !more {
-                return Ok(None);
+                Err(error) => return Err(error),
+            };
+            let Connection { tenant: of, subject: by, credential: known, .. } = &stored.value;
+            if of == tenant && *by == subject && known.id == credential {
+                return Ok(Some(stored));
             }
         }
+        // It may have been this one.
+        damaged.map_or(Ok(None), Err)
     }
 }
 

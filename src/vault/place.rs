@@ -71,6 +71,11 @@ pub(super) fn connection_row(id: ConnectionId) -> RecordKey {
     RecordKey::new(RecordKind::Connection, id.as_bytes())
 }
 
+/// Prefix of the connections that are sealed under a key, among all that is.
+pub(super) fn connections_under(key: KeyId) -> Vec<u8> {
+    [key.as_bytes().as_slice(), &[RecordKind::Connection as u8]].concat()
+}
+
 pub(super) fn holders_row(id: ConnectionId) -> RecordKey {
     RecordKey::new(RecordKind::Holders, id.as_bytes())
 }

@@ -138,7 +138,8 @@ impl Vault {
     /// was opened.
     pub(super) async fn read_kept<T: Kept>(&self, key: RecordKey) -> Result<Option<Stored<T>>, VaultError> {
         let kept = T::kept(self.opened());
-        let Some(row) = self.store().row(key.clone()).await? else {
+        let row = self.watched(self.store().row(key.clone()).await.map_err(VaultError::from))?;
+        let Some(row) = row else {
             kept.remove(&key);
             return Ok(None);
         };
