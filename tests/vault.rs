@@ -20,8 +20,9 @@ use bytes::Bytes;
 use claviger::{
     audit::{Chain, check},
     domain::{
-        Attempt, AuditAction, AuditRecord, Connection, ConnectionId, EntryId, EventKind, FLOW_MEMORY, Flow, FlowState,
-        InstallationId, Job, JobKind, Revision, ScopeSet, Sealed, SubjectId, Timestamp,
+        AppliedReport, ApplyOutcome, Attempt, AuditAction, AuditRecord, Connection, ConnectionId, EntryId, EventKind,
+        FLOW_MEMORY, Flow, FlowState, Heard, Holders, InstallationId, Job, JobKind, MOST_HOLDERS, Revision, ScopeSet,
+        Sealed, SubjectId, Timestamp,
     },
     sealing::{AuditKey, Random, RandomUnavailable, RootKey, RootKeys},
     store::{
@@ -733,6 +734,29 @@ async fn an_event_that_does_not_open_ends_the_log_for_nobody() {
     assert_eq!(events, expected);
     // Nor for a reader whose whole page it is.
     assert_eq!(fixture.vault.events(revisions[0], 1).await.unwrap(), [(revisions[1], vec![])]);
+}
+
+/// Names of characters that JSON writes as two.
+#[tokio::test]
+async fn as_many_holders_as_are_kept_with_the_longest_names_fit_a_row_with_room() {
+    let fixture = Fixture::new().await;
+    let at = Timestamp::from_millis(9_999_999_999_999);
+    let mut holders = Holders::of(&connection(1));
+    for number in 0..MOST_HOLDERS {
+        let name: String = (0..128).map(|bit| if bit < 7 && number >> bit & 1 == 1 { '"' } else { '\\' }).collect();
+        let (holder, generation) = (name.parse().unwrap(), u64::MAX);
+        let report = AppliedReport { holder, generation, outcome: ApplyOutcome::Applied };
+        let Heard::News(next) = holders.hear(&report, at) else { panic!("{number}") };
+        holders = next;
+    }
+    assert_eq!(holders.list().len(), MOST_HOLDERS);
+    let mut change = fixture.change().await;
+    change.put_holders(None, &holders);
+    change.commit().await.unwrap();
+    let (_, row) = fixture.only_row(RecordKind::Holders).await;
+    let size = row.field(FieldTag::Record).unwrap().as_bytes().len();
+    assert!((40 * 1024..52 * 1024).contains(&size), "{size}");
+    assert_eq!(fixture.vault.holders(&connection(1)).await.unwrap().unwrap().value, holders);
 }
 
 #[tokio::test]
