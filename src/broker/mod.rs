@@ -134,7 +134,6 @@ struct Inner {
     backups: create_backup::Backups,
     started_at: Timestamp,
     opening: start_authorization::Turns,
-    reporting: start_authorization::Turns,
     suspensions: suspension::Suspensions,
     /// How often each flow's sign-in was answered, until the flow is over.
     sign_ins: Mutex<HashMap<FlowId, (u32, Timestamp)>>,
@@ -163,7 +162,6 @@ impl Broker {
             backups: create_backup::Backups::default(),
             started_at: parts.clock.now(),
             opening: start_authorization::Turns::default(),
-            reporting: start_authorization::Turns::default(),
             suspensions: suspension::Suspensions::default(),
             sign_ins: Mutex::default(),
             key_work: Notify::new(),
@@ -301,10 +299,6 @@ impl Broker {
 
     fn backups(&self) -> &create_backup::Backups {
         &self.0.backups
-    }
-
-    fn reporting(&self) -> &start_authorization::Turns {
-        &self.0.reporting
     }
 
     fn opening(&self) -> &start_authorization::Turns {

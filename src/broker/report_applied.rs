@@ -11,6 +11,9 @@ use crate::{
     vault::Stored,
 };
 
+/// All holders of a connection report on one record: of those who do so at once one is first, and the others try again.
+const MOST_TRIES: usize = 16;
+
 /// What became of a report.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
@@ -25,7 +28,7 @@ impl Broker {
     ///
     /// # Errors
     /// `CONNECTION_NOT_FOUND`, also for a credential of somebody else; `INVALID_ARGUMENT` for a generation that was never
-    /// given out; `RATE_LIMITED` for more changes than are written.
+    /// given out; `RATE_LIMITED` for more changes than are written; `CONFLICT` when others were first each time.
     pub async fn report_applied(
         &self,
         call: &Call,
@@ -65,14 +68,13 @@ impl Broker {
         if report.generation > connection.value.credential.generation {
             return Err(BrokerError::Invalid { field: "generation", problem: "is later than any that was given out" });
         }
-        // A hundred containers report the same refresh at once, all on one record.
-        let _turn = self.reporting().wait(caller.subject).await;
-        loop {
+        for _ in 0..MOST_TRIES {
             match self.try_to_keep(call, &connection, report).await {
-                Err(BrokerError::Conflict) => {}
+                Err(BrokerError::Conflict) => tokio::task::yield_now().await,
                 other => return other,
             }
         }
+        Err(BrokerError::Conflict)
     }
 
     async fn try_to_keep(
