@@ -35,12 +35,19 @@ impl Broker {
         credential: CredentialId,
         report: &AppliedReport,
     ) -> Result<bool, BrokerError> {
-        let outcome = self.keep(call, credential, report).await;
+        let (found, outcome) = match self.reported_connection(call, credential).await {
+            Ok(found) => {
+                let outcome = self.keep(call, &found.value, report).await;
+                (Some(found), outcome)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let record = || self.record_of(call, found.as_ref().map(|found| &found.value), report);
         match &outcome {
             // A repetition changes nothing, and the record of what it repeats says it already.
             Ok(Kept::Written | Kept::Repeated) => {}
-            Ok(Kept::Overtaken) => self.record_read(call, AuditAction::AppliedReported, About::default(), "").await?,
-            Err(error) => self.record_refusal(call, AuditAction::AppliedReported, About::default(), error).await,
+            Ok(Kept::Overtaken) => self.record_windowed(record(), "").await?,
+            Err(error) => self.record_refused(record(), error).await,
         }
         outcome.map(|kept| kept != Kept::Overtaken)
     }
@@ -55,21 +62,28 @@ impl Broker {
         }
     }
 
-    async fn keep(
+    async fn reported_connection(
         &self,
         call: &Call,
         credential: CredentialId,
-        report: &AppliedReport,
-    ) -> Result<Kept, BrokerError> {
+    ) -> Result<Stored<Connection>, BrokerError> {
         self.authorize_session(call, Role::User).await?;
         let caller = &call.caller;
         let found = self.vault().connection_of_credential(&caller.tenant, caller.subject, credential).await?;
-        let connection = found.ok_or(BrokerError::ConnectionNotFound)?;
-        if report.generation > connection.value.credential.generation {
+        found.ok_or(BrokerError::ConnectionNotFound)
+    }
+
+    async fn keep(
+        &self,
+        call: &Call,
+        connection: &Connection,
+        report: &AppliedReport,
+    ) -> Result<Kept, BrokerError> {
+        if report.generation > connection.credential.generation {
             return Err(BrokerError::Invalid { field: "generation", problem: "is later than any that was given out" });
         }
         for _ in 0..MOST_TRIES {
-            match self.try_to_keep(call, &connection, report).await {
+            match self.try_to_keep(call, connection, report).await {
                 Err(BrokerError::Conflict) => tokio::task::yield_now().await,
                 other => return other,
             }
@@ -80,10 +94,9 @@ impl Broker {
     async fn try_to_keep(
         &self,
         call: &Call,
-        connection: &Stored<Connection>,
+        connection: &Connection,
         report: &AppliedReport,
     ) -> Result<Kept, BrokerError> {
-        let connection = &connection.value;
         let stored = self.vault().holders(connection).await?;
         let before = stored.as_ref().map_or_else(|| Holders::of(connection), |stored| stored.value.clone());
         let after = match before.hear(report, self.now()) {
@@ -94,14 +107,19 @@ impl Broker {
         };
         let mut change = self.vault().change(&connection.tenant, Some(connection.subject)).await?;
         change.put_holders(stored.as_ref(), &after);
-        let about = About { plugin: None, connection: Some(connection) };
-        change.audit(&AuditRecord {
-            generation: Some(report.generation),
-            applied: Some(audited(report)),
-            ..allowed(call, AuditAction::AppliedReported, about, self.now())
-        });
+        change.audit(&self.record_of(call, Some(connection), report));
         change.commit().await?;
         Ok(Kept::Written)
+    }
+
+    fn record_of(&self, call: &Call, connection: Option<&Connection>, report: &AppliedReport) -> AuditRecord {
+        // One that was never given out is the caller's own invention: each would open a window of its own.
+        let given_out = |connection: &&Connection| report.generation <= connection.credential.generation;
+        AuditRecord {
+            generation: connection.filter(given_out).map(|_| report.generation),
+            applied: Some(audited(report)),
+            ..allowed(call, AuditAction::AppliedReported, About { plugin: None, connection }, self.now())
+        }
     }
 }
 

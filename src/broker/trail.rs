@@ -94,7 +94,8 @@ impl Broker {
         Ok(())
     }
 
-    async fn record_windowed(&self, record: AuditRecord, scopes: &str) -> Result<(), BrokerError> {
+    /// As [`Broker::record_read`], for a record that is made already.
+    pub(super) async fn record_windowed(&self, record: AuditRecord, scopes: &str) -> Result<(), BrokerError> {
         let key = WindowKey::of(&record, scopes);
         match self.windows().cover(&key, record.at) {
             Coverage::Covered => Ok(()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use claviger::{
     client::{Client, ClientError},
-    domain::{ApplyOutcome, AuditAction, AuditRecord, ConnectionId, MOST_HOLDERS, Role},
+    domain::{ApplyOutcome, AuditAction, AuditRecord, AuditResult, ConnectionId, MOST_HOLDERS, Role},
     proto::v1::{
         self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
         revoke_request::Target,
@@ -269,6 +269,25 @@ async fn a_report_is_on_record_with_who_said_what_of_which_generation() {
     let hex: String = said.holder_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     // printf pod-1 | sha256sum
     assert_eq!((hex.as_str(), said.outcome), (POD_1, ApplyOutcome::Removed));
+}
+
+#[tokio::test]
+async fn what_was_overtaken_or_refused_is_on_record_with_what_it_was_about() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = refreshed(&world, &client).await;
+    report(&client, &connection, "pod-1", 2, Outcome::Applied).await.unwrap();
+    assert!(!report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap());
+    report(&client, &connection, "pod-1", 3, Outcome::Applied).await.unwrap_err();
+    let reported = reports_on_record(&mut world).await;
+    let told: Vec<_> = reported.iter().map(|record| (record.result, record.generation)).collect();
+    let (allowed, failed) = (AuditResult::Allowed, AuditResult::Failed);
+    assert_eq!(told, [(allowed, Some(2)), (allowed, Some(1)), (failed, None)], "nothing is known of a third");
+    for record in &reported {
+        assert_eq!(record.connection.unwrap().to_string(), connection.connection_id);
+        assert_eq!(record.provider.as_ref().unwrap().as_str(), "dev");
+        assert_eq!(record.applied, reported[0].applied);
+    }
 }
 
 #[tokio::test]
