@@ -314,6 +314,53 @@ async fn who_held_what_is_erased_with_the_subject() {
     records.close().await;
 }
 
+/// Whichever comes first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_during_a_revocation_is_recorded_and_the_connection_revoked() {
+    let world = World::start().await;
+    for user in ["alice", "bob"] {
+        let client = world.client(user);
+        let connection = world.connect(&client, user).await;
+        let (reported, revoked) =
+            tokio::join!(report(&client, &connection, "pod-1", 1, Outcome::Applied), client.revoke(revoke_all()));
+        assert!(reported.unwrap());
+        assert_eq!(revoked.unwrap().results.len(), 1);
+        let shown = look(&client, &connection).await;
+        assert_eq!((shown.state(), held(&shown.holders)), (State::Revoked, vec![("pod-1", 1, Outcome::Applied, 1)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_reported_during_an_erasure_outlives_it() {
+    let mut world = World::start().await;
+    let client = world.client("alice");
+    let connection = world.connect(&client, "alice").await;
+    let id: ConnectionId = connection.connection_id.parse().unwrap();
+    world.stop().await;
+    let records = Records::open(&world).await;
+    let owner = records.vault.any_connection(id).await.unwrap().unwrap().into_value();
+    records.close().await;
+    world.run().await;
+
+    let (client, operator) = (world.client("alice"), call_of(Role::Operator));
+    let names: Vec<String> = (0..8).map(|number| format!("pod-{number}")).collect();
+    let reports = names.iter().map(|name| report(&client, &connection, name, 1, Outcome::Applied));
+    let erasing = world.broker().erase_subject(&operator, &owner.tenant, owner.subject);
+    let (reported, erased) = tokio::join!(join_all(reports), erasing);
+    erased.unwrap();
+    for refused in reported.into_iter().filter(|answer| !matches!(answer, Ok(true))) {
+        let reason = reason(refused);
+        assert!([Reason::ConnectionNotFound, Reason::SubjectErased].contains(&reason), "{reason:?}");
+    }
+    let late = report(&client, &connection, "pod-0", 1, Outcome::Removed).await;
+    assert_eq!(reason(late), Reason::ConnectionNotFound);
+    world.stop().await;
+    let records = Records::open(&world).await;
+    assert!(records.store.row(holders_row(&connection)).await.unwrap().is_none());
+    assert!(records.store.row(RecordKey::new(RecordKind::Connection, id.as_bytes())).await.unwrap().is_none());
+    records.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_holds_what_comes_back_with_a_backup() {
     let mut world = backing_up::world().await;
