@@ -110,6 +110,16 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn revoking_again_shows_who_still_holds_what() {
+    let broker = Broker::start().await;
+    let output = broker.run(&["revoke", "--connection", "con_1"]);
+    let table = stdout(&output);
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().take(7).collect();
+    assert_eq!(row, ["con_1", "example", "-", "ALREADY_STOPPED", "CONFIRMED", "po\u{fffd}d-1:", "6"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_takes_the_providers_answer_on_loopback() {
     let broker = Broker::start().await;
     let mut child = broker.spawn(&["connect", "calendar", "--output", "json"]);
@@ -431,12 +441,18 @@ impl TokenBrokerService for Answers {
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let request = request.into_inner();
-        assert_eq!((request.target, request.preview), (Some(Target::AllMine(true)), true));
+        let (local, remote) = match (request.target, request.preview) {
+            (Some(Target::AllMine(true)), true) => (LocalOutcome::Stopped, RemoteOutcome::Pending),
+            (Some(Target::ConnectionId(id)), false) if id == "con_1" => {
+                (LocalOutcome::AlreadyStopped, RemoteOutcome::Confirmed)
+            }
+            other => panic!("no command asks for {other:?}"),
+        };
         let result = RevokeResult {
             connection_id: "con_1".to_owned(),
             provider: "example".to_owned(),
-            local_outcome: LocalOutcome::Stopped.into(),
-            remote_outcome: RemoteOutcome::Pending.into(),
+            local_outcome: local.into(),
+            remote_outcome: remote.into(),
             side_effects: "the\x1b bot leaves".to_owned(),
             holders: vec![holder()],
             ..Default::default()

@@ -97,10 +97,13 @@ async fn a_holder_reports_also_once_the_connection_is_revoked_and_settled() {
     // One that was asked for before the revocation, and came to its place after it.
     assert!(report(&client, &connection, "pod-2", 2, Outcome::Applied).await.unwrap());
     assert!(report(&client, &connection, "pod-1", 2, Outcome::Removed).await.unwrap());
+    let listed = client.list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
+    assert_eq!(listed.connections, [], "so whoever asks whom to visit asks by its id");
     let target = Some(Target::ConnectionId(connection.connection_id.clone()));
     let again = client.revoke(v1::RevokeRequest { target, preview: false }).await.unwrap();
     let expected = [("pod-1", 0, Outcome::Removed, 2), ("pod-2", 2, Outcome::Applied, 2)];
     assert_eq!(held(&again.results[0].holders), expected);
+    assert_eq!(held(&look(&client, &connection).await.holders), expected);
 }
 
 #[tokio::test]
