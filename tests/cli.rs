@@ -98,15 +98,30 @@ async fn tables_are_plain_and_cannot_steer_the_terminal() {
     assert_eq!(
         rows[1],
         [
-            "con_1", "example", "al\u{fffd}ice", "connected", "EXPIRED", "-", "-", "-", "po\u{fffd}d-1:", "6,", "2",
-            "forgotten", "read", "write"
+            "con_1",
+            "example",
+            "al\u{fffd}ice",
+            "connected",
+            "EXPIRED",
+            "-",
+            "-",
+            "-",
+            "po\u{fffd}d-1:",
+            "6,",
+            "2",
+            "forgotten",
+            "read",
+            "write"
         ]
     );
     assert!(!table.contains('\x1b'));
 
     let table = stdout(&broker.run(&["revoke", "--all", "--preview"]));
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["con_1", "example", "-", "STOPPED", "PENDING", "po\u{fffd}d-1:", "6", "the\u{fffd}", "bot", "leaves"]);
+    assert_eq!(
+        rows[1],
+        ["con_1", "example", "-", "STOPPED", "PENDING", "po\u{fffd}d-1:", "6", "the\u{fffd}", "bot", "leaves"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,9 @@ use super::{
     trail::{About, allowed},
 };
 use crate::{
-    domain::{AppliedReport, AuditAction, AuditRecord, AuditedReport, Call, Connection, CredentialId, Heard, Holders, Role},
+    domain::{
+        AppliedReport, AuditAction, AuditRecord, AuditedReport, Call, Connection, CredentialId, Heard, Holders, Role,
+    },
     vault::Stored,
 };
 
@@ -73,12 +75,7 @@ impl Broker {
         found.ok_or(BrokerError::ConnectionNotFound)
     }
 
-    async fn keep(
-        &self,
-        call: &Call,
-        connection: &Connection,
-        report: &AppliedReport,
-    ) -> Result<Kept, BrokerError> {
+    async fn keep(&self, call: &Call, connection: &Connection, report: &AppliedReport) -> Result<Kept, BrokerError> {
         if report.generation > connection.credential.generation {
             return Err(BrokerError::Invalid { field: "generation", problem: "is later than any that was given out" });
         }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, Holders, JobKind, PluginId, Provider,
-        RemoteRevocation, Revocation, Role,
+        AuditAction, AuditResult, Call, Connection, ConnectionId, CredentialState, Holders, JobKind, PluginId,
+        Provider, RemoteRevocation, Revocation, Role,
     },
     oauth::RevocationFailure,
     vault::{Stored, TokenSet, Tokens},

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, ApplyOutcome, CallContext, ConnectionId, KeyId, Link, PluginId, ProviderId, Reason, RequestId, Sealed, SubjectId,
-    TenantId, Timestamp,
+    AgentId, ApplyOutcome, CallContext, ConnectionId, KeyId, Link, PluginId, ProviderId, Reason, RequestId, Sealed,
+    SubjectId, TenantId, Timestamp,
 };
 
 /// One thing that was done, decided or refused.

@@ -79,7 +79,14 @@ impl Holders {
     /// Nobody yet.
     pub fn of(connection: &Connection) -> Self {
         let Connection { id, tenant, subject, .. } = connection;
-        Self { tenant: tenant.clone(), subject: *subject, connection: *id, list: Vec::new(), forgotten: 0, room_at: Timestamp::EPOCH }
+        Self {
+            tenant: tenant.clone(),
+            subject: *subject,
+            connection: *id,
+            list: Vec::new(),
+            forgotten: 0,
+            room_at: Timestamp::EPOCH,
+        }
     }
 
     /// Newest report first.
@@ -220,7 +227,11 @@ mod tests {
         ] {
             let holders = heard(nobody(), &report(&"pod", 7, first), Timestamp::EPOCH);
             for outcome in overtaken {
-                assert_eq!(holders.hear(&report(&"pod", 6, *outcome), Timestamp::EPOCH), Heard::Overtaken, "{outcome:?}");
+                assert_eq!(
+                    holders.hear(&report(&"pod", 6, *outcome), Timestamp::EPOCH),
+                    Heard::Overtaken,
+                    "{outcome:?}"
+                );
             }
         }
     }
