@@ -767,7 +767,11 @@ async fn a_connection_that_does_not_open_hides_no_other_from_whoever_reports() {
     let mut row = fixture.row(&damaged).await;
     row.fields.clear();
     fixture.store.forge(&damaged.value.key(), Some(row));
-    let sought = |number| fixture.vault.connection_of_credential(&acme(), alice(), connection(number).credential.id);
+    let vault = &fixture.vault;
+    let sought = async |number| {
+        let credential = connection(number).credential.id;
+        vault.connection_of_credential(&acme(), alice(), credential).await
+    };
     assert_eq!(sought(2).await.unwrap().unwrap().value, connection(2));
     assert_eq!(fixture.vault.alarms(), 1);
     let record = format!("{:?}", damaged.value.key());
