@@ -3,15 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use claviger::{
-    app::App,
-    broker::{self, BrokerError, Delivery, DrainReason, OnLost, Watch, WatchFilter, WatchMessage},
+    app::{App, Listeners},
+    broker::{self, Broker, BrokerError, Delivery, DrainReason, OnLost, Watch, WatchFilter, WatchMessage},
     domain::{Call, CallContext, Caller, Clock as _, Role, ScopeSet, SubjectId, Timestamp},
     sealing::Random,
 };
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, poll, stream::BoxStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    installation::{self, Installation},
     observer::in_time,
     world::{MINUTE, World},
 };
@@ -72,6 +74,67 @@ async fn many_are_told_one_after_the_other_and_return_one_after_the_other_when_i
     let second = Duration::from_secs(1);
     let most = returns.iter().map(|from| returns.iter().filter(|at| (*from..from.plus(second)).contains(at)).count());
     assert!((most.max().unwrap() as f64) < 1.5 * mean, "{mean} a second in the mean");
+}
+
+/// As those of peers that take nothing: asked for what follows `opened`, and then never again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_not_asked_again_keep_nobody_from_a_snapshot() {
+    let mut world = World::start().await;
+    world.stop().await;
+    let config = world.config();
+    let listeners = Listeners::bind(&config).await.unwrap();
+    let app = App::build(config, Arc::new(world.clock.clone()), Random::system()).await.unwrap();
+    let (broker, call, shutdown) = (app.broker().clone(), call(&world), CancellationToken::new());
+    // Nothing is announced yet, so each of them waits in the middle of its snapshot.
+    let mut unasked = Vec::new();
+    for _ in 0..60 {
+        unasked.push(waiting(&broker, &call).await);
+    }
+    let mut healthy = waiting(&broker, &call).await;
+    let serving = tokio::spawn(app.serve(listeners, shutdown.clone()));
+    let message = in_time(healthy.next()).await;
+    assert!(matches!(message, Some(Ok(WatchMessage::SnapshotEnd { .. }))), "{message:?}");
+    drop((unasked, healthy));
+    shutdown.cancel();
+    in_time(serving).await.unwrap().unwrap();
+}
+
+/// Over a log that nobody announces, so that no snapshot comes about.
+#[tokio::test]
+async fn who_waits_for_a_snapshot_is_told_when_there_will_be_none() {
+    let installation = Installation::new().await;
+    let clock = &installation.world.clock;
+    let second = Duration::from_secs(1);
+
+    let (broker, _) = installation.start().await;
+    let lasting = installation::call(7);
+    let caller = Caller { expires_at: clock.now().plus(MINUTE / 2), ..Caller::clone(&lasting.caller) };
+    let mut brief = waiting(&broker, &Call { caller: Arc::new(caller), ..installation::call(7) }).await;
+    let mut patient = waiting(&broker, &lasting).await;
+    clock.advance(MINUTE / 2);
+    let told = in_time(brief.next()).await;
+    assert!(matches!(told, Some(Ok(WatchMessage::Drain { reason: DrainReason::Authorization, .. }))), "{told:?}");
+    assert!(poll!(patient.next()).is_pending());
+    clock.advance(MINUTE / 2);
+    let told = in_time(patient.next()).await;
+    assert!(matches!(told, Some(Err(BrokerError::StoreUnavailable))), "{told:?}");
+    assert!(in_time(patient.next()).await.is_none());
+
+    let mut late = waiting(&broker, &lasting).await;
+    broker.drain_watchers(MINUTE).await;
+    assert!(poll!(late.next()).is_pending(), "it may yet come");
+    clock.advance(second);
+    let told = in_time(late.next()).await;
+    assert!(matches!(told, Some(Ok(WatchMessage::Drain { reason: DrainReason::Shutdown, .. }))), "{told:?}");
+}
+
+/// A stream that has said `opened` and no more.
+async fn waiting(broker: &Broker, call: &Call) -> BoxStream<'static, Result<WatchMessage, BrokerError>> {
+    let watch = Watch { start: broker::Start::Snapshot, ..from_now() };
+    let mut stream = broker.watch(call, watch).await.unwrap().boxed();
+    assert!(matches!(in_time(stream.next()).await, Some(Ok(WatchMessage::Opened { .. }))));
+    assert!(poll!(stream.next()).is_pending());
+    stream
 }
 
 fn call(world: &World) -> Call {

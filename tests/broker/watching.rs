@@ -518,6 +518,21 @@ async fn a_broker_that_stops_says_goodbye() {
     assert_eq!(resumed.events().await, [(Kind::Connected, 1)]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_sent_away_has_come_as_far_as_everybody_else() {
+    let mut world = World::start().await;
+    let (alice, bob) = (world.client("alice"), world.client("bob"));
+    let mut watcher = Watcher::open(&alice, from_now()).await;
+    world.connect(&bob, "bob").await;
+    let others = Watcher::open_with_snapshot(&bob).await;
+    let farewell = tokio::spawn(async move { watcher.drained().await.1.resume_token });
+    timeout(SOON, world.stop()).await.expect("open streams do not hold up the shutdown");
+    // Its place is fixed: version, installation, epoch, partition, revision.
+    let position = |token: &[u8]| u64::from_be_bytes(token[35..43].try_into().unwrap());
+    let (hers, theirs) = (farewell.await.unwrap(), &others.heard.last().unwrap().resume_token);
+    assert!(position(&hers) >= position(theirs), "she would read the log for what is not hers");
+}
+
 /// Polled by hand, because over a socket the snapshot is over before anybody can stop the broker in its middle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_just_come_hears_goodbye_too() {

@@ -3,17 +3,20 @@
 use claviger::{
     client::ClientError,
     config::{Config, Period, Size},
-    proto::v1::{self, ErrorReason},
+    proto::v1::{self, ErrorReason, watch_credential_status_response::Body},
 };
+use tokio::time::timeout;
 
 use crate::{
     frames::{
-        ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, REFUSED_STREAM, RST_STREAM, Raw, WINDOW_UPDATE, call, frame, headers,
+        ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PATIENCE, PING, REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE,
+        call, frame, headers,
     },
     rig::Rig,
 };
 
 const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
+const WATCH: &str = "/claviger.v1.TokenBrokerService/WatchCredentialStatus";
 const CANCEL: u32 = 8;
 
 #[tokio::test]
@@ -115,6 +118,26 @@ async fn a_proper_client_is_not_in_anybodys_way() {
     let calls = (0..64).map(|_| client.list_connections(v1::ListConnectionsRequest::default()));
     let answers: Vec<Result<_, ClientError>> = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[tokio::test]
+async fn peers_that_take_nothing_keep_nobody_from_a_snapshot() {
+    let rig = Rig::start(|config: &mut Config| config.audit.window = Period::from_secs(0)).await;
+    let mut deaf = Raw::connect(rig.grpc).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE of 1: with room for a byte each stream is asked for its messages, and never again.
+    deaf.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
+    let token = rig.token();
+    for stream in streams(60) {
+        deaf.write(&call(stream, WATCH, Some(token.expose()))).await;
+        assert_eq!(deaf.find(|frame| frame.is_of(stream)).await.unwrap().kind, HEADERS, "the stream is open");
+    }
+    let mut healthy = rig.plain_client().watch_credential_status(Default::default()).await.unwrap();
+    loop {
+        let message = timeout(PATIENCE, healthy.message()).await.expect("its snapshot never comes").unwrap().unwrap();
+        if let Some(Body::SnapshotEnd(_)) = message.body {
+            break;
+        }
+    }
 }
 
 /// Ids of streams that a client begins.

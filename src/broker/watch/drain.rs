@@ -95,8 +95,12 @@ impl Turn {
         self.return_at
     }
 
+    pub(super) fn overdue_at(&self) -> Timestamp {
+        self.at.plus(LAST_EVENTS)
+    }
+
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
-        now >= self.at.plus(LAST_EVENTS)
+        now >= self.overdue_at()
     }
 }
 

@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use crate::{
     broker::BrokerError,
     domain::{AgentId, Caller, SubjectId, TenantId},
+    events::{Owner, Turn, Turns},
 };
 
 /// When to ask for a seat again: one that is given up is free at once.
@@ -36,7 +35,7 @@ pub struct WatchQuotas {
 pub(in crate::broker) struct Quota {
     quotas: WatchQuotas,
     taken: Arc<Mutex<HashMap<Share, u32>>>,
-    snapshots: Arc<Semaphore>,
+    snapshots: Arc<Turns>,
 }
 
 /// What a seat is counted under.
@@ -58,7 +57,7 @@ pub(super) struct Seat {
 
 impl Quota {
     pub(in crate::broker) fn new(quotas: WatchQuotas) -> Self {
-        Self { quotas, taken: Arc::default(), snapshots: Arc::new(Semaphore::new(SNAPSHOTS)) }
+        Self { quotas, taken: Arc::default(), snapshots: Arc::new(Turns::new(SNAPSHOTS)) }
     }
 
     pub(super) fn take(&self, caller: &Arc<Caller>, connection: Option<SocketAddr>) -> Result<Seat, BrokerError> {
@@ -74,8 +73,8 @@ impl Quota {
     }
 
     /// Waits for one of the turns to read everything of a subject; over when dropped.
-    pub(super) async fn snapshot_turn(&self) -> SemaphorePermit<'_> {
-        self.snapshots.acquire().await.expect("it is never closed")
+    pub(super) async fn snapshot_turn(&self, owner: Owner) -> Turn<'_> {
+        self.snapshots.take(owner).await
     }
 
     /// Streams that are open now.

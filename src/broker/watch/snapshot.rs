@@ -1,20 +1,50 @@
 //! The state as of one revision, without stopping the world: scan, then apply what was logged meanwhile.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc};
+
+use tokio_util::task::AbortOnDropHandle;
 
 use super::WatchFilter;
 use crate::{
     broker::{Broker, BrokerError},
-    domain::{Caller, CredentialId, CredentialStatus, EventKind, Revision},
-    events::{Owner, Read},
+    domain::{Caller, CredentialId, CredentialStatus, EventKind, Revision, Timestamp},
+    events::{Owner, Read, WrittenStatus},
 };
 
+/// A snapshot that is waited for. It goes on whether or not its stream is polled, so that its turn is soon another's,
+/// and ends with it.
+pub(super) struct Making {
+    made: AbortOnDropHandle<Result<(Revision, Vec<WrittenStatus>), BrokerError>>,
+    /// When the stream ends without it.
+    pub(super) until: Timestamp,
+}
+
+impl Making {
+    pub(super) async fn made(&mut self) -> Result<(Revision, Vec<WrittenStatus>), BrokerError> {
+        (&mut self.made).await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(BrokerError::ShuttingDown),
+        })
+    }
+}
+
 impl Broker {
+    pub(super) fn make_snapshot(&self, caller: &Arc<Caller>, filter: &WatchFilter, until: Timestamp) -> Making {
+        let (broker, caller, filter) = (self.clone(), Arc::clone(caller), filter.clone());
+        let making = tokio::spawn(async move {
+            let _turn = broker.quota().snapshot_turn(owner(&caller)).await;
+            let (revision, statuses) = broker.snapshot(&caller, &filter).await?;
+            let wire = broker.hub().wire();
+            Ok((revision, statuses.into_iter().map(|status| wire.status(status)).collect()))
+        });
+        Making { made: AbortOnDropHandle::new(making), until }
+    }
+
     /// The caller's credentials as of the returned revision. What is not listed does not exist for this caller.
     ///
     /// The scan may see some rows before and some after a change; every change after R0 is in the log, so applying
     /// (R0, R1] makes the view exact at R1.
-    pub(super) async fn snapshot(
+    async fn snapshot(
         &self,
         caller: &Caller,
         filter: &WatchFilter,
@@ -67,10 +97,11 @@ impl Broker {
         let durable = self.vault().store().head().revision;
         let mut announced = self.hub().subscribe();
         tokio::select! {
+            biased;
+            () = self.stopping().cancelled() => Err(BrokerError::ShuttingDown),
             caught_up = announced.wait_for(|revision| *revision >= durable) => {
                 caught_up.map(|revision| *revision).map_err(|_| BrokerError::ShuttingDown)
             }
-            () = self.stopping().cancelled() => Err(BrokerError::ShuttingDown),
         }
     }
 }

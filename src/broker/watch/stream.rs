@@ -8,6 +8,7 @@ use super::{
     drain::Turn,
     fragments::fragments,
     quota::Seat,
+    snapshot::Making,
 };
 use crate::{
     broker::{Broker, BrokerError},
@@ -20,6 +21,8 @@ use futures_util::{Stream, stream};
 const MAX_AGE: Duration = Duration::from_secs(3000);
 /// How long a token may be ahead of the log before it is called so: the hub announces after the commit is answered.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
+/// Progress intervals that a snapshot may take, its place in the queue included: clients give up after three.
+const SNAPSHOT_INTERVALS: u32 = 2;
 /// Reconnects after a drain are spread over this time, but for those of a shutdown.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,7 @@ pub(super) struct Subscription {
     sent: Option<Revision>,
     outbox: VecDeque<WatchMessage>,
     wants_snapshot: bool,
+    making: Option<Making>,
     interval: Duration,
     progress_at: Timestamp,
     ends_at: Timestamp,
@@ -77,6 +81,7 @@ impl Subscription {
             outbox: VecDeque::new(),
             sent: None,
             wants_snapshot: start == Start::Snapshot,
+            making: None,
             interval,
             progress_at: now.plus(interval),
             ends_at: now.plus(max_age).min(call.caller.expires_at),
@@ -203,8 +208,13 @@ impl Subscription {
                 }
             }
         };
+        let before = self.outbox.len();
         // The first message is always that one.
         self.outbox.retain(|message| matches!(message, WatchMessage::Opened { .. }));
+        if self.outbox.len() < before {
+            // The client never gets the rest of it.
+            self.cursor = self.sent.unwrap_or(self.cursor);
+        }
         self.put_events(last_words);
         self.drain(DrainReason::Authorization, Some(refusal))
     }
@@ -218,7 +228,6 @@ impl Subscription {
             return self.drain(DrainReason::Shutdown, Some(BrokerError::ShuttingDown));
         }
         if self.wants_snapshot {
-            self.wants_snapshot = false;
             // Boxed: every stream would keep the room for it.
             return Box::pin(self.take_snapshot()).await;
         }
@@ -257,13 +266,26 @@ impl Subscription {
         }
     }
 
+    /// Nothing is said meanwhile, since there is no position to tell: the wait ends before a client takes it for silence.
     async fn take_snapshot(&mut self) -> Result<(), BrokerError> {
-        let turn = self.broker.quota().snapshot_turn().await;
-        let (revision, statuses) = self.broker.snapshot(&self.caller, &self.filter).await?;
-        drop(turn);
-        self.cursor = revision;
-        let wire = self.broker.hub().wire();
-        for statuses in fragments(statuses.into_iter().map(|status| wire.status(status)).collect()) {
+        let broker = &self.broker;
+        let until = broker.now().plus(self.interval * SNAPSHOT_INTERVALS);
+        let making = self.making.get_or_insert_with(|| broker.make_snapshot(&self.caller, &self.filter, until));
+        let until = making.until;
+        let overdue_at = self.turn.map_or(Timestamp::NEVER, |turn| turn.overdue_at());
+        let (revision, statuses) = tokio::select! {
+            biased;
+            made = making.made() => made?,
+            () = broker.stopping().cancelled() => return Err(BrokerError::ShuttingDown),
+            // Whether it may go on, and how long, is asked again.
+            () = self.listener.rung() => return Ok(()),
+            () = broker.called(self.turn) => return Ok(()),
+            () = broker.clock().sleep_until(until.min(self.caller.expires_at).min(overdue_at)) => {
+                return if broker.now() < until { Ok(()) } else { Err(BrokerError::StoreUnavailable) };
+            }
+        };
+        (self.making, self.wants_snapshot, self.cursor) = (None, false, revision);
+        for statuses in fragments(statuses) {
             self.outbox.push_back(WatchMessage::Snapshot { revision, statuses });
         }
         let token = self.token(Some(revision));
@@ -325,7 +347,8 @@ impl Subscription {
             _ => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
         };
         let last = self.outbox.iter().rev().find_map(WatchMessage::completes);
-        let token = self.token(last.or(self.sent));
+        let at = if self.outbox.is_empty() { self.sent.map(|_| self.cursor) } else { last.or(self.sent) };
+        let token = self.token(at);
         self.outbox.push_back(WatchMessage::Drain { reason, reconnect_after, token });
         self.ending = Ending::Drained(error);
         Ok(())
