@@ -145,7 +145,10 @@ impl Watching<'_> {
             self.note(message)?;
         }
         if let Some(file) = &mut self.file {
-            file.applied(&message.resume_token);
+            match &message.body {
+                Some(Body::Resync(_)) => file.lost(),
+                _ => file.applied(&message.resume_token),
+            }
             self.unsaved += 1;
         }
         Ok(())

@@ -96,16 +96,26 @@ impl ResumeFile {
         }
     }
 
-    /// Writes down what was applied, if anything was since the last time. Blocks until it is durable: call it when there
+    /// That the broker has lost the position (`resync`): until something is applied again there is none to go on from.
+    pub fn lost(&mut self) {
+        self.content.resume_token.clear();
+        self.saved = false;
+    }
+
+    /// Writes down what was applied, if anything was since the last time; where the position is lost, there is no file. Blocks until it is durable: call it when there
     /// is nothing else to do. Whoever dies before it sees some messages again, and misses none.
     ///
     /// # Errors
     /// The file cannot be written; then it is as it was.
     pub fn save(&mut self) -> Result<(), ResumeFileError> {
         if !self.saved {
-            let text = serde_json::to_vec(&self.content).map_err(io::Error::from);
-            text.and_then(|text| replace(&self.path, &text))
-                .map_err(|source| ResumeFileError::Unwritable { path: self.path.clone(), source })?;
+            let written = if self.content.resume_token.is_empty() {
+                remove(&self.path)
+            } else {
+                let text = serde_json::to_vec(&self.content).map_err(io::Error::from);
+                text.and_then(|text| replace(&self.path, &text))
+            };
+            written.map_err(|source| ResumeFileError::Unwritable { path: self.path.clone(), source })?;
             self.saved = true;
         }
         Ok(())
@@ -119,6 +129,13 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, ResumeFileError> {
         Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ResumeFileError::Unreadable { path: path.to_owned(), source }),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -193,6 +210,21 @@ mod tests {
         let mut again = watching(&["con_2", "con_1", "con_2"]);
         ResumeFile::open(&path, &mut again).expect("its own file");
         assert_eq!(again.start, Some(Start::ResumeToken(b"two".to_vec())));
+    }
+
+    #[test]
+    fn a_position_that_is_lost_is_not_gone_on_from() {
+        let (_directory, path) = place();
+        let mut file = ResumeFile::open(&path, &mut watching(&[])).expect("there is none yet");
+        for token in [b"one", b"two"] {
+            file.applied(token);
+            file.save().expect("a writable directory");
+            file.lost();
+            file.save().expect("a writable directory");
+            let mut request = watching(&[]);
+            ResumeFile::open(&path, &mut request).expect("there is none any more");
+            assert_eq!(request.start, Some(Start::Snapshot(true)));
+        }
     }
 
     #[test]

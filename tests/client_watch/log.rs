@@ -116,7 +116,7 @@ fn snapshot(log: &Log, at: u64, says: &mut Vec<Message>) {
 
 /// All that one stream would say if it lasted, and after how many messages it may break: where what was left out is
 /// superseded already.
-fn whole_stream(log: &Log, request: &Request, chance: &mut Chance) -> (Vec<Message>, Vec<usize>) {
+fn whole_stream(log: &Log, request: &Request, head: u64, chance: &mut Chance) -> (Vec<Message>, Vec<usize>) {
     let latest = request.delivery() == Delivery::LatestPerCredential;
     let resumed = match &request.start {
         Some(Start::ResumeToken(token)) => Some(String::from_utf8_lossy(token).parse::<u64>().unwrap()),
@@ -124,7 +124,8 @@ fn whole_stream(log: &Log, request: &Request, chance: &mut Chance) -> (Vec<Messa
     };
     let opened = WatchOpened { head_revision: REVISIONS, ..Default::default() };
     let mut says = vec![message(resumed.unwrap_or(0), Body::Opened(opened))];
-    let mut at = resumed.unwrap_or_else(|| 1 + chance.below(REVISIONS / 2));
+    // A snapshot is never of an earlier time than what was told already.
+    let mut at = resumed.unwrap_or_else(|| head.max(1 + chance.below(REVISIONS / 2)));
     if resumed.is_none() || chance.one_in(6) {
         if resumed.is_some() {
             let reason = ErrorReason::RevisionCompacted.into();
@@ -169,15 +170,16 @@ fn later(log: &Log, after: u64, end: u64) -> BTreeSet<&str> {
 }
 
 fn broken(log: Log, mut chance: Chance) -> Shore {
-    let mut opened = 0;
+    let (mut opened, mut head) = (0, 0);
     Shore::playing(move |request| {
-        let (mut says, breaks) = whole_stream(&log, request, &mut chance);
+        let (mut says, breaks) = whole_stream(&log, request, head, &mut chance);
         opened += 1;
         if opened > BROKEN {
             return Script::says(says);
         }
         says.truncate(breaks[chance.below(breaks.len() as u64) as usize]);
         let at = says.last().map_or(0, |message| message.revision);
+        head = head.max(at);
         match chance.below(3) {
             0 => Script::says(says).then(Status::unavailable("gone")),
             1 => Script::says(says).and_ends(),
@@ -232,7 +234,13 @@ async fn hear_all(seed: u64, delivery: Delivery) {
             }
         };
         view.apply(&message);
-        file.applied(&message.resume_token);
+        match &message.body {
+            Some(Body::Resync(_)) => {
+                file.lost();
+                file.save().unwrap();
+            }
+            _ => file.applied(&message.resume_token),
+        }
         let is_last = shore.requests().len() > BROKEN;
         complete = is_last && matches!(&message.body, Some(Body::Progress(_))) && message.revision == REVISIONS;
         match &message.body {
