@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::events::Written;
 
-/// Bytes of states or events in one message: with its head it stays within 256 KiB. One value is never longer, because
-/// no row of the store is.
-const MOST: usize = 255 * 1024;
+/// Bytes of states or events in one message, of the 256 KiB that the contract allows: a stream keeps the buffer of its
+/// longest message for as long as it waits. One value is never longer, because no row of the store is.
+const MOST: usize = 63 * 1024;
 /// Of each value's own tag and length.
 const HEAD: usize = 4;
 

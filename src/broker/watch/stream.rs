@@ -23,6 +23,8 @@ const MAX_AGE: Duration = Duration::from_secs(3000);
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 /// Progress intervals that a snapshot may take, its place in the queue included: clients give up after three.
 const SNAPSHOT_INTERVALS: u32 = 2;
+/// Messages that an outbox has room for without growing.
+const USUAL: usize = 4;
 /// Reconnects after a drain are spread over this time, but for those of a shutdown.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(10);
 
@@ -70,7 +72,9 @@ impl Subscription {
     ) -> Result<Self, BrokerError> {
         let Watch { filter, start, on_lost, delivery, progress_interval, connection: _ } = watch;
         let (head, now) = (broker.hub().head(), broker.now());
-        let interval = super::progress_interval(progress_interval);
+        let told_interval = super::progress_interval(progress_interval);
+        // Its own, so that streams that were opened together do not speak together.
+        let interval = jitter(told_interval, 0.1, &broker)?;
         let max_age = jitter(MAX_AGE, 0.2, &broker)?;
         let mut subscription = Self {
             caller: Arc::clone(&call.caller),
@@ -106,7 +110,7 @@ impl Subscription {
             subscription.sent = Some(subscription.cursor);
         }
         let token = subscription.token(subscription.sent);
-        let opened = WatchMessage::Opened { head: head.revision, progress_interval: interval, max_age, token };
+        let opened = WatchMessage::Opened { head: head.revision, progress_interval: told_interval, max_age, token };
         subscription.outbox.push_back(opened);
         if let Some(reason) = lost {
             subscription.wants_snapshot = true;
@@ -165,9 +169,10 @@ impl Subscription {
                     WatchMessage::Resync { .. } => None,
                     _ => message.completes().or(self.sent),
                 };
-                match jitter(self.interval, 0.1, &self.broker) {
-                    Ok(interval) => self.progress_at = self.broker.now().plus(interval),
-                    Err(error) => return Some(Err(error)),
+                self.progress_at = self.broker.now().plus(self.interval);
+                if self.outbox.is_empty() && self.outbox.capacity() > USUAL {
+                    // One that has caught up goes back to being small.
+                    self.outbox = VecDeque::new();
                 }
                 return Some(Ok(message));
             }
@@ -342,9 +347,10 @@ impl Subscription {
     fn drain(&mut self, reason: DrainReason, error: Option<BrokerError>) -> Result<(), BrokerError> {
         // One whose snapshot was broken off has not asked yet.
         self.broker.is_turn(&mut self.turn);
-        let reconnect_after = match (reason, self.turn) {
-            (DrainReason::Shutdown, Some(turn)) => turn.return_at() - self.broker.now(),
-            _ => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
+        let reconnect_after = match self.turn {
+            // Whatever it ends for, until then nobody is there.
+            Some(turn) => turn.return_at() - self.broker.now(),
+            None => RECONNECT_SPREAD.mul_f64(unit(&self.broker)?),
         };
         let last = self.outbox.iter().rev().find_map(WatchMessage::completes);
         let at = if self.outbox.is_empty() { self.sent.map(|_| self.cursor) } else { last.or(self.sent) };
