@@ -4,7 +4,6 @@ use std::{pin::Pin, sync::Arc};
 
 use claviger::{
     broker::{BrokerError, Delivery, DrainReason, OnLost, Start, Watch, WatchFilter, WatchMessage},
-    client::Client,
     config::Config,
     domain::{Call, Caller, EventKind, Reason, Role, SubjectId},
     proto::v1::{
@@ -16,6 +15,7 @@ use futures_util::Stream;
 use tokio_stream::StreamExt as _;
 
 use crate::{
+    heard::{Client, Listening},
     keys::call_of,
     observer::{Observer, in_time},
     world::{MINUTE, World, reason},
@@ -145,7 +145,7 @@ async fn a_stream_on_which_nothing_happens_ends_at_once() {
         client.watch_credential_status(asked).await.unwrap()
     };
     let (mut hers, mut his) = (open(&alice).await, open(&bob).await);
-    let ends = async |stream: &mut tonic::Streaming<v1::WatchCredentialStatusResponse>| {
+    let ends = async |stream: &mut Listening| {
         let cause = loop {
             match in_time(stream.message()).await.unwrap().unwrap().body {
                 Some(Body::Opened(_)) => {}

@@ -9,7 +9,7 @@ use std::{
 use claviger::{
     app::{Restore, Restored},
     archive::{self, ArchiveError},
-    client::{Client, ClientError},
+    client::ClientError,
     config::Config,
     dev::PlatformClaims,
     domain::{AuditAction, AuditRecord, AuditResult, Role, Sealed, TenantId, installation_tenant},
@@ -22,6 +22,7 @@ use claviger::{
 use tonic::Streaming;
 
 use crate::{
+    heard::Client,
     observer::in_time,
     support::records::Records,
     world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, revoke_all},

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use claviger::{
     app::{App, Listeners},
-    client::{Client, ClientError, Connect},
+    client::{ClientError, Connect},
     config::{Config, Period},
     dev::{Answer, Endpoint, Fault, GrantType, HoldPoint, TokenOutcome, TokenRefusal, visitor::Decision},
     domain::{
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    heard::Client,
     support::records::Records,
     world::{CALLBACK, MINUTE, PLUGIN, Settings, World, ask, code_of, outbound, parameter, reason, start},
 };
@@ -599,7 +600,7 @@ impl Doomed {
         let endpoint = format!("http://{}", grpc.await.unwrap());
         let token = world.token(user, &crate::world::claims());
         let client = Connect { endpoint, ..Connect::default() }.with_token(&token).unwrap();
-        Self { runtime, client }
+        Self { runtime, client: world.heard.by(client, &token) }
     }
 
     /// Returns when the store's directory is free again, as it is at once when a process dies.

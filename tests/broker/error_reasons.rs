@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use claviger::{
-    client::{Client, ClientError},
+    client::ClientError,
     config::Config,
     dev::{Answer, Endpoint, Fault, PlatformClaims, Signer, visitor::Decision},
     domain::{ConnectionId, Role, Sealed},
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::{
     backing_up,
     connecting::SOON,
+    heard::Client,
     support::records::Records,
     world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, start},
 };

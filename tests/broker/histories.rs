@@ -7,18 +7,16 @@ use std::{
     time::Duration,
 };
 
-use claviger::{
-    client::Client,
-    proto::v1::{
-        self, CredentialEventKind as Kind, Delivery, OnLost, WatchCredentialStatusRequest as Request,
-        watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
-    },
+use claviger::proto::v1::{
+    self, CredentialEventKind as Kind, Delivery, OnLost, WatchCredentialStatusRequest as Request,
+    watch_credential_status_request::Start, watch_credential_status_response::Body, watch_scope::Target,
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     access::without_the_provider,
     event_log,
+    heard::Client,
     observer::in_time,
     records_support::Records,
     watch_validator::{History, assert_valid},

@@ -11,13 +11,15 @@ mod records_support;
 mod emitted;
 #[path = "../support/event_log.rs"]
 mod event_log;
+#[path = "../support/heard.rs"]
+mod heard;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/watch_validator.rs"]
 mod watch_validator;
 
 mod support {
-    pub(crate) use super::{clock_support as clock, records_support as records};
+    pub(crate) use super::{clock_support as clock, heard, records_support as records};
 }
 
 mod access;

@@ -2,21 +2,19 @@
 
 use std::{collections::VecDeque, future::Future, time::Duration};
 
-use claviger::{
-    client::Client,
-    proto::v1::{
-        self, CredentialEvent, CredentialEventKind, watch_credential_status_request::Start,
-        watch_credential_status_response::Body,
-    },
+use claviger::proto::v1::{
+    self, CredentialEvent, CredentialEventKind, watch_credential_status_request::Start,
+    watch_credential_status_response::Body,
 };
-use tonic::Streaming;
+
+use crate::heard::{Client, Listening};
 
 /// Bounds what would hang in real time, so that it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Observer {
     client: Client,
-    stream: Streaming<v1::WatchCredentialStatusResponse>,
+    stream: Listening,
     resume_token: Vec<u8>,
     waiting: VecDeque<CredentialEvent>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger::{
-    client::{Client, ClientError},
+    client::ClientError,
     dev::{
         Answer, Arm, Count, Endpoint, Fault, HoldPoint, MissingRefreshToken, TokenOutcome, TokenRefusal,
         visitor::Decision,
@@ -17,6 +17,7 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::json;
 
 use crate::{
+    heard::Client,
     observer::{Observer, in_time, kinds},
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };
@@ -139,7 +140,7 @@ mod single_flight {
 
     #[tokio::test]
     async fn a_refresh_lands_though_every_caller_has_gone() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         world.connect(&client, "alice").await;
         let mut observer = Observer::of(&client).await;
@@ -163,6 +164,7 @@ mod single_flight {
         assert_eq!(observer.until(Kind::Refreshed).await[0].status.as_ref().unwrap().generation, 2);
         assert_eq!(generation(&client).await, 2);
         assert_eq!(world.refreshes(), 1);
+        world.stop().await;
     }
 }
 
@@ -175,7 +177,7 @@ mod ahead_of_expiry {
 
     #[tokio::test]
     async fn a_token_is_refreshed_in_time_without_a_caller_and_not_earlier() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         let connected = world.now();
         world.connect(&client, "alice").await;
@@ -187,11 +189,12 @@ mod ahead_of_expiry {
         let after = occurred(&seen[0]) - connected;
         assert!((480..=540).contains(&after.as_secs()), "{after:?}");
         assert_eq!(world.refreshes(), 1);
+        world.stop().await;
     }
 
     #[tokio::test]
     async fn credentials_of_one_moment_are_not_refreshed_at_one_moment() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let mut clients = Vec::new();
         for number in 0..6 {
             let client = world.client(&format!("user-{number}"));
@@ -206,6 +209,7 @@ mod ahead_of_expiry {
         times.sort_unstable();
         times.dedup();
         assert!(times.len() > 1, "six draws of sixty seconds fell together");
+        world.stop().await;
     }
 
     #[tokio::test]
@@ -220,6 +224,7 @@ mod ahead_of_expiry {
         let mut observer = Observer::after(observer, &world.client("alice")).await;
         assert_eq!(kinds(&observer.until(Kind::Refreshed).await), [Kind::Refreshed]);
         assert_eq!(world.refreshes(), 1);
+        world.stop().await;
     }
 
     #[tokio::test]
@@ -236,6 +241,7 @@ mod ahead_of_expiry {
         assert_eq!(kinds(&observer.until(Kind::Refreshed).await), [Kind::Expired, Kind::Refreshed]);
         assert_eq!(generation(&client).await, 2);
         assert_eq!(world.refreshes(), 1);
+        world.stop().await;
     }
 }
 
@@ -244,7 +250,7 @@ mod passing_failures {
 
     /// The fault lasts until after the token's end: what callers and watchers see of it.
     async fn outlasts_the_token(fault: Fault, rotation: Rotation, expected: Reason) {
-        let world = with_rotation(rotation).await;
+        let mut world = with_rotation(rotation).await;
         let client = world.client("alice");
         let connection = world.connect(&client, "alice").await;
         let mut observer = Observer::of(&client).await;
@@ -268,6 +274,7 @@ mod passing_failures {
         let token = token(&client).await.unwrap();
         assert!(token.generation == 2 && world.accepts(&token), "{fault:?}");
         assert_eq!(world.live_refresh_tokens(), if rotation == Rotation::Strict { 1 } else { 2 });
+        world.stop().await;
     }
 
     #[tokio::test]
@@ -349,7 +356,7 @@ mod passing_failures {
 
     #[tokio::test]
     async fn an_answer_that_never_came_to_be_is_asked_for_again_before_the_token_ends() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         world.connect(&client, "alice").await;
         let mut observer = Observer::of(&client).await;
@@ -360,6 +367,7 @@ mod passing_failures {
         let seen = kinds(&observer.until(Kind::Refreshed).await);
         assert_eq!(seen, [Kind::RefreshFailing, Kind::Recovered, Kind::Refreshed]);
         assert_eq!(world.refreshes(), 2);
+        world.stop().await;
     }
 }
 
@@ -368,7 +376,7 @@ mod our_configuration {
 
     #[tokio::test]
     async fn a_refused_registration_touches_no_connection_and_stops_no_living_token() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         let connection = world.connect(&client, "alice").await;
         let mut observer = Observer::of(&client).await;
@@ -394,6 +402,7 @@ mod our_configuration {
         let states: Vec<_> = seen.iter().map(|event| event.status.as_ref().unwrap().state()).collect();
         assert_eq!(states, [State::Suspended, State::Connected, State::Connected]);
         assert_eq!(generation(&client).await, 2);
+        world.stop().await;
     }
 
     #[tokio::test]
@@ -433,7 +442,7 @@ mod the_end_of_a_grant {
 
     #[tokio::test]
     async fn a_dead_grant_asks_for_the_user_and_leaves_the_provider_alone() {
-        let (world, client, connection) = dead().await;
+        let (mut world, client, connection) = dead().await;
         world.clock.advance(60 * MINUTE);
         let error = token(&client).await.err().unwrap();
         let required = error.authentication_required.unwrap();
@@ -444,6 +453,7 @@ mod the_end_of_a_grant {
         assert_eq!(again.flow_id, required.flow_id, "asking again opens no second flow");
         assert_eq!(look(&client, &connection).await.state(), State::ReauthorizationRequired);
         assert_eq!(world.refreshes(), 1);
+        world.stop().await;
     }
 
     #[tokio::test]
@@ -458,7 +468,7 @@ mod the_end_of_a_grant {
 
     #[tokio::test]
     async fn reconnecting_the_same_account_revives_the_connection_with_a_higher_generation() {
-        let (world, client, connection) = dead().await;
+        let (mut world, client, connection) = dead().await;
         let revived = world.connect(&client, "alice").await;
         assert_eq!(revived.connection_id, connection.connection_id);
         assert_eq!((revived.state(), revived.generation), (State::Connected, 2));
@@ -466,11 +476,12 @@ mod the_end_of_a_grant {
         assert!(token.generation == 2 && world.accepts(&token));
         world.clock.advance(LIFETIME);
         assert_eq!(generation(&client).await, 3);
+        world.stop().await;
     }
 
     #[tokio::test]
     async fn another_account_is_refused_and_its_tokens_are_revoked() {
-        let (world, client, connection) = dead().await;
+        let (mut world, client, connection) = dead().await;
         let hold = world.provider.faults().hold(Endpoint::Revoke, HoldPoint::Answer);
         let renewing = v1::StartAuthorizationRequest { account: connection.account.clone(), ..start(PLUGIN) };
         let started = client.start_authorization(renewing).await.unwrap();
@@ -484,6 +495,7 @@ mod the_end_of_a_grant {
         let foreign = world.provider.grants().into_iter().find(|grant| grant.user == "bob").unwrap();
         assert_eq!(foreign.live_refresh_tokens, 0);
         assert!(foreign.ended_at.is_some());
+        world.stop().await;
     }
 }
 
@@ -530,7 +542,7 @@ mod rotation {
     #[tokio::test]
     async fn a_strict_provider_is_asked_twice_at_most_for_a_lost_answer() {
         for fault in lost() {
-            let world = World::start().await;
+            let mut world = World::start().await;
             let client = world.client("alice");
             let connection = world.connect(&client, "alice").await;
             let mut observer = Observer::of(&client).await;
@@ -550,6 +562,7 @@ mod rotation {
             assert_eq!(look(&client, &connection).await.reason(), Reason::RotationLost);
             pass(&world, &client, 60 * MINUTE, MINUTE).await;
             assert_eq!(world.refreshes(), 2, "{fault:?}");
+            world.stop().await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use claviger::{
-    client::{Client, ClientError},
+    client::ClientError,
     domain::{ApplyOutcome, AuditAction, AuditRecord, AuditResult, ConnectionId, MOST_HOLDERS, Role},
     proto::v1::{
         self, ApplyOutcome as Outcome, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason,
@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 
 use crate::{
     backing_up,
+    heard::Client,
     keys::call_of,
     observer::{Observer, in_time},
     support::records::Records,
@@ -249,13 +250,14 @@ async fn everybody_who_reports_at_the_same_time_is_recorded() {
 
 #[tokio::test]
 async fn what_is_reported_is_no_news_on_the_stream() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let client = world.client("alice");
     let connection = world.connect(&client, "alice").await;
     let mut observer = Observer::of(&client).await;
     report(&client, &connection, "pod-1", 1, Outcome::Applied).await.unwrap();
     client.revoke(revoke_all()).await.unwrap();
     assert_eq!(observer.next().await.kind(), Kind::Revoked);
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger::{
-    client::{Client, ClientError},
+    client::ClientError,
     dev::{Answer, Endpoint, Fault, HoldPoint, visitor::Decision},
     proto::v1::{
         self, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason, LocalOutcome as Local,
@@ -13,6 +13,7 @@ use claviger::{
 use http::StatusCode;
 
 use crate::{
+    heard::Client,
     observer::{Observer, in_time},
     world::{MINUTE, PLUGIN, World, ask, reason, revoke_all, start},
 };
@@ -99,21 +100,24 @@ mod beside_a_refresh {
 
     #[tokio::test]
     async fn the_token_that_a_refresh_brings_during_a_revocation_is_revoked_and_not_served() {
-        let world = revoked_in_flight(HoldPoint::Answer, None).await;
+        let mut world = revoked_in_flight(HoldPoint::Answer, None).await;
         assert_eq!((world.refreshes(), world.live_refresh_tokens()), (1, 0));
+        world.stop().await;
     }
 
     #[tokio::test]
     async fn a_refresh_that_had_not_begun_at_the_provider_is_revoked_after_it() {
-        let world = revoked_in_flight(HoldPoint::Request, None).await;
+        let mut world = revoked_in_flight(HoldPoint::Request, None).await;
         assert_eq!((world.refreshes(), world.live_refresh_tokens()), (1, 0));
+        world.stop().await;
     }
 
     #[tokio::test]
     async fn a_refresh_that_fails_during_a_revocation_changes_nothing_about_it() {
         for fault in [unavailable(), Fault::Drop, Fault::CommitThenDrop] {
-            let world = revoked_in_flight(HoldPoint::Request, Some(fault)).await;
+            let mut world = revoked_in_flight(HoldPoint::Request, Some(fault)).await;
             assert_eq!((world.refreshes(), world.live_refresh_tokens()), (1, 0));
+            world.stop().await;
         }
     }
 }
@@ -182,12 +186,13 @@ mod without_the_provider {
             assert_eq!(look(&client, &connection).await.state(), State::Revoked);
             let again = outcomes(&revoke(&client, of(&connection)).await.unwrap());
             assert_eq!(again, [(Local::AlreadyStopped, Remote::Confirmed)]);
+            world.stop().await;
         }
     }
 
     #[tokio::test]
     async fn one_provider_call_that_hangs_keeps_no_connection_serving() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         connect_account(&world, &client, "alice").await;
         connect_account(&world, &client, "bob").await;
@@ -202,6 +207,7 @@ mod without_the_provider {
         hold.release();
         assert_eq!(outcomes(&revoking.await.unwrap()), [(Local::Stopped, Remote::Confirmed); 2]);
         assert_eq!(world.live_refresh_tokens(), 0);
+        world.stop().await;
     }
 }
 
@@ -210,7 +216,7 @@ mod without_the_caller {
 
     #[tokio::test]
     async fn a_revocation_goes_on_when_its_caller_has_gone() {
-        let world = World::start().await;
+        let mut world = World::start().await;
         let client = world.client("alice");
         connect_account(&world, &client, "alice").await;
         connect_account(&world, &client, "bob").await;
@@ -229,6 +235,7 @@ mod without_the_caller {
         }
         assert_eq!(world.live_refresh_tokens(), 0);
         assert!(listed(&client).await.is_empty());
+        world.stop().await;
     }
 }
 

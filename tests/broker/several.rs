@@ -1,7 +1,7 @@
 //! GetPluginTokens: each request gets what it would have got alone, whatever becomes of the others.
 
 use claviger::{
-    client::{Client, ClientError},
+    client::ClientError,
     config::Config,
     dev::{Endpoint, HoldPoint},
     proto::v1::{
@@ -10,6 +10,7 @@ use claviger::{
 };
 
 use crate::{
+    heard::Client,
     observer::{Observer, in_time},
     world::{MINUTE, PLUGIN, Settings, World, ask, reason, start},
 };

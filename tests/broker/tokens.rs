@@ -8,6 +8,7 @@ use claviger::{
 };
 use serde_json::json;
 
+use crate::heard::Client;
 use crate::world::{MINUTE, PLUGIN, World, ask, claims, reason};
 
 const UNVERIFIED: ErrorReason = ErrorReason::TokenInvalid;
@@ -84,7 +85,7 @@ async fn a_token_is_as_long_as_where_it_stands_allows() {
     // Encoding adds a third.
     let (short, long, longest) = (padded(5_000), padded(9_000), padded(13_000));
     assert!(short.expose().len() < 8 * 1024 && long.expose().len() > 8 * 1024 && longest.expose().len() > 16 * 1024);
-    let validate = async |client: &claviger::client::Client, token: &str| {
+    let validate = async |client: &Client, token: &str| {
         client.validate_platform_token(v1::ValidatePlatformTokenRequest { token: token.to_owned() }).await
     };
     assert!(validate(&world.client_with(&short), "").await.unwrap().valid);

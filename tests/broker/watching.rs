@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use claviger::{
     app::App,
     broker::{self, BrokerError, Delivery, DrainReason, OnLost, Watch, WatchFilter, WatchMessage},
-    client::{Client, ClientError},
+    client::ClientError,
     config::Config,
     dev::{Fault, PlatformClaims},
     domain::{Call, CallContext, Caller, Role, ScopeSet, SubjectId},
@@ -18,15 +18,15 @@ use claviger::{
 use prost::Message as _;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_stream::StreamExt as _;
-use tonic::Streaming;
 
+use crate::heard::{Client, Listening};
 use crate::world::{MINUTE, PLUGIN, Settings, World, ask, claims, reason, revoke_all, start};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// A stream, and everything that it has said, held against the guarantees as it arrives.
 struct Watcher {
-    stream: Streaming<Message>,
+    stream: Listening,
     heard: Vec<Message>,
     revision: u64,
     /// What a client would show: the newest status of each credential.
@@ -612,8 +612,10 @@ async fn a_reader_that_stalls_delays_nobody_and_catches_up() {
     let alice = world.client("alice");
     world.connect(&alice, "alice").await;
     // Room for two or three messages; it is not read from until the end.
-    let mut stalled = world.raw_with_window(&world.token("alice", &claims()), 1024);
-    let mut stalled = stalled.watch_credential_status(watch()).await.unwrap().into_inner();
+    let token = world.token("alice", &claims());
+    let mut stalled = world.raw_with_window(&token, 1024);
+    let stalled = stalled.watch_credential_status(watch()).await.unwrap().into_inner();
+    let mut stalled = world.heard.on(stalled, watch(), &token);
     let mut watcher = Watcher::open_with_snapshot(&alice).await;
     for wanted in 2..=40 {
         world.clock.advance(brief * 6 / 10);

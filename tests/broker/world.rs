@@ -13,7 +13,7 @@ use std::{
 use claviger::{
     app::{App, Listeners, Reloader},
     broker::Broker,
-    client::{Client, ClientError, Connect},
+    client::{ClientError, Connect},
     config::{
         AuditSection, Config, EventsSection, GrpcSection, HttpSection, LimitsSection, LogSection, MetricsSection,
         OutboundSection, Period, PluginSection, ProviderSection, RedirectRule, SealingSection, Size, StoreSection,
@@ -44,7 +44,11 @@ use url::Url;
 use crate::{
     emitted::{self, Emitted},
     recorded::Recorded,
-    support::clock::ManualClock,
+    support::{
+        clock::ManualClock,
+        heard::{Client, Heard},
+        records::Records,
+    },
 };
 
 pub(crate) const CALLBACK: &str = "http://127.0.0.1/callback";
@@ -93,6 +97,8 @@ pub(crate) struct World {
     pub(crate) emitted: Emitted,
     pub(crate) clock: ManualClock,
     pub(crate) provider: DevProvider,
+    /// On every stream of every client.
+    pub(crate) heard: Heard,
     settings: Settings,
     directory: TempDir,
     /// Below `directory`; another one after each crash.
@@ -106,6 +112,21 @@ struct Running {
     reloader: Box<Reloader>,
     shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
+}
+
+/// No test that opens a stream can forget to have it judged.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() || !self.heard.is_new() {
+            return;
+        }
+        let runtime = tokio::runtime::Handle::current();
+        // The broker cannot end while its only thread waits for that.
+        let threads = runtime.metrics().num_workers();
+        assert!(threads > 1, "a test with streams and one thread calls `stop` at its end");
+        let ended = async { tokio::time::timeout(MINUTE, self.stop()).await.expect("the broker stops") };
+        tokio::task::block_in_place(|| runtime.block_on(ended));
+    }
 }
 
 #[derive(Clone)]
@@ -133,7 +154,8 @@ impl World {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let provider = start_provider(anywhere, &settings, &directory, &clock).await;
         let store = directory.path().join("store");
-        let mut world = Self { emitted, clock, provider, settings, directory, store, running: None };
+        let heard = Heard::default();
+        let mut world = Self { emitted, clock, provider, heard, settings, directory, store, running: None };
         Box::pin(world.run()).await;
         world
     }
@@ -148,6 +170,16 @@ impl World {
         if let Some(running) = self.running.take() {
             running.shutdown.cancel();
             running.serving.await.unwrap().unwrap();
+        }
+        self.judge().await;
+    }
+
+    /// Holds what was heard on streams against the log of the broker that was stopped.
+    async fn judge(&self) {
+        if self.heard.is_new() {
+            let records = Records::open(self).await;
+            self.heard.hold_against(&records.vault).await;
+            records.close().await;
         }
     }
 
@@ -218,7 +250,8 @@ impl World {
 
     pub(crate) fn client_with(&self, token: &PresentedToken) -> Client {
         let endpoint = format!("http://{}", self.grpc());
-        Connect { endpoint, ..Connect::default() }.with_token(token).unwrap()
+        let client = Connect { endpoint, ..Connect::default() }.with_token(token).unwrap();
+        self.heard.by(client, token)
     }
 
     /// The generated client, for what the library's own does not show.

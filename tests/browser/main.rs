@@ -7,17 +7,25 @@
 mod clock;
 #[path = "../support/emitted/mod.rs"]
 mod emitted;
+#[path = "../support/event_log.rs"]
+mod event_log;
+#[path = "../support/heard.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod heard;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/records.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod records;
+#[path = "../support/watch_validator.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod watch_validator;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
 mod world;
 
 mod support {
-    pub(crate) use super::clock;
+    pub(crate) use super::{clock, heard, records};
 }
 
 #[path = "../serving/pki.rs"]

@@ -14,6 +14,9 @@ mod clock;
 mod emitted;
 #[path = "../support/event_log.rs"]
 mod event_log;
+#[path = "../support/heard.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gRPC interface")]
+mod heard;
 #[path = "../support/recorded.rs"]
 mod recorded;
 #[path = "../support/records.rs"]
@@ -28,7 +31,7 @@ mod watch_validator;
 mod world;
 
 mod support {
-    pub(crate) use super::clock;
+    pub(crate) use super::{clock, heard, records};
 }
 
 mod choices;

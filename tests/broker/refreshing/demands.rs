@@ -2,7 +2,6 @@
 //! not taken for one too soon.
 
 use claviger::{
-    client::Client,
     config::Config,
     dev::{Answer, Fault},
     domain::ScopeSet,
@@ -14,6 +13,7 @@ use url::Url;
 
 use super::{IN_MARGIN, MINUTE, arm, look, oauth_error, token};
 use crate::{
+    heard::Client,
     observer::in_time,
     world::{PLUGIN, Settings, World, parameter, reason, start},
 };

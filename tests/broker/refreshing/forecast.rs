@@ -71,4 +71,5 @@ async fn the_end_that_an_answer_says_is_shown_and_announced_once_though_refreshe
     assert_eq!(shown.authorization_ends_at.unwrap().seconds, ends_at);
     assert_eq!(shown.next_action(), NextAction::Refresh);
     assert!(shown.next_action_at.unwrap().seconds > world.now().as_secs());
+    world.stop().await;
 }

@@ -1,7 +1,6 @@
 //! A caller whose token was refused gets another one, or is told the truth.
 
 use claviger::{
-    client::Client,
     dev::Fault,
     domain::Rotation,
     proto::v1::{self, ErrorReason as Reason},
@@ -11,6 +10,7 @@ use serde_json::{Map, json};
 
 use super::{SECOND, Token, arm, oauth_error, token};
 use crate::{
+    heard::Client,
     observer::in_time,
     world::{PLUGIN, Settings, World, ask, reason},
 };

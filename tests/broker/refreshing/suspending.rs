@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use claviger::{
     broker::Catalog,
-    client::Client,
     config::Config,
     domain::{ClientSecret, ConfigurationDigest, Provider},
     proto::v1::{self, CredentialEventKind as Kind, CredentialState as State, ErrorReason as Reason},
@@ -14,6 +13,7 @@ use claviger::{
 use super::{Endpoint, Fault, HoldPoint, IN_MARGIN, MINUTE, SECOND, arm, look, oauth_error, seconds, token};
 use crate::{
     backing_up::{operator, with_operators},
+    heard::Client,
     observer::{Observer, in_time, kinds},
     world::{PLUGIN, Settings, World, ask, reason},
 };
@@ -72,11 +72,12 @@ async fn every_connection_of_the_provider_is_shown_and_told_so_once_though_the_p
     assert_eq!(look(&alice, &first).await.state(), State::Connected);
     assert_eq!(refresh(&alice).await, Ok(2));
     assert_eq!(kinds(&watchers[0].until(Kind::Refreshed).await), [Kind::Refreshed]);
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn whoever_comes_to_watch_finds_them_suspended() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let (client, connection) = connected(&world, "alice").await;
     arm(&world, &oauth_error(400, "unauthorized_client"), 1);
     assert_eq!(refresh(&client).await, Ok(1));
@@ -91,11 +92,12 @@ async fn whoever_comes_to_watch_finds_them_suspended() {
     };
     assert_eq!((status.connection_id, status.generation), (connection.connection_id, 1));
     assert_eq!(status.state, i32::from(State::Suspended));
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_dead_connection_stays_dead_and_is_told_nothing() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let (alice, dead) = connected(&world, "alice").await;
     let (bob, _) = connected(&world, "bob").await;
     arm(&world, &oauth_error(400, "invalid_grant"), 1);
@@ -111,6 +113,7 @@ async fn a_dead_connection_stays_dead_and_is_told_nothing() {
     of_bob.until(Kind::Resumed).await;
     world.connect(&alice, "alice").await;
     assert_eq!(of_alice.next().await.kind(), Kind::Connected, "nothing came before it");
+    world.stop().await;
 }
 
 #[tokio::test]
@@ -142,6 +145,7 @@ async fn another_registration_is_tried_at_once_after_a_start() {
     assert_eq!(watcher.next().await.kind(), Kind::Resumed);
     assert_eq!(look(&client, &connection).await.state(), State::Connected);
     assert_eq!(refresh(&client).await, Ok(2));
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ use std::{
 };
 
 use claviger::{
-    client::Client,
     dev::{Answer, Endpoint, Fault, TokenOutcome, TokenRefusal},
     proto::v1,
 };
@@ -14,6 +13,7 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 
 use crate::{
+    heard::Client,
     observer::in_time,
     world::{PLUGIN, World, ask, revoke_all},
 };
