@@ -139,7 +139,7 @@ async fn ten_thousand_events_of_one_revision_are_fragments_of_one_whole() {
     resumed.read_to(revision).await;
     let fragments = || resumed.history.messages.iter().skip(1);
     assert!(fragments().count() > 4 && fragments().all(|fragment| fragment.revision == revision));
-    assert!(fragments().rev().skip(1).all(|fragment| fragment.encoded_len() > LONGEST - 4096), "they are not wasted");
+    assert!(fragments().rev().skip(1).all(|fragment| fragment.encoded_len() > 60 * 1024), "they are not wasted");
     assert_valid(&event_log::read(&rig.vault).await, &[broken_off.history, resumed.history]);
 }
 

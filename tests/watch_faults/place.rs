@@ -215,13 +215,21 @@ impl Person {
     }
 
     pub(crate) async fn connect(&self, client: &Client) -> v1::Connection {
+        self.try_connect(client).await.expect("there are too many flows")
+    }
+
+    /// `None`: this person has begun too many flows in the last minutes.
+    pub(crate) async fn try_connect(&self, client: &Client) -> Option<v1::Connection> {
         let request = v1::StartAuthorizationRequest {
             target: Some(v1::start_authorization_request::Target::Plugin("calendar".to_owned())),
             binding: v1::AuthorizationBinding::Caller.into(),
             redirect_uri: CALLBACK.to_owned(),
             ..Default::default()
         };
-        let started = client.start_authorization(request).await.unwrap();
+        let started = match client.start_authorization(request).await {
+            Err(error) if error.reason == Some(v1::ErrorReason::FlowQuota) => return None,
+            other => other.unwrap(),
+        };
         let url: Url = started.authorization_url.parse().unwrap();
         let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
         let answer = Visitor::new(outbound).visit(&url, ACCOUNT, Decision::Approve).await.unwrap();
@@ -230,7 +238,7 @@ impl Person {
         };
         let flow = v1::FlowCode { state: parameter("state"), code: parameter("code"), iss: parameter("iss") };
         let flow = Some(v1::store_auth_code_request::Flow::FlowCode(flow));
-        client.store_auth_code(v1::StoreAuthCodeRequest { flow }).await.unwrap().connection.unwrap()
+        client.store_auth_code(v1::StoreAuthCodeRequest { flow }).await.unwrap().connection
     }
 }
 

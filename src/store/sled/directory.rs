@@ -102,7 +102,10 @@ impl Directory {
                 false => fs::remove_file(&path).map_err(unreadable(&path))?,
             }
         }
-        recovery::read_ahead(&file, newest.as_deref()).map_err(unreadable(&data))
+        recovery::read_ahead(&file, newest.as_deref()).map_err(unreadable(&data))?;
+        // Not left to the end of the handle: a child that is being started at this moment has it too, and would keep the
+        // lock until it is another program.
+        file.unlock().map_err(unreadable(&data))
     }
 
     /// Where a store is filled that is to take this one's place.
@@ -189,8 +192,17 @@ impl Directory {
 
     /// Waits until sled's threads have let go of the data file, which they do shortly after its handle is dropped.
     pub(super) fn await_release(&self) {
-        if let Err(error) = File::open(self.data()).and_then(|file| file.lock()) {
+        let release = |file: File| file.lock().and_then(|()| file.unlock());
+        if let Err(error) = File::open(self.data()).and_then(release) {
             tracing::warn!(%error, "could not wait for the store's data file");
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "could not give up the store directory's lock");
         }
     }
 }
