@@ -3,7 +3,6 @@
 use std::{future::Future, time::Duration};
 
 use claviger::{
-    client::Client,
     domain::PresentedToken,
     proto::v1::{
         self, CredentialState as State, WatchCredentialStatusResponse as Message,
@@ -14,6 +13,7 @@ use tokio::{sync::RwLockReadGuard, time::timeout};
 
 use crate::{
     event_log,
+    heard::Client,
     program::{Opened, Program, STARTING, View, there_is_python},
     records::Records,
     relay::Relay,

@@ -1,11 +1,12 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
 //! - [`access`]: whether it may go on · [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
-//!   bounded length · [`quota`]: how many may watch · [`drain`]: the end of all of them
+//!   bounded length · [`latest`]: the newest states alone · [`quota`]: how many may watch · [`drain`]: the end of all of them
 
 mod access;
 mod drain;
 mod fragments;
+mod latest;
 mod quota;
 mod snapshot;
 mod stream;

@@ -1,12 +1,13 @@
 //! One subscriber: a position in the log, and nothing else that grows.
 
-use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     Delivery, DrainReason, OnLost, ResyncReason, Start, Watch, WatchFilter, WatchMessage,
     access::{Access, Standing},
     drain::Turn,
     fragments::fragments,
+    latest::keep_latest,
     quota::Seat,
     snapshot::Making,
 };
@@ -364,24 +365,6 @@ impl Subscription {
     fn token(&self, at: Option<Revision>) -> Vec<u8> {
         at.map_or_else(Vec::new, |revision| self.resume.token(Position { epoch: self.epoch, revision }))
     }
-}
-
-/// Leaves only the newest event of each credential, in its own revision's place.
-fn keep_latest(revisions: &mut Vec<(Revision, Vec<LoggedEvent>)>) {
-    let mut newest = HashMap::new();
-    for (revision, events) in revisions.iter() {
-        for (index, event) in events.iter().enumerate() {
-            newest.insert(event.status.credential, (*revision, index));
-        }
-    }
-    for (revision, events) in revisions.iter_mut() {
-        let mut index = 0;
-        events.retain(|event| {
-            index += 1;
-            newest[&event.status.credential] == (*revision, index - 1)
-        });
-    }
-    revisions.retain(|(_, events)| !events.is_empty());
 }
 
 fn invalid_token(error: ResumeTokenError) -> BrokerError {
