@@ -1,7 +1,8 @@
 //! WatchCredentialStatus: the caller's own credentials, from a snapshot or a position, then live.
 //!
-//! - [`access`]: whether it may go on · [`snapshot`]: the state as of one revision · [`stream`]: what comes after it · [`fragments`]: both in messages of
-//!   bounded length · [`latest`]: the newest states alone · [`quota`]: how many may watch · [`drain`]: the end of all of them
+//! - [`access`]: whether it may go on · [`snapshot`]: the state as of one revision · [`stream`]: what comes after it
+//! - [`fragments`]: both in messages of bounded length · [`latest`]: the newest states alone
+//! - [`quota`]: how many may watch · [`drain`]: the end of all of them
 
 mod access;
 mod drain;
