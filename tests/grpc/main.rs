@@ -20,6 +20,7 @@ mod counting;
 mod endings;
 mod health;
 mod input;
+mod interleavings;
 mod limits;
 mod operations;
 mod reflection;
