@@ -122,7 +122,7 @@ impl Owner {
     }
 
     /// What is served, by what it is called on the stream.
-    async fn state(&self) -> BTreeMap<String, u64> {
+    pub(crate) async fn state(&self) -> BTreeMap<String, u64> {
         let connections = self.vault.connections(&acme(), self.subject, None).await.unwrap();
         let credentials = connections.into_iter().map(|stored| stored.value.credential.clone());
         let serving = credentials.filter(|credential| !credential.state.is_stopped());

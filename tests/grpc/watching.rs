@@ -50,7 +50,7 @@ impl<'a> User<'a> {
     }
 
     /// One revision with so many events, each of another credential.
-    async fn happens(&self, events: u32) -> u64 {
+    pub(crate) async fn happens(&self, events: u32) -> u64 {
         let mut change = self.rig.vault.change(&"acme".parse().unwrap(), Some(self.subject)).await.unwrap();
         (0..events).for_each(|number| change.event(&self.event(number)));
         change.commit().await.unwrap().revision.0
@@ -91,9 +91,12 @@ impl<'a> User<'a> {
 
     /// On a connection of its own, whose streams take so many bytes unread.
     pub(crate) async fn watches(&self, start: Start, window: u32) -> Watching {
+        self.asks(WatchRequest { start: Some(start), ..Default::default() }, window).await
+    }
+
+    pub(crate) async fn asks(&self, request: WatchRequest, window: u32) -> Watching {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.rig.address)).unwrap();
         let channel = endpoint.initial_stream_window_size(window).connect().await.unwrap();
-        let request = WatchRequest { start: Some(start), ..Default::default() };
         let asked = with_metadata(request.clone(), &[("authorization", &self.rig.bearer(&self.name))]);
         let stream = TokenBrokerServiceClient::new(channel).watch_credential_status(asked).await.unwrap().into_inner();
         self.watching(stream, request).await
