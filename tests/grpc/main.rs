@@ -16,10 +16,13 @@ mod recorded;
 mod watch_validator;
 
 mod access;
+mod clock_jumps;
 mod counting;
 mod endings;
 mod health;
 mod input;
+mod interleavings;
+mod latest;
 mod limits;
 mod operations;
 mod reflection;

@@ -70,6 +70,11 @@ impl Rig {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::after(settings, async |_| {}).await
+    }
+
+    /// What happens before the broker starts stands in the log alone, and not in its memory.
+    pub(crate) async fn after(settings: Settings, past: impl AsyncFnOnce(&Vault)) -> Self {
         let clock = ManualClock::new();
         let random = Random::system();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,7 +83,7 @@ impl Rig {
             DevProvider::start(listener, dev::Options::default(), Arc::new(clock.clone()), fill).await.unwrap();
         let directory = TempDir::with_prefix("claviger-test-").unwrap();
         let emitted = Emitted::of("rig").below(directory.path());
-        let (broker, authenticator, vault, gate) = broker(&directory, &platform, &clock, &random).await;
+        let (broker, authenticator, vault, gate) = broker(&directory, &platform, &clock, &random, past).await;
         let server = Server::new(grpc::Parts {
             broker: broker.clone(),
             authenticator,
@@ -179,6 +184,7 @@ async fn broker(
     platform: &DevProvider,
     clock: &ManualClock,
     random: &Random,
+    past: impl AsyncFnOnce(&Vault),
 ) -> (Broker, Arc<Authenticator>, Vault, Gate) {
     let audit_key = AuditKey::default();
     let options = SledOptions {
@@ -193,6 +199,7 @@ async fn broker(
     let store: Arc<dyn Store> = Arc::new(store);
     let root = RootKey::from_secret(&random.secret().unwrap());
     let vault = Vault::open(Arc::clone(&store), root, random.clone(), &audit_key).await.unwrap();
+    past(&vault).await;
     let outbound = Outbound::new(&Policy { allow_http_loopback: true, ..Policy::default() }).unwrap();
     let keys = vault.keys().clone();
     let authenticator = Authenticator::new(

@@ -16,7 +16,7 @@ use claviger::{
 };
 use prost::Message as _;
 use tokio::time::timeout;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Status, Streaming, transport::Endpoint};
 
 use crate::{
     event_log,
@@ -31,26 +31,26 @@ const LONGEST: usize = 256 * 1024;
 const SILENCE: Duration = Duration::from_secs(34);
 
 /// Somebody to whom much happens.
-struct User<'a> {
+pub(crate) struct User<'a> {
     rig: &'a Rig,
-    name: &'a str,
-    subject: SubjectId,
+    name: String,
+    pub(crate) subject: SubjectId,
 }
 
-struct Watching {
+pub(crate) struct Watching {
     stream: Streaming<Message>,
-    history: History,
+    pub(crate) history: History,
 }
 
 impl<'a> User<'a> {
-    async fn of(rig: &'a Rig, name: &'a str) -> Self {
+    pub(crate) async fn of(rig: &'a Rig, name: &str) -> Self {
         let asked = with_metadata(v1::ValidatePlatformTokenRequest::default(), &[("authorization", &rig.bearer(name))]);
         let said = rig.tokens().validate_platform_token(asked).await.unwrap().into_inner();
-        Self { rig, name, subject: said.subject.parse().unwrap() }
+        Self { rig, name: name.to_owned(), subject: said.subject.parse().unwrap() }
     }
 
     /// One revision with so many events, each of another credential.
-    async fn happens(&self, events: u32) -> u64 {
+    pub(crate) async fn happens(&self, events: u32) -> u64 {
         let mut change = self.rig.vault.change(&"acme".parse().unwrap(), Some(self.subject)).await.unwrap();
         (0..events).for_each(|number| change.event(&self.event(number)));
         change.commit().await.unwrap().revision.0
@@ -78,17 +78,31 @@ impl<'a> User<'a> {
         }
     }
 
+    /// As far as it comes: until it has everything up to a revision, or is refused.
+    pub(crate) async fn comes_to(&self, request: WatchRequest, revision: u64) -> (History, Result<Watching, Status>) {
+        let asked = with_metadata(request.clone(), &[("authorization", &self.rig.bearer(&self.name))]);
+        let messages = Vec::new();
+        let history = History { subject: self.subject.to_string(), request, messages, must_reach: None };
+        match self.rig.tokens().watch_credential_status(asked).await {
+            Err(refused) => (history, Err(refused)),
+            Ok(stream) => Watching { stream: stream.into_inner(), history }.comes_to(revision).await,
+        }
+    }
+
     /// On a connection of its own, whose streams take so many bytes unread.
-    async fn watches(&self, start: Start, window: u32) -> Watching {
+    pub(crate) async fn watches(&self, start: Start, window: u32) -> Watching {
+        self.asks(WatchRequest { start: Some(start), ..Default::default() }, window).await
+    }
+
+    pub(crate) async fn asks(&self, request: WatchRequest, window: u32) -> Watching {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.rig.address)).unwrap();
         let channel = endpoint.initial_stream_window_size(window).connect().await.unwrap();
-        let request = WatchRequest { start: Some(start), ..Default::default() };
-        let asked = with_metadata(request.clone(), &[("authorization", &self.rig.bearer(self.name))]);
+        let asked = with_metadata(request.clone(), &[("authorization", &self.rig.bearer(&self.name))]);
         let stream = TokenBrokerServiceClient::new(channel).watch_credential_status(asked).await.unwrap().into_inner();
         self.watching(stream, request).await
     }
 
-    async fn watching(&self, stream: Streaming<Message>, request: WatchRequest) -> Watching {
+    pub(crate) async fn watching(&self, stream: Streaming<Message>, request: WatchRequest) -> Watching {
         let history = History { subject: self.subject.to_string(), request, messages: Vec::new(), must_reach: None };
         let mut watching = Watching { stream, history };
         assert!(matches!(watching.next().await, Body::Opened(_)));
@@ -97,7 +111,7 @@ impl<'a> User<'a> {
 }
 
 impl Watching {
-    async fn next(&mut self) -> Body {
+    pub(crate) async fn next(&mut self) -> Body {
         let message = timeout(PATIENCE, self.stream.message()).await.expect("something comes");
         let message = message.expect("the stream goes on").expect("the stream has not ended");
         assert!(message.encoded_len() <= LONGEST, "{} bytes", message.encoded_len());
@@ -105,16 +119,34 @@ impl Watching {
         message.body.unwrap()
     }
 
-    fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.history.messages.last().unwrap().revision
     }
 
-    fn token(&self) -> Vec<u8> {
+    pub(crate) fn token(&self) -> Vec<u8> {
         self.history.messages.last().unwrap().resume_token.clone()
     }
 
+    /// As [`User::comes_to`].
+    pub(crate) async fn comes_to(mut self, revision: u64) -> (History, Result<Self, Status>) {
+        loop {
+            match timeout(PATIENCE, self.stream.message()).await.expect("something comes") {
+                Ok(message) => {
+                    let message = message.expect("it does not end well");
+                    self.history.messages.push(message);
+                }
+                Err(ended) => return (self.history, Err(ended)),
+            }
+            let last = self.history.messages.last().unwrap();
+            let is_position = !matches!(last.body, Some(Body::Opened(_))) && !last.resume_token.is_empty();
+            if is_position && last.revision >= revision {
+                return (self.history.clone(), Ok(self));
+            }
+        }
+    }
+
     /// Reads on until everything up to `revision` has come.
-    async fn read_to(&mut self, revision: u64) {
+    pub(crate) async fn read_to(&mut self, revision: u64) {
         self.history.must_reach = Some(revision);
         while self.revision() < revision || self.token().is_empty() {
             self.next().await;
@@ -228,7 +260,7 @@ async fn many_cold_watchers_wait_for_their_snapshots_and_nobody_else_does() {
     for user in &users {
         let channel = Endpoint::from_shared(format!("http://{}", rig.address)).unwrap().connect().await.unwrap();
         for _ in 0..EACH {
-            let asked = with_metadata(WatchRequest::default(), &[("authorization", &rig.bearer(user.name))]);
+            let asked = with_metadata(WatchRequest::default(), &[("authorization", &rig.bearer(&user.name))]);
             let stream = TokenBrokerServiceClient::new(channel.clone()).watch_credential_status(asked).await;
             cold.push(user.watching(stream.unwrap().into_inner(), WatchRequest::default()).await);
         }
@@ -240,7 +272,7 @@ async fn many_cold_watchers_wait_for_their_snapshots_and_nobody_else_does() {
     let happened = dave.happens(1).await;
     warm.read_to(happened).await;
     for user in &users {
-        User::of(&rig, user.name).await;
+        User::of(&rig, &user.name).await;
     }
     assert_eq!(rig.gate.most(), SNAPSHOTS, "all of them are made at the same time");
 

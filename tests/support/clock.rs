@@ -22,7 +22,12 @@ impl ManualClock {
 
     /// Wakes whoever sleeps until then.
     pub(crate) fn advance(&self, by: Duration) {
-        self.time.send_modify(|now| *now = now.plus(by));
+        self.set(|now| now.plus(by));
+    }
+
+    /// Also back, as an operator or a time server may.
+    pub(crate) fn set(&self, to: impl FnOnce(Timestamp) -> Timestamp) {
+        self.time.send_modify(|now| *now = to(*now));
     }
 
     /// Returns once somebody has gone to sleep until exactly `at`.

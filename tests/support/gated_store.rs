@@ -1,4 +1,5 @@
-//! A store whose readers of a subject's connections can be made to wait, and are counted.
+//! A store whose readers of a subject's connections can be made to wait, and are counted; and any one read of which can
+//! be held, before it is answered or after.
 
 use std::sync::Arc;
 
@@ -23,11 +24,37 @@ pub(crate) struct Gate {
     closed: watch::Sender<bool>,
     /// Now, and the most that there ever were.
     reading: watch::Sender<(usize, usize)>,
+    hold: watch::Sender<Hold>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    All,
+    OfTheLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Before,
+    After,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    None,
+    /// After so many others.
+    Awaited(Reads, usize, Side),
+    Begun,
+    Reached,
 }
 
 impl GatedStore {
     pub(crate) fn over(inner: Arc<dyn Store>) -> (Self, Gate) {
-        let gate = Gate { closed: watch::Sender::new(false), reading: watch::Sender::new((0, 0)) };
+        let gate = Gate {
+            closed: watch::Sender::new(false),
+            reading: watch::Sender::new((0, 0)),
+            hold: watch::Sender::new(Hold::None),
+        };
         (Self { inner, gate: gate.clone() }, gate)
     }
 }
@@ -45,6 +72,55 @@ impl Gate {
         self.reading.subscribe().wait_for(|(now, _)| *now >= readers).await.unwrap();
     }
 
+    /// Holds one read, after so many that are not.
+    pub(crate) fn hold(&self, reads: Reads, others: usize, side: Side) {
+        self.hold.send_replace(Hold::Awaited(reads, others, side));
+    }
+
+    /// Returns once it is held.
+    pub(crate) async fn held(&self) {
+        self.hold.subscribe().wait_for(|hold| *hold == Hold::Reached).await.unwrap();
+    }
+
+    pub(crate) fn release(&self) {
+        self.hold.send_replace(Hold::None);
+    }
+
+    async fn pass<T>(&self, kind: Reads, read: impl Future<Output = T>) -> T {
+        let mut side = None;
+        self.hold.send_if_modified(|hold| {
+            match *hold {
+                Hold::Awaited(reads, 0, at) if reads == Reads::All || reads == kind => {
+                    (side, *hold) = (Some(at), Hold::Begun);
+                }
+                Hold::Awaited(reads, others, at) if reads == Reads::All || reads == kind => {
+                    *hold = Hold::Awaited(reads, others - 1, at);
+                }
+                _ => {}
+            }
+            false
+        });
+        if side == Some(Side::Before) {
+            self.wait().await;
+        }
+        let answer = read.await;
+        if side == Some(Side::After) {
+            self.wait().await;
+        }
+        answer
+    }
+
+    async fn wait(&self) {
+        // Unless it was given up meanwhile.
+        self.hold.send_if_modified(|hold| {
+            std::mem::replace(hold, Hold::Reached) == Hold::Begun || {
+                *hold = Hold::None;
+                false
+            }
+        });
+        self.hold.subscribe().wait_for(|hold| *hold == Hold::None).await.unwrap();
+    }
+
     pub(crate) fn most(&self) -> usize {
         self.reading.borrow().1
     }
@@ -56,7 +132,7 @@ impl Store for GatedStore {
     }
 
     fn row(&self, key: RecordKey) -> BoxFuture<'_, Result<Option<Arc<Row>>, StoreError>> {
-        self.inner.row(key)
+        Box::pin(self.gate.pass(Reads::All, self.inner.row(key)))
     }
 
     fn index(
@@ -67,19 +143,19 @@ impl Store for GatedStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<IndexEntry>, StoreError>> {
         if index != IndexKind::ConnectionsOfSubject {
-            return self.inner.index(index, prefix, after, limit);
+            return Box::pin(self.gate.pass(Reads::All, self.inner.index(index, prefix, after, limit)));
         }
         Box::pin(async move {
             self.gate.reading.send_modify(|(now, most)| (*now, *most) = (*now + 1, (*most).max(*now + 1)));
             self.gate.closed.subscribe().wait_for(|closed| !closed).await.unwrap();
-            let entries = self.inner.index(index, prefix, after, limit).await;
+            let entries = self.gate.pass(Reads::All, self.inner.index(index, prefix, after, limit)).await;
             self.gate.reading.send_modify(|(now, _)| *now -= 1);
             entries
         })
     }
 
     fn events(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Vec<EventEntry>, StoreError>> {
-        self.inner.events(after, limit)
+        Box::pin(self.gate.pass(Reads::OfTheLog, self.inner.events(after, limit)))
     }
 
     fn audit(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {

@@ -249,7 +249,8 @@ impl Subscription {
             return Ok(());
         }
         // Also while it catches up: a long stretch of other people's events must not look like silence.
-        if now >= self.progress_at {
+        // A clock that was set back must not look like silence either.
+        if now >= self.progress_at || now.plus(self.interval * 2) < self.progress_at {
             let (revision, token) = (self.cursor, self.token(Some(self.cursor)));
             self.outbox.push_back(WatchMessage::Progress { revision, token });
             return Ok(());
