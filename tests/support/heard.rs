@@ -84,7 +84,7 @@ impl Heard {
     /// # Panics
     /// If a guarantee was broken.
     pub(crate) async fn hold_against(&self, vault: &Vault) {
-        // First what was heard: all of that is in the log.
+        // Taken before the log is read: all of it must be there.
         let (mut histories, judged) = {
             let mut streams = self.0.lock().unwrap();
             let lengths = streams.histories.iter().map(|history| history.messages.len()).collect();
