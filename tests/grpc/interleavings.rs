@@ -248,24 +248,27 @@ async fn what_is_written_while_a_stream_opens_is_in_its_snapshot_or_follows_it()
 /// Enough for every point of every opening below.
 const PEOPLE: usize = 40;
 
+/// For each: three revisions of theirs, more than one read of the log apart.
+async fn pasts_of_many(vault: &Vault) -> Vec<(u64, u64, u64)> {
+    let (mut pasts, other) = (Vec::new(), Owner::of(vault, "other"));
+    for number in 0..PEOPLE {
+        let owner = Owner::of(vault, &format!("alice-{number}"));
+        let first = owner.connects(0).await;
+        other.fills_a_page().await;
+        let second = owner.connects(1).await;
+        let last = owner.refreshes(0).await;
+        other.fills_a_page().await;
+        pasts.push((first, second, last));
+    }
+    pasts
+}
+
 /// Whoever reads a part of the log that is cut off at that moment is told everything or is told that it is lost: never
 /// does something not come, and nothing is said of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_compacted_while_it_is_read_is_told_or_said_to_be_lost() {
     let mut pasts = Vec::new();
-    let past = async |vault: &Vault| {
-        let other = Owner::of(vault, "other");
-        for number in 0..PEOPLE {
-            let owner = Owner::of(vault, &format!("alice-{number}"));
-            let first = owner.connects(0).await;
-            other.fills_a_page().await;
-            let second = owner.connects(1).await;
-            let last = owner.refreshes(0).await;
-            other.fills_a_page().await;
-            pasts.push((first, second, last));
-        }
-    };
-    let rig = Rig::after(Settings::default(), past).await;
+    let rig = Rig::after(Settings::default(), async |vault| pasts = pasts_of_many(vault).await).await;
     let (mut log, mut histories) = (event_log::read(&rig.vault).await, Vec::new());
     let (mut lost, mut people) = (0, pasts.iter().enumerate());
     for on_lost in [OnLost::Fail, OnLost::Resync] {
