@@ -66,6 +66,9 @@ struct Streams {
 
 impl Streams {
     async fn open(&mut self, client: &Client, subject: &str, request: Request, mut go: watch::Receiver<bool>) {
+        // Not on the world's record, which is held against each life's log as it ends: of a provider that was taken out at
+        // the very end, that log does not say it yet.
+        let client: &claviger::client::Client = client;
         let mut stream = client.watch_credential_status(request.clone()).await.unwrap();
         let number = {
             let mut histories = self.histories.lock().unwrap();

@@ -315,7 +315,8 @@ impl Judge<'_> {
         }
         let id = credential(event);
         match self.cuts.next(&id, revision) {
-            _ if is_cut(event) => true,
+            // One that access is given back by is kept back as any other, when it is lost again by then.
+            _ if event.kind() == Kind::AccessLost => true,
             None => true,
             Some((_, Kind::AccessGained)) => false,
             Some((cut, _)) => self
